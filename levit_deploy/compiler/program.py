@@ -1,0 +1,120 @@
+"""Program: a compiled model as plain data. Loadable without tvm; the runtime room links it.
+
+A program is an object file of kernels, a block of constants, and the order in which the kernels
+run. Every kernel is a C function
+
+    int32_t symbol(T0 *arg0, T1 *arg1, ..., int32_t begin, int32_t end);
+
+which does tasks [begin, end) of its `tasks`; tasks are independent, any split over threads gives
+the same bits. Pointers never alias; all but the caller's own buffers are aligned to 64 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from levit_deploy.errors import DeployError
+
+SCHEMA_VERSION = 1
+ALIGNMENT_BYTES = 64
+
+
+class Space(StrEnum):
+    """Where a kernel argument lives."""
+
+    IMAGE = "image"  # the caller's image: float NCHW, or 8-bit RGB HWC for Entry.RGB8 calls
+    LOGITS = "logits"  # the caller's output
+    CONSTANT = "constant"  # offset into Program.constants
+    ARENA = "arena"  # offset into the arena, shared by all workers
+    SCRATCH = "scratch"  # offset into the worker's own scratch
+
+
+class Entry(StrEnum):
+    """Which of the library's entry points makes the call."""
+
+    BOTH = "both"
+    FLOAT = "float"
+    RGB8 = "rgb8"
+
+
+@dataclass(frozen=True)
+class Arg:
+    space: Space
+    offset_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """One step. `kind`, `shape` and `tile` are for people: the compile log and the profile."""
+
+    symbol: str
+    args: tuple[Arg, ...]
+    tasks: int
+    entry: Entry
+    kind: str
+    shape: str
+    tile: str
+    multiply_adds: int
+    bytes_moved: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything the runtime room needs to make a library.
+
+    `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
+    `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
+    untouched until the first call has read it.
+    """
+
+    name: str
+    precision: str
+    target: str
+    image_size: int
+    classes: int
+    weights_digest: str
+    kernels_object: bytes
+    constants: bytes
+    calls: tuple[KernelCall, ...]
+    arena_bytes: int
+    scratch_bytes: int
+    selftest_image_offset: int
+
+    def save(self, folder: Path) -> None:
+        """Write `program.json`, `kernels.o` and `constants.bin` into an existing folder."""
+        (folder / "kernels.o").write_bytes(self.kernels_object)
+        (folder / "constants.bin").write_bytes(self.constants)
+        fields = asdict(self)
+        del fields["kernels_object"], fields["constants"]
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **fields}, indent=1)
+        (folder / "program.json").write_text(text + "\n")
+
+    @staticmethod
+    def load(folder: Path) -> Program:
+        """Read what `save` wrote; raises DeployError on another schema version."""
+        fields = json.loads((folder / "program.json").read_text())
+        version = fields.pop("schema_version")
+        if version != SCHEMA_VERSION:
+            raise DeployError(
+                f"`{folder}` has program schema version `{version}`, expected `{SCHEMA_VERSION}`",
+                hint="compile the model again with this version of levit-deploy",
+            )
+        calls = tuple(
+            KernelCall(
+                **{
+                    **call,
+                    "args": tuple(Arg(Space(a["space"]), a["offset_bytes"]) for a in call["args"]),
+                    "entry": Entry(call["entry"]),
+                }
+            )
+            for call in fields.pop("calls")
+        )
+        return Program(
+            **fields,
+            kernels_object=(folder / "kernels.o").read_bytes(),
+            constants=(folder / "constants.bin").read_bytes(),
+            calls=calls,
+        )

@@ -1,0 +1,66 @@
+"""What a CPU is to this project: a value, never a name to be compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Arch(StrEnum):
+    X86_64 = "x86_64"
+    AARCH64 = "aarch64"
+    ARMV7 = "armv7"
+
+
+class Int8Dot(StrEnum):
+    """The instruction that multiplies 8-bit integers and sums them in 32 bits.
+
+    MADD: pmaddwd after widening, or pmaddubsw where it provably cannot saturate (x86).
+    VPDPBUSD: x86 AVX-VNNI or AVX-512 VNNI. MLAL: smull/smlal/sadalp (NEON).
+    SDOT: ARMv8.2 dotprod. SMMLA: ARMv8.6 i8mm.
+    """
+
+    MADD = "pmadd"
+    VPDPBUSD = "vpdpbusd"
+    MLAL = "smlal"
+    SDOT = "sdot"
+    SMMLA = "smmla"
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """How qemu-user runs this target's code: `binary -cpu cpu program`."""
+
+    binary: str
+    cpu: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """One CPU type. Sizes are bytes; `features` are LLVM attribute names with their sign.
+
+    `fma`: fused multiply-add exists and every kernel uses it, so all such targets compute the same
+    bits. `required_features`: what the library checks for when it is entered (names as in
+    runtime/csrc); empty where the base architecture has everything.
+    """
+
+    name: str
+    description: str
+    arch: Arch
+    triple: str
+    cpu: str
+    features: tuple[str, ...]
+    vector_bytes: int
+    vector_registers: int
+    fma: bool
+    int8_dot: Int8Dot
+    l1d_bytes: int
+    l2_bytes: int
+    required_features: tuple[str, ...]
+    emulator: Emulator | None
+    base: str | None = None  # the target that a board name stands for
+
+    @property
+    def float_lanes(self) -> int:
+        """float32 values in one vector register."""
+        return self.vector_bytes // 4
