@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from levit_deploy.errors import DeployError
+from levit_deploy.models.spec import Normalization as Normalization
 
 SCHEMA_VERSION = 1
 INPUT_NAME = "image"
@@ -21,14 +22,6 @@ OUTPUT_NAME = "logits"
 class Precision(StrEnum):
     FP32 = "fp32"
     INT8 = "int8"
-
-
-@dataclass(frozen=True)
-class Normalization:
-    """Per-channel RGB statistics: the network sees `(rgb / 255 - mean) / std`."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)

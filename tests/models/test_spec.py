@@ -1,0 +1,47 @@
+"""The family table and the errors of a wrong name or size."""
+
+from dataclasses import replace
+
+import pytest
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.spec import FAMILY, TINY, get_spec
+
+
+def test_derived_sizes_of_levit_128s() -> None:
+    spec = get_spec("levit_128s")
+    assert spec.stem_channels == (16, 32, 64, 128)
+    assert spec.grids == (14, 7, 4)
+    assert spec.shrink_heads == (8, 16)
+    assert (spec.value_dim, spec.shrink_value_dim) == (32, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "suggestion"),
+    [("levit_128x", "levit_128"), ("LeViT-192", "levit_192"), ("levit265", "levit_256")],
+)
+def test_unknown_model_suggests_the_nearest(name: str, suggestion: str) -> None:
+    with pytest.raises(DeployError, match=f"unknown model `{name}`") as caught:
+        get_spec(name)
+    assert caught.value.hint is not None
+    assert suggestion in caught.value.hint
+
+
+def test_unknown_model_far_from_any_lists_all() -> None:
+    with pytest.raises(DeployError) as caught:
+        get_spec("resnet50")
+    assert caught.value.hint is not None
+    assert all(name in caught.value.hint for name in FAMILY)
+
+
+@pytest.mark.parametrize(("size", "nearest"), [(225, "224"), (1, "16"), (0, "16"), (-16, "16")])
+def test_impossible_image_size_names_the_nearest(size: int, nearest: str) -> None:
+    with pytest.raises(DeployError, match=f"image size `{size}`") as caught:
+        replace(TINY, image_size=size)
+    assert caught.value.hint is not None
+    assert nearest in caught.value.hint
+
+
+def test_class_count_must_be_positive() -> None:
+    with pytest.raises(DeployError, match="class count `0`"):
+        replace(TINY, classes=0)
