@@ -40,8 +40,9 @@ class Target:
     """One CPU type. Sizes are bytes; `features` are LLVM attribute names with their sign.
 
     `fma`: fused multiply-add exists and every kernel uses it, so all such targets compute the same
-    bits. `required_features`: what the library checks for when it is entered (names as in
-    runtime/csrc); empty where the base architecture has everything.
+    bits. `required_features`: what the library checks for when it is entered, and what a host must
+    have to run it, as Linux names them in /proc/cpuinfo; empty where the base architecture has
+    everything. `emulator`: None where qemu-user lacks an instruction that the target uses.
     """
 
     name: str

@@ -1,0 +1,109 @@
+"""What CPU is this: /proc/cpuinfo and sysfs -> the most capable target that it runs."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from levit_deploy.errors import DeployError
+from levit_deploy.targets.target import Arch, Target
+
+_ARCH_OF_MACHINE = {
+    "x86_64": Arch.X86_64,
+    "aarch64": Arch.AARCH64,
+    "armv7l": Arch.ARMV7,
+    "armv8l": Arch.ARMV7,  # a 32-bit process on a 64-bit ARM kernel
+}
+_FEATURE_KEYS = ("flags", "Features")  # x86, ARM
+_SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """The CPU of this machine. Cache sizes are None where the kernel does not tell."""
+
+    arch: Arch
+    model: str
+    features: frozenset[str]
+    l1d_bytes: int | None
+    l2_bytes: int | None
+
+    def runs(self, target: Target) -> bool:
+        """Whether code for `target` executes here without an emulator."""
+        return self.arch is target.arch and self.features.issuperset(target.required_features)
+
+
+def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
+    """(model name, features that every core has) from the text of /proc/cpuinfo.
+
+    x86 lists `flags`, ARM lists `Features`; ARM kernels without a model name give the part number.
+    """
+    model = ""
+    features: frozenset[str] | None = None
+    for line in text.splitlines():
+        key, _, value = (part.strip() for part in line.partition(":"))
+        if key in _FEATURE_KEYS:
+            core = frozenset(value.split())
+            features = core if features is None else features & core
+        elif key == "model name":
+            model = value
+        elif key == "CPU part" and not model:
+            model = f"CPU part {value}"
+    return model, features or frozenset()
+
+
+def parse_caches(folder: Path) -> dict[int, int]:
+    """{level: bytes} of the data or unified caches that sysfs lists in `folder`."""
+    sizes = {}
+    for index in sorted(folder.glob("index*")):
+        try:
+            kind, level, size = (
+                (index / name).read_text().strip() for name in ("type", "level", "size")
+            )
+        except OSError:  # virtual machines and old ARM kernels leave files out
+            continue
+        if kind != "Instruction":
+            sizes[int(level)] = int(size.removesuffix("K")) * 1024
+    return sizes
+
+
+def read_cpu() -> Cpu:
+    """The CPU of this machine; raises DeployError where it is of no architecture we know."""
+    arch = _ARCH_OF_MACHINE.get(platform.machine())
+    if platform.system() != "Linux" or arch is None:
+        raise DeployError(
+            f"`{platform.system()} {platform.machine()}` cannot run the libraries made here",
+            hint="name the device's target: `levit-deploy targets` lists all of them",
+        )
+    model, features = parse_cpuinfo(Path("/proc/cpuinfo").read_text())
+    caches = parse_caches(_SYSFS_CACHES)
+    return Cpu(arch, model, features, caches.get(1), caches.get(2))
+
+
+def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
+    """The last of `candidates` that `cpu` runs, with the caches of `cpu`, under the name `host`.
+
+    Raises DeployError if it runs none.
+    """
+    fitting = [target for target in candidates if cpu.runs(target)]
+    if not fitting:
+        raise DeployError(
+            f"this CPU (`{cpu.model}`) is older than every target",
+            hint="name the device's target: `levit-deploy targets` lists all of them",
+        )
+    best = fitting[-1]
+    return replace(
+        best,
+        name="host",
+        description=f"this machine: {cpu.model or best.description}",
+        l1d_bytes=cpu.l1d_bytes or best.l1d_bytes,
+        l2_bytes=cpu.l2_bytes or best.l2_bytes,
+        base=best.name,
+    )
+
+
+def detect_host(candidates: Iterable[Target]) -> Target:
+    """`host_target` of this machine."""
+    return host_target(read_cpu(), candidates)
