@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 
+from levit_deploy.models.images import model_input
 from levit_deploy.models.reference import Levit, attention_bias_indices
 from levit_deploy.models.spec import FAMILY, TINY
 from tests.randomize import randomize
@@ -19,11 +19,7 @@ def test_trained_tiny_gives_the_logits_of_its_training_run(
 ) -> None:
     pixels = np.load(data_dir / "val_2000.npz")["images"][:100]
     expected = np.load(data_dir / "levit_tiny_ref_logits_val2000.npz")["logits"][:100]
-    image = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    mean, std = (
-        torch.tensor(v).view(3, 1, 1) for v in (TINY.normalization.mean, TINY.normalization.std)
-    )
-    image = F.interpolate((image - mean) / std, TINY.image_size, mode="bilinear")
+    image = torch.from_numpy(model_input(pixels, TINY))
     with torch.no_grad():
         logits = trained_tiny(image).numpy()
     assert np.abs(logits - expected).max() <= 1e-5 * np.ptp(expected)
