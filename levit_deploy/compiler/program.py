@@ -65,16 +65,21 @@ class KernelCall:
 class Program:
     """Everything the runtime room needs to make a library.
 
+    `name`: the library's, a C identifier; `model`: the variant's, such as `levit_128s`.
+    `mean`, `std`: the per-channel RGB statistics that the 8-bit entry normalises with.
     `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
     `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
     untouched until the first call has read it.
     """
 
     name: str
+    model: str
     precision: str
     target: str
     image_size: int
     classes: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
     weights_digest: str
     kernels_object: bytes
     constants: bytes
@@ -112,8 +117,11 @@ class Program:
             )
             for call in fields.pop("calls")
         )
+        mean, std = tuple(fields.pop("mean")), tuple(fields.pop("std"))
         return Program(
             **fields,
+            mean=mean,
+            std=std,
             kernels_object=(folder / "kernels.o").read_bytes(),
             constants=(folder / "constants.bin").read_bytes(),
             calls=calls,
