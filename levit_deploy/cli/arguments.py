@@ -1,0 +1,75 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import click
+
+from levit_deploy.errors import DeployError
+
+Value = TypeVar("Value")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class WrongName(click.UsageError):
+    """A name that nothing bears, with the lookup's own hint."""
+
+    def __init__(self, error: DeployError) -> None:
+        super().__init__(error.message)
+        self.hint = error.hint
+
+
+class Named(click.ParamType[Value], Generic[Value]):
+    """The name of something; the command gets the thing itself."""
+
+    def __init__(self, kind: str, lookup: Callable[[str], Value]) -> None:
+        self.name = kind
+        self._lookup = lookup
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Value:
+        try:
+            return self._lookup(value)
+        except DeployError as error:
+            raise WrongName(error) from error
+
+
+def _spec(name: str) -> object:
+    from levit_deploy.models.spec import get_spec
+
+    return get_spec(name)
+
+
+def _target(name: str) -> object:
+    from levit_deploy.targets.table import get_target
+
+    return get_target(name)
+
+
+model_argument: Decorator = click.argument("spec", metavar="MODEL", type=Named("model", _spec))
+artifact_argument: Decorator = click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path)
+)
+target_option: Decorator = click.option(
+    "--target",
+    required=True,
+    type=Named("target", _target),
+    help="The CPU or board to compile for; `levit-deploy targets` lists them, `host` is this one.",
+)
+weights_option: Decorator = click.option(
+    "--weights",
+    default="fb_dist_in1k",
+    show_default=True,
+    help="A checkpoint (.pth, .bin, .safetensors, a save_pretrained folder), a URL, or a tag: "
+    "`fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
+)
+offline_option: Decorator = click.option(
+    "--offline", is_flag=True, help="Never use the network; only what was downloaded before."
+)
+json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)

@@ -1,0 +1,91 @@
+"""`levit-deploy`: the list of commands, and what becomes of their errors.
+
+Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted by Ctrl-C, 143 by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from levit_deploy.cli.arguments import WrongName
+from levit_deploy.cli.show import doctor_command, models_command, targets_command
+from levit_deploy.errors import DeployError
+
+
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that what was being written is cleaned up on the way out."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="levit-deploy", message="%(package)s %(version)s")
+def commands() -> None:
+    """Compile a trained LeViT into one self-contained C library for a CPU.
+
+    \b
+    Start here:
+      levit-deploy doctor
+      levit-deploy targets
+    """
+
+
+for command in (models_command, targets_command, doctor_command):
+    commands.add_command(command)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run one command (default: of this process's arguments) and exit with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = commands.main(args, prog_name="levit-deploy", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except WrongName as error:
+        _fail(error.message, error.hint, code=2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "levit-deploy"
+        _fail(error.format_message(), f"{command} --help", code=2)
+    except DeployError as error:
+        _fail(error.message, error.hint, code=1)
+    except BrokenPipeError:  # `levit-deploy targets | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(*_explain(error), code=1)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", None, code=130)
+    except _Terminated:
+        _fail("terminated", None, code=143)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _explain(error: OSError) -> tuple[str, str | None]:
+    """(message, hint) for what the system refused."""
+    where = f"`{error.filename}`: " if error.filename else ""
+    hint = {
+        errno.ENOSPC: "free some space, or write elsewhere with -o",
+        errno.EACCES: "check the permissions, or write elsewhere with -o",
+        errno.EROFS: "write elsewhere with -o",
+    }.get(error.errno or 0)
+    return f"{where}{error.strerror or error}", hint
+
+
+def _fail(message: str, hint: str | None, code: int) -> NoReturn:
+    text = f"error: {message}\n"
+    if hint:
+        text += f"\nhint: {hint}\n"
+    click.echo(text, err=True, nl=False)
+    sys.exit(code)

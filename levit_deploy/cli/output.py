@@ -1,0 +1,33 @@
+"""What commands print on stdout: columns for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import click
+
+Json = str | int | float | bool | None | Sequence["Json"] | dict[str, "Json"]
+
+
+def print_json(value: Json) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
+    """Rows of equally many cells, each column as wide as its widest cell."""
+    table = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip(), err=err)
+
+
+def bytes_text(count: int) -> str:
+    """1234 -> `1.2 kB`; decimal units, as storage is sold."""
+    if count < 1000:
+        return f"{count} B"
+    if count < 1_000_000:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e6:.1f} MB"

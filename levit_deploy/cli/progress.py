@@ -1,0 +1,62 @@
+"""What is going on, on stderr: one line for each phase, alive while it runs."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+
+class Phases:
+    """Phases of a long job, as a context manager around it.
+
+    On a terminal a spinner or bar with the time so far; otherwise one line when a phase is done.
+    """
+
+    def __enter__(self) -> Self:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._bar = BarColumn(bar_width=24)
+        self._progress: Progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<10} {task.fields[detail]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+        self._title, self._started = "", 0.0
+        self._progress.start()
+        return self
+
+    def begin(self, title: str) -> None:
+        """End the phase before, and start this one."""
+        self._finish()
+        self._title, self._started = title, time.monotonic()
+        self._task = self._progress.add_task(title, total=None, detail="")
+
+    def detail(self, text: str) -> None:
+        """Say what the phase is doing right now."""
+        if self._task is not None:
+            self._progress.update(self._task, detail=text)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._console.print(f"{self._title:<10} {time.monotonic() - self._started:5.1f} s")
+            self._task = None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._finish()
+        self._progress.stop()

@@ -1,0 +1,137 @@
+"""Commands that only show: models, targets, doctor, inspect."""
+
+from __future__ import annotations
+
+import click
+
+from levit_deploy.cli.arguments import json_option
+from levit_deploy.cli.output import print_columns, print_json
+from levit_deploy.errors import DeployError
+
+
+@click.command("models")
+@json_option
+def models_command(as_json: bool) -> None:
+    """List the LeViT variants.
+
+    \b
+    Example:
+      levit-deploy models
+    """
+    from levit_deploy.models.spec import FAMILY
+
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": spec.name,
+                    "channels": spec.channels,
+                    "depths": spec.depths,
+                    "heads": spec.heads,
+                    "key_dim": spec.key_dim,
+                    "image_size": spec.image_size,
+                    "classes": spec.classes,
+                }
+                for spec in FAMILY.values()
+            ]
+        )
+        return
+    rows = [("MODEL", "CHANNELS", "DEPTHS", "HEADS", "KEY DIM", "IMAGE", "CLASSES")]
+    for spec in FAMILY.values():
+        rows.append(
+            (
+                spec.name,
+                " ".join(map(str, spec.channels)),
+                " ".join(map(str, spec.depths)),
+                " ".join(map(str, spec.heads)),
+                str(spec.key_dim),
+                f"{spec.image_size} px",
+                str(spec.classes),
+            )
+        )
+    print_columns(rows)
+
+
+@click.command("targets")
+@json_option
+def targets_command(as_json: bool) -> None:
+    """List the CPUs and boards that can be compiled for.
+
+    \b
+    Example:
+      levit-deploy targets
+    """
+    from levit_deploy.targets.table import HOST, TARGETS, get_target
+
+    targets = list(TARGETS.values())
+    try:
+        targets.append(get_target(HOST))
+    except DeployError as error:
+        click.echo(f"no `{HOST}` here: {error.message}", err=True)
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": target.name,
+                    "description": target.description,
+                    "base": target.base,
+                    "triple": target.triple,
+                    "cpu": target.cpu,
+                    "features": target.features,
+                    "vector_bytes": target.vector_bytes,
+                    "fma": target.fma,
+                    "int8_dot": target.int8_dot.value,
+                    "l1d_bytes": target.l1d_bytes,
+                    "l2_bytes": target.l2_bytes,
+                    "required_features": target.required_features,
+                    "emulator": target.emulator.binary if target.emulator else None,
+                }
+                for target in targets
+            ]
+        )
+        return
+    rows = [("TARGET", "CODE", "VECTOR", "FMA", "INT8", "L1D", "L2", "DESCRIPTION")]
+    for target in targets:
+        rows.append(
+            (
+                target.name,
+                target.base or target.name,
+                f"{8 * target.vector_bytes} bit",
+                "yes" if target.fma else "no",
+                target.int8_dot.value,
+                f"{target.l1d_bytes >> 10} KiB",
+                f"{target.l2_bytes >> 10} KiB",
+                target.description,
+            )
+        )
+    print_columns(rows)
+
+
+@click.command("doctor")
+@json_option
+def doctor_command(as_json: bool) -> None:
+    """Say what this machine has, what is missing, and what to type.
+
+    Exits with 1 if something is missing without which nothing compiles.
+
+    \b
+    Example:
+      levit-deploy doctor
+    """
+    from levit_deploy.targets.doctor import diagnose
+
+    findings = diagnose()
+    if as_json:
+        print_json(
+            [{"what": f.what, "ok": f.ok, "detail": f.detail, "hint": f.hint} for f in findings]
+        )
+    else:
+        marks = {True: "ok", False: "missing"}
+        print_columns((marks[f.ok], f.what, f.detail) for f in findings)
+        hints = [f.hint for f in findings if f.hint]
+        if hints:
+            click.echo("\nto type:")
+            for hint in dict.fromkeys(hints):
+                click.echo(f"  {hint}")
+    if any(f.required and not f.ok for f in findings):
+        raise click.exceptions.Exit(1)

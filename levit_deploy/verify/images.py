@@ -1,0 +1,38 @@
+"""The images that every runner of one verification sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.models.demo import DemoSplit, demo_images
+from levit_deploy.models.images import normalize, rgb8_input
+from levit_deploy.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Images:
+    """The same pictures for both entry points of a library.
+
+    `rgb8`: (images, size, size, 3) uint8 RGB. `floats`: (images, 3, size, size) float32, `rgb8`
+    normalised. `source`: what they are, for the report.
+    """
+
+    rgb8: NDArray[np.uint8]
+    floats: NDArray[np.float32]
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.rgb8)
+
+    def first(self, count: int) -> Images:
+        """The first `count` of them."""
+        return Images(self.rgb8[:count], self.floats[:count], self.source)
+
+
+def real_images(spec: ModelSpec, count: int) -> Images:
+    """The first `count` of the test images in the package (CIFAR-10), at the model's size."""
+    rgb8 = rgb8_input(demo_images(DemoSplit.TEST).images[:count], spec)
+    return Images(rgb8, normalize(rgb8, spec.normalization), "CIFAR-10 test images")

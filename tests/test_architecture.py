@@ -1,0 +1,115 @@
+"""Who may import whom, read from the source: rooms stay rooms only while a test holds the doors."""
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "levit_deploy"
+
+
+@dataclass(frozen=True)
+class Room:
+    """`rooms`: prefixes of levit_deploy modules that may be imported; `packages`: third parties."""
+
+    rooms: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+
+
+ROOMS = {
+    "errors": Room(),
+    "models": Room(("errors",), ("torch", "numpy", "safetensors", "platformdirs")),
+    "targets": Room(("errors",), ("packaging", "platformdirs")),
+    "export": Room(("errors", "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
+    "calibration": Room(("errors", "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
+    "compiler": Room(("errors", "export.exported", "targets"), ("tvm", "numpy", "onnx")),
+    "runtime": Room(("errors", "compiler.program", "targets"), ("numpy",)),
+    "verify": Room(
+        ("errors", "models", "export", "calibration", "targets", "runtime"),
+        ("numpy", "torch", "onnxruntime"),
+    ),
+    "cli": Room(
+        ("errors", "models", "export", "calibration", "targets", "compiler", "runtime", "verify"),
+        ("click", "rich", "numpy"),
+    ),
+}
+# compiler.program is plain data on the far side of the compiler: it must load without tvm.
+PLAIN_DATA = {
+    "compiler/program.py": ("levit_deploy.errors",),
+    "models/spec.py": ("levit_deploy.errors",),
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names of every import in the file, also those inside functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            names.add(node.module)
+    return names
+
+
+def top_level_imports_of(path: Path) -> set[str]:
+    """First parts of the names that importing the file imports at once (not under functions)."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+    return names
+
+
+def is_within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
+
+
+SOURCES = sorted(
+    path.relative_to(PACKAGE).as_posix()
+    for path in PACKAGE.rglob("*.py")
+    if path != PACKAGE / "__init__.py"
+)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_room_imports_only_what_it_may(source):
+    room_name = source.split("/")[0].removesuffix(".py")
+    assert room_name in ROOMS, f"{source} is in no room"
+    room = ROOMS[room_name]
+    allowed = [f"levit_deploy.{prefix}" for prefix in (room_name, *room.rooms)]
+    for name in imports_of(PACKAGE / source):
+        if is_within(name, "levit_deploy"):
+            assert any(is_within(name, prefix) for prefix in allowed), f"{source} imports {name}"
+        elif name.split(".")[0] not in sys.stdlib_module_names:
+            assert name.split(".")[0] in room.packages, f"{source} imports {name}"
+
+
+@pytest.mark.parametrize("source", PLAIN_DATA)
+def test_plain_data_imports_only_the_standard_library(source):
+    for name in imports_of(PACKAGE / source):
+        assert name in PLAIN_DATA[source] or name.split(".")[0] in sys.stdlib_module_names
+
+
+def test_the_command_line_starts_light():
+    """The command line imports at start only what is quick: `--help` needs no torch and no tvm."""
+    for source in (source for source in SOURCES if source.startswith("cli/")):
+        for name in top_level_imports_of(PACKAGE / source):
+            own = is_within(name, "levit_deploy.cli") or name == "levit_deploy.errors"
+            assert own or name == "click" or name.split(".")[0] in sys.stdlib_module_names
+
+
+def test_only_a_few_files_are_long():
+    """A file is read in one sitting: 300 lines at most."""
+    lengths = {source: len((PACKAGE / source).read_text().splitlines()) for source in SOURCES}
+    assert {source: lines for source, lines in lengths.items() if lines > 300} == {}
+
+
+def test_no_drawer_for_odds_and_ends():
+    odd = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [source for source in SOURCES if Path(source).stem in odd] == []
