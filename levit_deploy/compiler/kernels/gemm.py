@@ -1,11 +1,33 @@
-"""Matrix product of tokens and weights with its epilogue: every linear layer of LeViT."""
+"""Matrix product of tokens and weights with its epilogue: every linear layer of LeViT.
+
+    a[rows, depth], panels, (residual[rows, columns])  ->  out[rows, columns]
+
+The output is cut into register tiles of mr rows x nr columns, which stay in registers over the
+whole depth. The weights of one column panel are contiguous, in the order in which they are read.
+A task is one register tile; tasks go down the rows of a panel first, so that the panel is read
+from memory once and from the cache after that, and any split over threads is balanced.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 
-from levit_deploy.compiler.kernels.kernel import Activation
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.compiler.kernels.register_tile import RegisterTile, branch_at_edge
+from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.targets.target import Target
+
+PANEL_COLUMNS = 16  # of Layout.PANELS
 
 
 class Layout(StrEnum):
@@ -35,3 +57,181 @@ class GemmSpec:
     residual: bool
     layout: Layout
     gather_side: int = 0
+
+    @property
+    def input_rows(self) -> int:
+        return self.gather_side**2 if self.gather_side else self.rows
+
+    @property
+    def output_size(self) -> int:
+        """float32 values in the output buffer; in PANELS columns are padded to 16."""
+        if self.layout is Layout.ROWS:
+            return self.rows * self.columns
+        return -(-self.columns // PANEL_COLUMNS) * PANEL_COLUMNS * self.rows
+
+
+@dataclass(frozen=True)
+class GemmTile:
+    """The register tile: at most `mr` rows x `nr` columns, in vectors of `lanes` values.
+
+    `nr` is a multiple of `lanes`; `lanes` is the target's. `depth_unroll`: steps of the depth in
+    one turn of the loop.
+    """
+
+    mr: int
+    nr: int
+    lanes: int
+    depth_unroll: int
+
+    def __str__(self) -> str:
+        return f"{self.mr}x{self.nr}"
+
+    def panels(self, columns: int) -> Blocks:
+        """The column panels, in vectors."""
+        return Blocks.of(-(-columns // self.lanes), self.nr // self.lanes)
+
+
+def default_tile(spec: GemmSpec, target: Target) -> GemmTile:
+    return GemmTile(6, 2 * target.float_lanes, target.float_lanes, 4)
+
+
+def pack_weights(
+    weights: NDArray[np.float32], bias: NDArray[np.float32], tile: GemmTile
+) -> NDArray[np.float32]:
+    """The constant of `gemm_kernel`, flat, from `weights` (depth, columns) and `bias` (columns,).
+
+    Panel after panel, each [1 + depth][panel columns]: the bias, then the weights in order of
+    depth. Columns are padded with zeros to a multiple of `tile.lanes`.
+    """
+    depth, columns = weights.shape
+    panels = tile.panels(columns)
+    padded = np.zeros((1 + depth, -(-columns // tile.lanes) * tile.lanes), np.float32)
+    padded[0, :columns] = bias
+    padded[1:, :columns] = weights
+    widths = [panels.size] * panels.large + [panels.size - 1] * (panels.count - panels.large)
+    ends = np.cumsum(widths)[:-1] * tile.lanes
+    return np.concatenate([part.ravel() for part in np.split(padded, ends, axis=1)])
+
+
+def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> Kernel:
+    """Parameters: a, panels (of `pack_weights`), residual if any, out, begin, end.
+
+    Every output is one chain: acc = bias; acc = fma(a[k], w[k], acc) for k = 0, 1, ...; then the
+    activation; then + residual. So it does not depend on tile or target.
+    """
+    return _Generator(symbol, spec, tile, target).kernel()
+
+
+class _Generator:
+    """The parts of one kernel while it is being written."""
+
+    def __init__(self, symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> None:
+        self.symbol = symbol
+        self.spec = spec
+        self.tile = tile
+        self.simd = Simd(target)
+        self.panels = tile.panels(spec.columns)
+        # Rows that lie at one distance from each other: all, or those of one row of the grid.
+        self.group_rows = (spec.gather_side + 1) // 2 if spec.gather_side else spec.rows
+        self.groups = spec.rows // self.group_rows
+        self.blocks = Blocks.of(self.group_rows, tile.mr)
+        self.row_stride = spec.depth * (2 if spec.gather_side else 1)
+        self.group_stride = spec.depth * 2 * spec.gather_side
+
+    def kernel(self) -> Kernel:
+        spec = self.spec
+        weights = (spec.depth + 1) * self.padded_columns
+        moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1)) + weights
+        epilogue = [spec.activation.value] + ["residual"] * spec.residual
+        gather = [f"every second of {spec.gather_side}x{spec.gather_side}"] * bool(spec.gather_side)
+        shape = f"{spec.rows}x{spec.columns}x{spec.depth}"
+        return Kernel(
+            symbol=self.symbol,
+            func=self.func(),
+            tasks=self.tiles_per_panel * self.panels.count,
+            scratch_bytes=0,
+            unaligned=(),
+            kind="gemm",
+            shape=" ".join([shape, *epilogue, spec.layout.value, *gather]),
+            tile=str(self.tile),
+            multiply_adds=spec.rows * spec.columns * spec.depth,
+            bytes_moved=4 * moved,
+        )
+
+    @property
+    def padded_columns(self) -> int:
+        return -(-self.spec.columns // self.tile.lanes) * self.tile.lanes
+
+    @property
+    def tiles_per_panel(self) -> int:
+        return self.groups * self.blocks.count
+
+    def func(self) -> tirx.PrimFunc:
+        spec = self.spec
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name(self.symbol)
+            T.func_attr({"tirx.noalias": True})
+            self.a = self.parameter("a", spec.input_rows * spec.depth)
+            self.w = self.parameter("panels", (1 + spec.depth) * self.padded_columns)
+            if spec.residual:
+                self.residual = self.parameter("residual", spec.rows * spec.columns)
+            self.out = self.parameter("out", spec.output_size)
+            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            with T.serial(begin, end) as task:
+                self.task(task)
+        return builder.get()
+
+    @staticmethod
+    def parameter(name: str, size: int) -> tirx.Buffer:
+        return T.arg(name, T.Buffer((size,), "float32"))
+
+    def task(self, task: Expr) -> None:
+        panel = T.bind(task // self.tiles_per_panel)
+        tile_row = T.bind(task % self.tiles_per_panel)
+        group = T.bind(tile_row // self.blocks.count)
+        block = T.bind(tile_row % self.blocks.count)
+
+        def register_tile(vectors: int, mr: int) -> None:
+            row = T.bind(self.blocks.start(block, mr))
+            vector = T.bind(self.panels.start(panel, vectors))
+            tile = RegisterTile(
+                simd=self.simd,
+                mr=mr,
+                vectors=vectors,
+                row_stride=self.row_stride,
+                depth=self.spec.depth,
+                depth_unroll=self.tile.depth_unroll,
+                sharers=self.tiles_per_panel,
+            )
+            a_at = T.bind(group * self.group_stride + row * self.row_stride)
+            w_at = T.bind(vector * (self.simd.lanes * (1 + self.spec.depth)))
+            acc = tile.multiply(self.a, a_at, self.w, w_at, tile_row)
+            self.store(acc, mr, vectors, T.bind(group * self.group_rows + row), vector)
+
+        self.panels.branch(
+            panel,
+            lambda vectors: self.blocks.branch(block, lambda mr: register_tile(vectors, mr)),
+        )
+
+    def store(self, acc: tirx.Buffer, mr: int, vectors: int, row: Expr, vector: Expr) -> None:
+        """The epilogue: accumulators -> activation -> + residual -> out."""
+        simd, spec = self.simd, self.spec
+        for v in range(vectors):
+            column = T.bind((vector + v) * simd.lanes)
+            for i in range(mr):
+                z = simd.load(acc, (i * vectors + v) * simd.lanes)
+                if spec.activation is Activation.HARDSWISH:
+                    z = simd.hardswish(z)
+                z = T.bind(z)
+                if spec.layout is Layout.PANELS:
+                    at = (column // PANEL_COLUMNS * spec.rows + row + i) * PANEL_COLUMNS
+                    simd.store(self.out, at + column % PANEL_COLUMNS, z)
+                else:
+                    at = T.bind((row + i) * spec.columns + column)
+                    body = partial(self.store_in_row, z, at)
+                    branch_at_edge(simd, column, spec.columns, v == vectors - 1, body)
+
+    def store_in_row(self, z: Expr, at: Expr, count: int) -> None:
+        if self.spec.residual:
+            z = z + self.simd.load_first(self.residual, at, count)
+        self.simd.store_first(self.out, at, z, count)

@@ -1,0 +1,118 @@
+"""The inner kernel of every matrix product: mr rows x a few vectors of columns in registers.
+
+    bias, then acc = fma(a[row, k], w[k, column], acc) for k = 0, 1, ...
+
+`w` is a packed panel: [1 + depth][columns], the bias first, in the order in which it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.simd import Simd
+
+CACHE_LINE_FLOATS = 16
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """`mr` rows, `row_stride` floats apart in the input, times `vectors` registers of columns.
+
+    `depth_unroll`: steps of the depth in one turn of the loop. `sharers`: how many register tiles
+    read the same panel one after another; each prefetches its share of the panel that follows.
+    """
+
+    simd: Simd
+    mr: int
+    vectors: int
+    row_stride: int
+    depth: int
+    depth_unroll: int
+    sharers: int
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.vectors * self.simd.lanes
+
+    def multiply(
+        self, a: tirx.Buffer, a_at: Expr | int, w: tirx.Buffer, w_at: Expr, share: Expr
+    ) -> tirx.Buffer:
+        """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
+
+        Returns the accumulators, (mr * width,), which LLVM keeps in registers. `share`: which of
+        the `sharers` this is.
+        """
+        simd, unroll = self.simd, self.depth_unroll
+        acc = T.alloc_buffer((self.mr * self.width,), "float32", scope="local")
+        for v in range(self.vectors):
+            bias = T.bind(simd.load(w, w_at + v * simd.lanes))
+            for i in range(self.mr):
+                simd.store(acc, i * self.width + v * simd.lanes, bias)
+        weights = T.bind(w_at + self.width)
+        if self.depth >= unroll:
+            with T.serial(self.depth // unroll) as turn:
+                self._prefetch(w, weights + turn * (unroll * self.width), share)
+                for k in range(0, unroll, simd.splat_group):
+                    count = min(simd.splat_group, unroll - k)
+                    self._steps(acc, a, a_at, w, weights, turn * unroll + k, count)
+        for k in range(self.depth - self.depth % unroll, self.depth):
+            self._steps(acc, a, a_at, w, weights, k, 1)
+        return acc
+
+    def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr) -> None:
+        """This tile's share of the cache lines that the next panel needs for the same turn."""
+        lines = -(-self.depth_unroll * self.width // CACHE_LINE_FLOATS)
+        mine = -(-lines // self.sharers)
+        next_panel = (1 + self.depth) * self.width
+        for line in range(mine):
+            ahead = next_panel + (share * mine + line) * CACHE_LINE_FLOATS
+            self.simd.prefetch(w, at + ahead)
+
+    def _steps(
+        self,
+        acc: tirx.Buffer,
+        a: tirx.Buffer,
+        a_at: Expr | int,
+        w: tirx.Buffer,
+        weights: Expr,
+        k: Expr | int,
+        count: int,
+    ) -> None:
+        """`count` steps of the depth. Weights first, then row by row: the order in which LLVM
+        needs the fewest registers."""
+        simd = self.simd
+        rows = [simd.splats(a, a_at + i * self.row_stride + k, count) for i in range(self.mr)]
+        for step in range(count):
+            at = weights + (k + step) * self.width
+            for v0 in range(0, self.vectors, simd.load_group):
+                group = range(v0, min(v0 + simd.load_group, self.vectors))
+                loaded = [T.bind(simd.load(w, at + v * simd.lanes)) for v in group]
+                for i in range(self.mr):
+                    factor = T.bind(rows[i][step])
+                    for v, weight in zip(group, loaded, strict=True):
+                        place = i * self.width + v * simd.lanes
+                        simd.store(acc, place, simd.fma(factor, weight, simd.load(acc, place)))
+
+
+def branch_at_edge(
+    simd: Simd, column: Expr, columns: int, last: bool, body: Callable[[int], None]
+) -> None:
+    """Emit `body(count)` for the `count` lanes of the vector at `column` that are columns.
+
+    `last`: whether it is the last vector of its tile; no other can reach over the edge.
+    """
+    rest = columns % simd.lanes
+    if not (last and rest):
+        body(simd.lanes)
+        return
+    with T.If(column + simd.lanes <= columns):
+        with T.Then():
+            body(simd.lanes)
+        with T.Else():
+            body(rest)
