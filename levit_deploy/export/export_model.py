@@ -1,0 +1,43 @@
+"""Trained LeViT -> ExportedModel: fold, write ONNX, simplify, check, compare."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from levit_deploy.export.agreement import check_against_reference
+from levit_deploy.export.exported import ExportedModel, Precision
+from levit_deploy.export.fold_model import fold_model
+from levit_deploy.export.graph import build_graph
+from levit_deploy.export.structure import check_structure, simplify
+from levit_deploy.models.reference import Levit
+
+PROBE_IMAGES = 2
+
+
+def export_model(net: Levit, *, name: str, weights_digest: str) -> ExportedModel:
+    """Export a network with its weights loaded; the same weights give the same bytes.
+
+    The result has agreed with `net` through ONNX Runtime on images of noise.
+    `weights_digest`: canonical SHA-256 of the weights, hexadecimal.
+    Raises DeployError if a BatchNorm is left, a folded weight is not finite in float32, the graph
+    holds anything but what `structure.py` allows, or the logits differ.
+    """
+    graph = simplify(build_graph(fold_model(net)))
+    check_structure(graph)
+    spec = net.spec
+    exported = ExportedModel(
+        name=name,
+        graph=graph,
+        precision=Precision.FP32,
+        image_size=spec.image_size,
+        classes=spec.classes,
+        normalization=spec.normalization,
+        weights_digest=weights_digest,
+    )
+    check_against_reference(exported, net, _noise(spec.image_size))
+    return exported
+
+
+def _noise(image_size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    shape = (PROBE_IMAGES, 3, image_size, image_size)
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
