@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models.spec import Normalization as Normalization
@@ -17,6 +18,9 @@ from levit_deploy.models.spec import Normalization as Normalization
 SCHEMA_VERSION = 1
 INPUT_NAME = "image"
 OUTPUT_NAME = "logits"
+
+_KEY = "levit_deploy."
+_MAKE_ONE = "make one with `levit-deploy export levit_128s -o levit_128s.onnx`"
 
 
 class Precision(StrEnum):
@@ -42,22 +46,33 @@ class ExportedModel:
     weights_digest: str
 
     def save(self, path: Path) -> None:
-        """Write one ONNX file; the description goes to its `metadata_props`."""
+        """Write one ONNX file; the description goes to its `metadata_props`.
+
+        The file appears whole or not at all. Raises DeployError if it cannot be written.
+        """
         model = onnx.ModelProto()
         model.CopyFrom(self.graph)
-        del model.metadata_props[:]
         onnx.helper.set_model_props(
             model,
             {
-                "levit_deploy.schema_version": str(SCHEMA_VERSION),
-                "levit_deploy.name": self.name,
-                "levit_deploy.precision": self.precision.value,
-                "levit_deploy.mean": " ".join(repr(v) for v in self.normalization.mean),
-                "levit_deploy.std": " ".join(repr(v) for v in self.normalization.std),
-                "levit_deploy.weights_digest": self.weights_digest,
+                _KEY + "schema_version": str(SCHEMA_VERSION),
+                _KEY + "name": self.name,
+                _KEY + "precision": self.precision.value,
+                _KEY + "mean": " ".join(map(repr, self.normalization.mean)),
+                _KEY + "std": " ".join(map(repr, self.normalization.std)),
+                _KEY + "weights_digest": self.weights_digest,
             },
         )
-        path.write_bytes(model.SerializeToString(deterministic=True))
+        partial = path.with_name(path.name + ".part")
+        try:
+            partial.write_bytes(model.SerializeToString(deterministic=True))
+            partial.replace(path)
+        except OSError as error:
+            raise DeployError(
+                f"cannot write `{path}`: {error.strerror}", hint="choose another file with -o"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
 
     @staticmethod
     def load(path: Path) -> ExportedModel:
@@ -67,31 +82,36 @@ class ExportedModel:
         """
         try:
             graph = onnx.load_model_from_string(path.read_bytes())
-        except Exception as error:
-            raise DeployError(
-                f"`{path}` is not an ONNX model",
-                hint="make one with `levit-deploy export levit_128s -o levit_128s.onnx`",
-            ) from error
+        except OSError as error:
+            raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=_MAKE_ONE) from error
+        except DecodeError as error:
+            raise DeployError(f"`{path}` is not an ONNX model", hint=_MAKE_ONE) from error
         props = {p.key: p.value for p in graph.metadata_props}
-        version = props.get("levit_deploy.schema_version")
+        version = props.get(_KEY + "schema_version")
+        if version is None:
+            raise DeployError(f"`{path}` was not exported by levit-deploy", hint=_MAKE_ONE)
         if version != str(SCHEMA_VERSION):
             raise DeployError(
                 f"`{path}` has schema version `{version}`, expected `{SCHEMA_VERSION}`",
                 hint="export the model again with this version of levit-deploy",
             )
-        size = graph.graph.input[0].type.tensor_type.shape.dim[3].dim_value
-        classes = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+        del graph.metadata_props[:]
+        try:
+            return ExportedModel(
+                name=props[_KEY + "name"],
+                graph=graph,
+                precision=Precision(props[_KEY + "precision"]),
+                image_size=graph.graph.input[0].type.tensor_type.shape.dim[3].dim_value,
+                classes=graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
+                normalization=Normalization(
+                    mean=_rgb(props[_KEY + "mean"]), std=_rgb(props[_KEY + "std"])
+                ),
+                weights_digest=props[_KEY + "weights_digest"],
+            )
+        except (KeyError, ValueError, IndexError) as error:
+            raise DeployError(f"the description in `{path}` is damaged", hint=_MAKE_ONE) from error
 
-        def triple(key: str) -> tuple[float, float, float]:
-            r, g, b = (float(v) for v in props[key].split())
-            return r, g, b
 
-        return ExportedModel(
-            name=props["levit_deploy.name"],
-            graph=graph,
-            precision=Precision(props["levit_deploy.precision"]),
-            image_size=size,
-            classes=classes,
-            normalization=Normalization(triple("levit_deploy.mean"), triple("levit_deploy.std")),
-            weights_digest=props["levit_deploy.weights_digest"],
-        )
+def _rgb(text: str) -> tuple[float, float, float]:
+    r, g, b = (float(v) for v in text.split())
+    return r, g, b

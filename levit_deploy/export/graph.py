@@ -79,7 +79,7 @@ def _stem(graph: GraphWriter, model: FoldedLevit) -> str:
         x = graph.conv(x, conv)
     tokens = (model.image_size // STEM_STRIDE) ** 2
     flat = graph.reshape(x, (1, model.stem[-1].affine.bias.size, tokens), "patch_embed.flat")
-    return graph.transpose(flat, (0, 2, 1), "patch_embed")
+    return graph.transpose(flat, (0, 2, 1), "patch_embed.tokens")
 
 
 def _block(graph: GraphWriter, x: str, block: Block) -> str:
