@@ -1,0 +1,157 @@
+"""The order of compilation: ExportedModel + Target -> Program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from levit_deploy.compiler.flat_program import FlatProgram
+from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.kernels.normalize import normalize_kernel
+from levit_deploy.compiler.llvm_target import llvm_target
+from levit_deploy.compiler.passes.add_rgb8_entry import add_rgb8_entry
+from levit_deploy.compiler.passes.canonicalize import canonicalize
+from levit_deploy.compiler.passes.emit_object import emit_object
+from levit_deploy.compiler.passes.flatten import flatten
+from levit_deploy.compiler.passes.import_onnx import import_onnx
+from levit_deploy.compiler.passes.lower_default import lower_default
+from levit_deploy.compiler.passes.lower_kernels import lower_kernels
+from levit_deploy.compiler.passes.plan_program import Placement, place
+from levit_deploy.compiler.program import KernelCall, Program, Space
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.targets.target import Target
+
+
+def compile_model(
+    exported: ExportedModel,
+    target: Target,
+    *,
+    dump_ir: Path | None = None,
+    on_phase: Callable[[str], None] | None = None,
+    name: str | None = None,
+) -> Program:
+    """Compile a model to kernels, constants and the list of calls.
+
+    `dump_ir`: an existing folder that gets each phase's result as text. `on_phase` is told the name
+    of each phase before it runs. `name` starts every symbol (default: the model's name).
+    The same arguments give the same bytes. Raises DeployError if the graph cannot be compiled.
+    """
+    name = name or exported.name
+    llvm = llvm_target(target)
+    library = KernelLibrary()
+    pixels = exported.image_size**2
+    phase = _Phases(dump_ir, on_phase)
+
+    # Phase 1: ONNX into Relax
+    phase.begin("import")
+    module = import_onnx(exported)
+    phase.end(module.script(show_meta=False))
+
+    # Phase 2: one canonical form
+    phase.begin("canonicalize")
+    module = canonicalize(module)
+    phase.end(module.script(show_meta=False))
+
+    # Phase 5: TVM's own lowering for the rest
+    phase.begin("lower_default")
+    module = lower_default(module, llvm, library, name)
+    phase.end(module.script(show_meta=False))
+
+    # Phase 6: a flat list of calls, for a float and for an 8-bit image
+    phase.begin("flatten")
+    flat = flatten(module, library, name)
+    flat = add_rgb8_entry(
+        flat,
+        library,
+        lambda: normalize_kernel(
+            f"{name}_normalize", exported.image_size, exported.normalization, target
+        ),
+        image_bytes=4 * 3 * pixels,
+    )
+    phase.end(flat.text())
+
+    # Phase 7: kernels become C functions
+    phase.begin("lower_kernels")
+    functions = lower_kernels(library, _callers_buffers(flat), llvm)
+    phase.end("\n".join(raw.func.script(show_meta=False) for raw in functions.values()))
+
+    # Phase 8: a place for every buffer
+    phase.begin("plan_memory")
+    placement = place(
+        flat, {s: raw.scratch_bytes for s, raw in functions.items()}, rgb8_image_bytes=3 * pixels
+    )
+    calls = _calls(flat, placement, library)
+    phase.end("\n".join(map(str, calls)))
+
+    # Phase 9: machine code
+    phase.begin("emit_object")
+    kernels_object = emit_object(functions, llvm)
+
+    return Program(
+        name=name,
+        model=exported.name,
+        precision=exported.precision.value,
+        target=target.name,
+        image_size=exported.image_size,
+        classes=exported.classes,
+        mean=exported.normalization.mean,
+        std=exported.normalization.std,
+        weights_digest=exported.weights_digest,
+        kernels_object=kernels_object,
+        constants=placement.constants,
+        calls=calls,
+        arena_bytes=placement.arena_bytes,
+        scratch_bytes=placement.scratch_bytes,
+        selftest_image_offset=placement.selftest_image_offset,
+    )
+
+
+class _Phases:
+    """Announces each phase and writes its result to `NN_phase.txt`."""
+
+    def __init__(self, folder: Path | None, on_phase: Callable[[str], None] | None) -> None:
+        self.folder = folder
+        self.on_phase = on_phase
+        self.count = 0
+        self.name = ""
+
+    def begin(self, name: str) -> None:
+        self.count += 1
+        self.name = name
+        if self.on_phase:
+            self.on_phase(name)
+
+    def end(self, result: str) -> None:
+        if self.folder:
+            (self.folder / f"{self.count:02}_{self.name}.txt").write_text(result)
+
+
+def _callers_buffers(flat: FlatProgram) -> dict[str, set[int]]:
+    """For each symbol the positions of arguments that are the caller's image or logits."""
+    positions: dict[str, set[int]] = {step.symbol: set() for step in flat.steps}
+    for step in flat.steps:
+        for position, value in enumerate(step.values):
+            if value.space in (Space.IMAGE, Space.LOGITS):
+                positions[step.symbol].add(position)
+    return positions
+
+
+def _calls(
+    flat: FlatProgram, placement: Placement, library: KernelLibrary
+) -> tuple[KernelCall, ...]:
+    calls = []
+    for step, args in zip(flat.steps, placement.args, strict=True):
+        kernel = library.kernels[step.symbol]
+        call = KernelCall(
+            symbol=step.symbol,
+            args=args,
+            tasks=kernel.tasks,
+            entry=step.entry,
+            kind=kernel.kind,
+            shape=kernel.shape,
+            tile=kernel.tile,
+            multiply_adds=kernel.multiply_adds,
+            bytes_moved=kernel.bytes_moved,
+        )
+        calls.append(call)
+    return tuple(calls)
