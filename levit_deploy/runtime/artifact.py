@@ -1,0 +1,56 @@
+"""The artifact: a folder with a library in both forms, its header and its manifest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.manifest import FileRecord, Manifest
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """`folder`: absolute or relative path of `<name>-<target>-<precision>`."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def shared_library(self) -> Path:
+        return self.folder / f"lib{self.manifest.name}.so"
+
+    @property
+    def static_library(self) -> Path:
+        return self.folder / f"lib{self.manifest.name}.a"
+
+    @property
+    def header(self) -> Path:
+        return self.folder / f"{self.manifest.name}.h"
+
+    @staticmethod
+    def load(folder: Path) -> Artifact:
+        """Read an artifact folder.
+
+        Raises DeployError if it is none, or if a file is missing or not the one that was built.
+        """
+        artifact = Artifact(folder, Manifest.load(folder))
+        for name, record in artifact.manifest.files.items():
+            path = folder / name
+            try:
+                found = FileRecord.of(path)
+            except OSError as error:
+                raise DeployError(
+                    f"cannot read `{path}`: {error.strerror}", hint="compile the model again"
+                ) from error
+            if found != record:
+                raise DeployError(
+                    f"`{path}` is not the file that was built: its SHA-256 differs",
+                    hint="compile the model again",
+                )
+        return artifact
+
+
+def folder_name(name: str, target: str, precision: str) -> str:
+    """`levit_128s-arm64-int8`, for the library `levit_128s_int8` too."""
+    return f"{name.removesuffix(f'_{precision}')}-{target}-{precision}"

@@ -1,0 +1,194 @@
+"""Program -> artifact: generate, compile, link, check what came out, publish."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from levit_deploy.compiler.program import Program
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.artifact import Artifact, folder_name
+from levit_deploy.runtime.driver import (
+    ABI_VERSION,
+    CSRC,
+    Driver,
+    generate_driver,
+    public_functions,
+)
+from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.manifest import FileRecord, Manifest, package_versions
+from levit_deploy.runtime.publish import staged_folder
+from levit_deploy.runtime.self_test import SelfTest
+from levit_deploy.targets.toolchain import Libc, Toolchain
+
+_WORK = ".work"
+_CONSTANTS = "constants.bin"
+_SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
+# Loaders accept these unresolved: threads are only made in programs that have them.
+_OPTIONAL_SYMBOLS = frozenset({"pthread_create", "pthread_join", "pthread_sigmask"})
+
+
+def build_artifact(
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    parent: Path,
+    *,
+    command_line: Iterable[str] = (),
+    check: Callable[[Artifact], None] | None = None,
+) -> Artifact:
+    """Make `parent`/<name>-<target>-<precision>, replacing an older one when all is done.
+
+    `check` sees the complete artifact before it is put in place; it may add files (verify.json),
+    and if it raises nothing is put in place. The libraries depend on `program`, `toolchain` and
+    `self_test` alone, to the byte. Raises DeployError if a tool fails, if the library would ask
+    for more than the C library, or if the folder cannot be written.
+    """
+    destination = parent / folder_name(program.name, program.target, program.precision)
+    with staged_folder(destination) as folder:
+        work = folder / _WORK
+        work.mkdir()
+        driver = _write_sources(program, toolchain, self_test, work)
+        objects = _compile(program.name, toolchain, work)
+        _check_objects(program.name, objects)
+        library = work / f"lib{program.name}.so"
+        archive = work / f"lib{program.name}.a"
+        toolchain.link_shared(objects.shared, library)
+        toolchain.archive(objects.static, archive)
+        _check_shared_library(program.name, library, toolchain.libc)
+        for path in (library, archive, work / f"{program.name}.h"):
+            path.replace(folder / path.name)
+        shutil.rmtree(work)
+        manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
+        manifest.save(folder)
+        if check is not None:
+            check(Artifact(folder, manifest))
+    return Artifact(destination, manifest)
+
+
+def build_profile_library(
+    program: Program, toolchain: Toolchain, self_test: SelfTest, output: Path
+) -> None:
+    """Make the shared library `output` of the same program with a clock around each step.
+
+    It has everything that the shipped one has, and `<name>_profile` (see csrc/profile.c).
+    """
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".profile-") as name:
+        work = Path(name)
+        _write_sources(program, toolchain, self_test, work)
+        objects = _compile(program.name, toolchain, work, ("profile.c",))
+        library = work / output.name
+        toolchain.link_shared(objects.shared, library)
+        library.replace(output)
+
+
+@dataclass(frozen=True)
+class _Objects:
+    """What each form of the library is made of."""
+
+    shared: tuple[Path, ...]
+    static: tuple[Path, ...]
+
+
+def _write_sources(
+    program: Program, toolchain: Toolchain, self_test: SelfTest, work: Path
+) -> Driver:
+    driver = generate_driver(program, toolchain, self_test, _CONSTANTS)
+    for source in CSRC.iterdir():
+        shutil.copyfile(source, work / source.name)
+    (work / f"{program.name}.h").write_text(driver.header)
+    (work / "program.h").write_text(driver.program_header)
+    (work / "program.c").write_text(driver.program_source)
+    (work / "constants.S").write_text(driver.constants_source)
+    (work / _CONSTANTS).write_bytes(program.constants)
+    (work / f"{program.name}_kernels.o").write_bytes(program.kernels_object)
+    return driver
+
+
+def _compile(
+    name: str, toolchain: Toolchain, work: Path, extra_sources: tuple[str, ...] = ()
+) -> _Objects:
+    """Compile what `_write_sources` wrote; objects are called by the library's name."""
+
+    def compiled(source: str, suffix: str = "", flags: tuple[str, ...] = ()) -> Path:
+        output = work / f"{name}_{Path(source).stem}{suffix}.o"
+        toolchain.compile(work / source, output, flags)
+        return output
+
+    common = (
+        *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
+        work / f"{name}_kernels.o",
+        compiled("constants.S"),
+    )
+    return _Objects(
+        shared=(*common, compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",))),
+        # In an archive a member that nobody asks for is left out: no threads, no -pthread.
+        static=(*common, compiled("threads.c")),
+    )
+
+
+def _check_objects(name: str, objects: _Objects) -> None:
+    """Two libraries must link into one program: every global symbol begins with the name."""
+    for path in objects.static:
+        for symbol in Elf.read(path).symbols:
+            if symbol.defined and not symbol.local and not symbol.name.startswith(f"{name}_"):
+                raise DeployError(
+                    f"`{path.name}` defines `{symbol.name}`, which lacks the prefix `{name}_`"
+                )
+
+
+def _check_shared_library(name: str, library: Path, libc: Libc) -> None:
+    """The contract of docs/c-api.md: what it exports, and what it asks of the system."""
+    elf = Elf.read(library)
+    exported = {symbol.name for symbol in elf.symbols if symbol.defined}
+    optional = {symbol.name for symbol in elf.symbols if symbol.weak and not symbol.defined}
+    newer = {version for version in elf.versions if _glibc_release(version) > libc.floor}
+    for found, what in (
+        (exported ^ public_functions(name), "exports differ from the header"),
+        (set(elf.needed) - _SYSTEM_LIBRARIES, "it needs other libraries than the C library"),
+        (optional - _OPTIONAL_SYMBOLS, "it has unresolved symbols"),
+        (newer, f"it needs a newer C library than {libc}"),
+    ):
+        if found:
+            raise DeployError(
+                f"`{library.name}` cannot be shipped: {what}: {', '.join(sorted(found))}",
+                hint="pip install ziglang",
+            )
+
+
+def _glibc_release(version: str) -> tuple[int, ...]:
+    """`GLIBC_2.17` -> (2, 17)."""
+    return tuple(int(part) for part in version.removeprefix("GLIBC_").split("."))
+
+
+def _manifest(
+    program: Program,
+    toolchain: Toolchain,
+    driver: Driver,
+    command_line: tuple[str, ...],
+    folder: Path,
+) -> Manifest:
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return Manifest(
+        name=program.name,
+        model=program.model,
+        precision=program.precision,
+        target=program.target,
+        libc=str(toolchain.libc),
+        image_size=program.image_size,
+        classes=program.classes,
+        weights_digest=program.weights_digest,
+        build_id=driver.build_id,
+        abi_version=ABI_VERSION,
+        workspace_bytes=driver.workspace_bytes,
+        arena_bytes=program.arena_bytes,
+        scratch_bytes=program.scratch_bytes,
+        constants_bytes=len(program.constants),
+        command_line=command_line,
+        toolchain=toolchain.version,
+        versions=package_versions(),
+        files={path.name: FileRecord.of(path) for path in files},
+    )

@@ -1,0 +1,78 @@
+/*
+ * Does this CPU have what the kernels use? Asked at every entry, so the answer is kept nowhere.
+ *
+ * x86: CPUID and XGETBV, Intel SDM volume 2 (leaves 1, 7, 80000001H) and volume 1, 13.3 (XCR0).
+ * ARM: the kernel's AT_HWCAP and AT_HWCAP2. A register that no feature needs is not read: under a
+ * hypervisor one CPUID costs microseconds.
+ */
+#ifndef CPU_H
+#define CPU_H
+
+#include "library.h"
+
+static inline int has(uint32_t bits, uint32_t required)
+{
+    return (bits & required) == required;
+}
+
+#if defined(__x86_64__)
+
+typedef struct {
+    uint32_t eax, ebx, ecx, edx;
+} cpuid_registers;
+
+static inline cpuid_registers cpuid(uint32_t leaf, uint32_t subleaf)
+{
+    cpuid_registers r;
+    __asm__ volatile("cpuid"
+                     : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+                     : "a"(leaf), "c"(subleaf));
+    return r;
+}
+
+/* Which register files the operating system saves; only where CPUID says OSXSAVE. */
+static inline uint32_t xcr0(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static inline int cpu_is_supported(void)
+{
+    if (REQUIRED_LEAF1_ECX != 0 && !has(cpuid(1, 0).ecx, REQUIRED_LEAF1_ECX))
+        return 0;
+    if (REQUIRED_XCR0 != 0 && !has(xcr0(), REQUIRED_XCR0))
+        return 0;
+    if (REQUIRED_LEAF7_EBX != 0 || REQUIRED_LEAF7_ECX != 0) {
+        cpuid_registers leaf7 = cpuid(7, 0);
+        if (!has(leaf7.ebx, REQUIRED_LEAF7_EBX) || !has(leaf7.ecx, REQUIRED_LEAF7_ECX))
+            return 0;
+    }
+    if (REQUIRED_LEAF7_1_EAX != 0 && !has(cpuid(7, 1).eax, REQUIRED_LEAF7_1_EAX))
+        return 0;
+    if (REQUIRED_EXTENDED1_ECX != 0 && !has(cpuid(0x80000001u, 0).ecx, REQUIRED_EXTENDED1_ECX))
+        return 0;
+    return 1;
+}
+
+#else
+
+#include <sys/auxv.h>
+
+#ifndef AT_HWCAP2
+#define AT_HWCAP2 26
+#endif
+
+static inline int cpu_is_supported(void)
+{
+    if (REQUIRED_HWCAP != 0 && !has((uint32_t)getauxval(AT_HWCAP), REQUIRED_HWCAP))
+        return 0;
+    if (REQUIRED_HWCAP2 != 0 && !has((uint32_t)getauxval(AT_HWCAP2), REQUIRED_HWCAP2))
+        return 0;
+    return 1;
+}
+
+#endif
+
+#endif

@@ -1,0 +1,96 @@
+/* The entry points of the header that need no threads. */
+#include "library.h"
+
+#include "cpu.h"
+
+const NAME(info) *NAME(describe)(void)
+{
+    return &NAME(info_record);
+}
+
+size_t NAME(workspace_bytes)(void)
+{
+    return CODE(WORKSPACE_BYTES);
+}
+
+int NAME(enter)(frame *f, const void *image, float *logits, void *workspace)
+{
+    if (!image || !logits || !workspace)
+        return CODE(ERROR_NULL);
+    if (!cpu_is_supported())
+        return CODE(ERROR_CPU);
+    f->image = image;
+    f->logits = logits;
+    f->arena = align_up(workspace);
+    f->scratch = f->arena + ARENA_BYTES;
+    return CODE(OK);
+}
+
+static int run(int entry, const void *image, float *logits, void *workspace)
+{
+    frame f;
+    int code = NAME(enter)(&f, image, logits, workspace);
+    for (int i = 0; i < STEPS && code == CODE(OK); i++) {
+        step_info step = NAME(step_infos)[i];
+        if ((step.entries & entry) && NAME(step)(i, &f, f.scratch, 0, step.tasks))
+            code = CODE(ERROR_KERNEL);
+    }
+    return code;
+}
+
+int NAME(run)(const float *image, float *logits, void *workspace)
+{
+    return run(ENTRY_FLOAT, image, logits, workspace);
+}
+
+int NAME(run_rgb8)(const uint8_t *rgb, float *logits, void *workspace)
+{
+    return run(ENTRY_RGB8, rgb, logits, workspace);
+}
+
+/*
+ * The built-in image: 16 x 16 pixel blocks, so that no two regions look alike, under pixel noise,
+ * so that no pixel can be taken for its neighbour. levit_deploy/runtime/self_test.py is the same.
+ */
+static void draw_self_test_image(uint8_t *rgb)
+{
+    uint32_t noise = 1;
+    for (uint32_t y = 0; y < CODE(IMAGE_SIZE); y++)
+        for (uint32_t x = 0; x < CODE(IMAGE_SIZE); x++)
+            for (uint32_t c = 0; c < 3; c++) {
+                uint32_t block = (y / 16 * 73u + x / 16 * 31u + c) * 2654435761u >> 24;
+                noise = noise * 1664525u + 1013904223u;
+                *rgb++ = (uint8_t)(block * 7 / 8 + (noise >> 27));
+            }
+}
+
+int NAME(self_test)(void *workspace)
+{
+    if (!workspace)
+        return CODE(ERROR_NULL);
+    unsigned char *arena = align_up(workspace);
+    uint8_t *image = arena + SELF_TEST_IMAGE_OFFSET;
+    float *logits = (float *)(void *)(arena + ARENA_BYTES + SCRATCH_BYTES);
+    draw_self_test_image(image);
+    int code = run(ENTRY_RGB8, image, logits, workspace);
+    for (int i = 0; i < CODE(CLASSES) && code == CODE(OK); i++) {
+        float difference = logits[i] - NAME(self_test_logits)[i];
+        int close = difference <= SELF_TEST_TOLERANCE && difference >= -SELF_TEST_TOLERANCE;
+        if (!close) /* a NaN is not close */
+            code = CODE(ERROR_SELF_TEST);
+    }
+    return code;
+}
+
+const char *NAME(strerror)(int code)
+{
+    switch (code) {
+    case CODE(OK): return "success";
+    case CODE(ERROR_NULL): return "a pointer is NULL";
+    case CODE(ERROR_CPU): return "this CPU lacks an instruction that the library uses";
+    case CODE(ERROR_SELF_TEST): return "self test: the logits are not those of the build machine";
+    case CODE(ERROR_BUSY): return "another call is using these threads";
+    case CODE(ERROR_KERNEL): return "a kernel refused its arguments: the library is damaged";
+    }
+    return "unknown code";
+}

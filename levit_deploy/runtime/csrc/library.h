@@ -1,0 +1,53 @@
+/*
+ * What the parts of the library know of each other.
+ *
+ * A program is a list of steps, each one kernel over a number of tasks. Tasks of a step may run in
+ * any order and on any thread; a step starts when the one before it is complete.
+ */
+#ifndef LIBRARY_H
+#define LIBRARY_H
+
+#include <stdint.h>
+
+/* The functions of the header are the only ones that the shared library exports. */
+#pragma GCC visibility push(default)
+#include "program.h"
+#pragma GCC visibility pop
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define ALIGNMENT 64 /* kernels may assume it of all memory but the caller's image and logits */
+
+enum { ENTRY_FLOAT = 1, ENTRY_RGB8 = 2 };
+
+typedef struct {
+    int32_t tasks;
+    int32_t entries; /* for which kinds of image the step is made */
+} step_info;
+
+/* The memory of one classification. */
+typedef struct {
+    const void *image;
+    float *logits;
+    unsigned char *arena;
+    unsigned char *scratch; /* of the calling thread */
+} frame;
+
+/* Generated. */
+extern HIDDEN const NAME(info) NAME(info_record);
+extern HIDDEN const float NAME(self_test_logits)[CODE(CLASSES)];
+extern HIDDEN const step_info NAME(step_infos)[STEPS];
+extern HIDDEN const unsigned char NAME(constants)[];
+HIDDEN int32_t NAME(step)(int index, const frame *f, unsigned char *scratch, int32_t begin,
+                          int32_t end);
+
+/* Checks the arguments and the CPU, and lays out the workspace: a code, and `*f` if it is OK. */
+HIDDEN int NAME(enter)(frame *f, const void *image, float *logits, void *workspace);
+
+/* `pointer` or the next byte that is aligned. */
+static inline unsigned char *align_up(void *pointer)
+{
+    uintptr_t address = (uintptr_t)pointer;
+    return (unsigned char *)pointer + (-address & (ALIGNMENT - 1));
+}
+
+#endif

@@ -1,0 +1,194 @@
+"""Program -> C: the public header and the generated sources around the hand-written csrc/.
+
+The kernels' calls become the cases of one `switch`, which run(), the threads and the profile all
+step through; everything else about a program is a macro in program.h.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from levit_deploy import __version__
+from levit_deploy.compiler.program import ALIGNMENT_BYTES, Arg, Entry, KernelCall, Program, Space
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.cpu_features import required_bits
+from levit_deploy.runtime.self_test import SelfTest
+from levit_deploy.targets.toolchain import Toolchain
+
+ABI_VERSION = 1
+CSRC = Path(__file__).parent / "csrc"
+_TEMPLATES = Path(__file__).parent / "templates"
+_NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
+_ENTRIES = {
+    Entry.BOTH: "ENTRY_FLOAT | ENTRY_RGB8",
+    Entry.FLOAT: "ENTRY_FLOAT",
+    Entry.RGB8: "ENTRY_RGB8",
+}
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Generated files by name. `build_id` digests them, the kernels and the constants."""
+
+    workspace_bytes: int
+    header: str
+    program_header: str
+    program_source: str
+    constants_source: str
+    build_id: str
+
+
+@dataclass(frozen=True)
+class _Step:
+    symbol: str
+    arguments: str
+    tasks: int
+    entries: str
+    comment: str
+
+
+def public_functions(name: str) -> frozenset[str]:
+    """Every symbol that a library called `name` exports."""
+    return frozenset(
+        f"{name}_{function}"
+        for function in (
+            "describe",
+            "workspace_bytes",
+            "run",
+            "run_rgb8",
+            "threads_create",
+            "threads_adopt",
+            "threads_destroy",
+            "run_threads",
+            "run_rgb8_threads",
+            "self_test",
+            "strerror",
+        )
+    )
+
+
+def generate_driver(
+    program: Program, toolchain: Toolchain, self_test: SelfTest, constants_file: str
+) -> Driver:
+    """Render the templates for `program`; `constants_file` is what `.incbin` will find.
+
+    Raises DeployError if the program's name cannot begin a C symbol.
+    """
+    check_name(program.name)
+    if len(self_test.logits) != program.classes:
+        raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
+    arena_bytes = _round_up(program.arena_bytes)
+    scratch_bytes = _round_up(program.scratch_bytes)
+    logits_bytes = _round_up(4 * program.classes)
+    constants_digest = hashlib.sha256(program.constants).hexdigest()
+    # The last term lets the workspace start at any address.
+    workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
+    settings: dict[str, object] = {
+        "program": program,
+        "name": program.name,
+        "upper": program.name.upper(),
+        "abi_version": ABI_VERSION,
+        "tool_version": __version__,
+        "arena_bytes": arena_bytes,
+        "scratch_bytes": scratch_bytes,
+        "workspace_bytes": workspace_bytes,
+        "required_cpu": required_bits(toolchain.target),
+        "tolerance": _float(self_test.tolerance),
+        "self_test_logits": [_float(value) for value in self_test.logits],
+        "mean": _floats(program.mean),
+        "std": _floats(program.std),
+        "steps": [_step(call) for call in program.calls],
+        "kernels": _arities(program.calls),
+        "digest": constants_digest,
+        "file": constants_file,
+    }
+    header = _render("header.h.j2", settings)
+    program_header = _render("program.h.j2", settings)
+    draft = _render("program.c.j2", {**settings, "build_id": ""})
+    build_id = hashlib.sha256()
+    tools = f"{toolchain.version} {toolchain.libc}"
+    for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
+        build_id.update(hashlib.sha256(part.encode()).digest())
+    build_id.update(program.kernels_object)
+    digest = build_id.hexdigest()[:40]
+    return Driver(
+        workspace_bytes=workspace_bytes,
+        header=header,
+        program_header=program_header,
+        program_source=_render("program.c.j2", {**settings, "build_id": digest}),
+        constants_source=_render("constants.S.j2", settings),
+        build_id=digest,
+    )
+
+
+def check_name(name: str) -> None:
+    """Raise DeployError unless `name` can begin every symbol of a C program."""
+    if re.fullmatch(_NAME_PATTERN, name) is None:
+        raise DeployError(
+            f"`{name}` cannot be a library's name: symbols begin with it",
+            hint="use up to 64 letters, digits and underscores, a letter first: --name my_levit",
+        )
+
+
+def _step(call: KernelCall) -> _Step:
+    arguments = "".join(f"{_pointer(arg)}, " for arg in call.args)
+    comment = f"{call.symbol}: {call.kind} {call.shape}".replace("*/", "")
+    return _Step(call.symbol, arguments, call.tasks, _ENTRIES[call.entry], comment)
+
+
+def _pointer(arg: Arg) -> str:
+    match arg.space:
+        case Space.IMAGE:
+            return "f->image"
+        case Space.LOGITS:
+            return "f->logits"
+        case Space.CONSTANT:
+            return f"c + {arg.offset_bytes}"
+        case Space.ARENA:
+            return f"a + {arg.offset_bytes}"
+        case Space.SCRATCH:
+            return f"s + {arg.offset_bytes}"
+
+
+def _arities(calls: Sequence[KernelCall]) -> dict[str, int]:
+    arities: dict[str, int] = {}
+    for call in calls:
+        if arities.setdefault(call.symbol, len(call.args)) != len(call.args):
+            raise ValueError(f"{call.symbol} is called with different numbers of arguments")
+    return arities
+
+
+def _round_up(size_bytes: int) -> int:
+    return -(-size_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _float(value: float) -> str:
+    return f"{float(value).hex()}f"
+
+
+def _floats(values: Sequence[float]) -> str:
+    return ", ".join(_float(value) for value in values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+
+
+def _render(template: str, settings: dict[str, object]) -> str:
+    return _environment().get_template(template).render(settings)
+
+
+def _hand_written() -> list[str]:
+    return [path.read_text() for path in sorted(CSRC.iterdir())]

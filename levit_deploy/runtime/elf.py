@@ -1,0 +1,149 @@
+"""What an ELF file says of itself: CPU, needed libraries, symbols and their versions.
+
+Read here, not by `readelf`: a machine that has only Python must be able to check and to load a
+library. Layouts: System V ABI, chapters 4 and 5; symbol versions: Linux Standard Base 10.7.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from levit_deploy.errors import DeployError
+from levit_deploy.targets.target import Arch
+
+_ARCH = {62: Arch.X86_64, 183: Arch.AARCH64, 40: Arch.ARMV7}  # e_machine
+_DYNAMIC_NEEDED = 1
+_HIDDEN = 2  # st_other
+
+
+class _SectionType(IntEnum):
+    SYMTAB = 2
+    DYNAMIC = 6
+    DYNSYM = 11
+    GNU_VERNEED = 0x6FFFFFFE
+
+
+@dataclass(frozen=True)
+class Symbol:
+    name: str
+    defined: bool
+    weak: bool
+    local: bool
+    hidden: bool
+
+
+@dataclass(frozen=True)
+class Elf:
+    """A little-endian ELF object or shared library.
+
+    `symbols`: of a shared library the dynamic ones, of an object all named ones.
+    `needed`: the libraries it asks for. `versions`: the symbol versions it asks of them, such as
+    `GLIBC_2.17`.
+    """
+
+    arch: Arch | None
+    symbols: tuple[Symbol, ...]
+    needed: tuple[str, ...]
+    versions: tuple[str, ...]
+
+    @staticmethod
+    def read(path: Path) -> Elf:
+        """Raises DeployError if `path` is not readable or not such a file."""
+        try:
+            return Elf.parse(path.read_bytes())
+        except OSError as error:
+            raise DeployError(f"cannot read `{path}`: {error.strerror}") from error
+        except (struct.error, IndexError, ValueError, UnicodeDecodeError) as error:
+            raise DeployError(f"`{path}` is not an ELF file, or it is damaged") from error
+
+    @staticmethod
+    def parse(data: bytes) -> Elf:
+        """Raises ValueError, struct.error or IndexError on anything else than an ELF file."""
+        if data[:4] != b"\x7fELF" or data[5] != 1:
+            raise ValueError("not a little-endian ELF file")
+        reader = _Reader(data, wide=data[4] == 2)
+        dynamic = reader.of_type(_SectionType.DYNSYM)
+        table = dynamic or reader.of_type(_SectionType.SYMTAB)
+        (machine,) = struct.unpack_from("<H", data, 18)
+        return Elf(
+            arch=_ARCH.get(machine),
+            symbols=tuple(symbol for section in table for symbol in reader.symbols(section)),
+            needed=tuple(n for s in reader.of_type(_SectionType.DYNAMIC) for n in reader.needed(s)),
+            versions=tuple(
+                v for s in reader.of_type(_SectionType.GNU_VERNEED) for v in reader.versions(s)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class _Section:
+    type: int
+    offset: int
+    size: int
+    link: int
+    info: int
+
+
+class _Reader:
+    """Tables of one file; `wide` for 64 bits."""
+
+    def __init__(self, data: bytes, wide: bool) -> None:
+        self.data = data
+        self.wide = wide
+        (table,) = struct.unpack_from("<Q" if wide else "<I", data, 40 if wide else 32)
+        size, count = struct.unpack_from("<HH", data, 58 if wide else 46)
+        self.sections = [self._section(table + i * size) for i in range(count)]
+
+    def _section(self, at: int) -> _Section:
+        layout = "<IIQQQQII" if self.wide else "<IIIIIIII"
+        _, kind, _, _, offset, size, link, info = struct.unpack_from(layout, self.data, at)
+        return _Section(kind, offset, size, link, info)
+
+    def of_type(self, kind: _SectionType) -> list[_Section]:
+        return [section for section in self.sections if section.type == kind]
+
+    def _string(self, table: int, index: int) -> str:
+        begin = self.sections[table].offset + index
+        return self.data[begin : self.data.index(b"\0", begin)].decode()
+
+    def symbols(self, section: _Section) -> list[Symbol]:
+        layout = struct.Struct("<IBBHQQ" if self.wide else "<IIIBBH")
+        found = []
+        for at in range(section.offset, section.offset + section.size, layout.size):
+            fields = layout.unpack_from(self.data, at)
+            info, other, index = fields[1:4] if self.wide else fields[3:6]
+            if name := self._string(section.link, fields[0]):
+                binding = info >> 4
+                found.append(
+                    Symbol(
+                        name,
+                        defined=index != 0,
+                        weak=binding == 2,
+                        local=binding == 0,
+                        hidden=other & 3 == _HIDDEN,
+                    )
+                )
+        return found
+
+    def needed(self, section: _Section) -> list[str]:
+        layout = struct.Struct("<qQ" if self.wide else "<iI")
+        entries = layout.iter_unpack(self.data[section.offset : section.offset + section.size])
+        return [
+            self._string(section.link, value) for tag, value in entries if tag == _DYNAMIC_NEEDED
+        ]
+
+    def versions(self, section: _Section) -> list[str]:
+        found = []
+        at = section.offset
+        for _ in range(section.info):
+            _, count, _, first, following = struct.unpack_from("<HHIII", self.data, at)
+            entry = at + first
+            for _ in range(count):
+                _, _, _, name, step = struct.unpack_from("<IHHII", self.data, entry)
+                found.append(self._string(section.link, name))
+                entry += step
+            at += following
+        return found

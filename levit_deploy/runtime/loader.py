@@ -1,0 +1,201 @@
+"""A library in this process: ctypes and numpy, and nothing but the library file itself."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.driver import ABI_VERSION
+from levit_deploy.runtime.elf import Elf
+
+
+class _Info(ctypes.Structure):
+    """`<name>_info` of the header."""
+
+    _fields_ = (
+        ("abi_version", ctypes.c_uint32),
+        ("image_size", ctypes.c_uint32),
+        ("classes", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("workspace_bytes", ctypes.c_uint64),
+        ("name", ctypes.c_char_p),
+        ("model", ctypes.c_char_p),
+        ("precision", ctypes.c_char_p),
+        ("target", ctypes.c_char_p),
+        ("weights_digest", ctypes.c_char_p),
+        ("build_id", ctypes.c_char_p),
+        ("tool_version", ctypes.c_char_p),
+        ("mean", ctypes.c_float * 3),
+        ("std", ctypes.c_float * 3),
+    )
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a library says of itself."""
+
+    abi_version: int
+    image_size: int
+    classes: int
+    workspace_bytes: int
+    name: str
+    model: str
+    precision: str
+    target: str
+    weights_digest: str
+    build_id: str
+    tool_version: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Library:
+    """A loaded shared library with a workspace: one caller at a time.
+
+    `path`: the `.so` file, under whatever name, or the artifact folder that has one.
+    `threads`: how many threads classify an image together; the logits are the same bits.
+    Raises DeployError if the file is no such library, is for another CPU or of another ABI version.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self.path = _library_file(path)
+        self._name = _library_name(self.path)
+        try:
+            self._library = ctypes.CDLL(os.fspath(self.path.absolute()))
+        except OSError as error:
+            arch = Elf.read(self.path).arch
+            raise DeployError(
+                f"cannot load `{self.path}`, a library for `{arch}`, in this process: {error}",
+                hint="levit-deploy compile --target host",
+            ) from error
+        self._description = self._read_description()
+        self._workspace = np.empty(self._description.workspace_bytes, np.uint8)
+        self._threads = self._create_threads(threads)
+
+    def describe(self) -> Description:
+        """What the library says of itself."""
+        return self._description
+
+    def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Normalised RGB (3, size, size) or (1, 3, size, size) float32 -> logits (classes,)."""
+        size = self._description.image_size
+        return self._run("run_threads", image, np.float32, ((3, size, size), (1, 3, size, size)))
+
+    def run_rgb8(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """8-bit RGB (size, size, 3) -> logits (classes,)."""
+        size = self._description.image_size
+        return self._run("run_rgb8_threads", image, np.uint8, ((size, size, 3),))
+
+    def self_test(self) -> None:
+        """Raises DeployError unless this CPU computes what the build machine computed."""
+        self._check(self._function("self_test")(_pointer(self._workspace)))
+
+    def profile(self, image: NDArray[np.float32], steps: int) -> NDArray[np.uint64]:
+        """Nanoseconds of each of the program's `steps` calls, for one image as in `run`.
+
+        Only profile builds have this (see build_profile_library).
+        """
+        durations = np.zeros(steps, np.uint64)
+        image = np.ascontiguousarray(image, np.float32)
+        logits = np.empty(self._description.classes, np.float32)
+        pointers = (_pointer(array) for array in (image, logits, self._workspace, durations))
+        self._check(self._function("profile")(*pointers))
+        return durations
+
+    def close(self) -> None:
+        """End the threads; the library itself stays loaded, as ctypes has it."""
+        if self._threads:
+            self._function("threads_destroy")(self._threads)
+            self._threads = ctypes.c_void_p()
+
+    def _run(
+        self,
+        function: str,
+        image: NDArray[np.generic],
+        dtype: type[np.generic],
+        shapes: tuple[tuple[int, ...], ...],
+    ) -> NDArray[np.float32]:
+        if image.dtype != dtype or image.shape not in shapes:
+            raise ValueError(
+                f"image is {image.dtype} {image.shape}, expected {np.dtype(dtype)} {shapes[0]}"
+            )
+        image = np.ascontiguousarray(image)
+        logits = np.empty(self._description.classes, np.float32)
+        pointers = (_pointer(array) for array in (image, logits, self._workspace))
+        self._check(self._function(function)(*pointers, self._threads))
+        return logits
+
+    def _read_description(self) -> Description:
+        function = self._function("describe")
+        function.restype = ctypes.POINTER(_Info)
+        info: _Info = function().contents
+        if info.abi_version != ABI_VERSION:
+            raise DeployError(
+                f"`{self.path}` has ABI version `{info.abi_version}`, expected `{ABI_VERSION}`",
+                hint="compile the model again with this version of levit-deploy",
+            )
+        return Description(
+            abi_version=info.abi_version,
+            image_size=info.image_size,
+            classes=info.classes,
+            workspace_bytes=info.workspace_bytes,
+            name=info.name.decode(),
+            model=info.model.decode(),
+            precision=info.precision.decode(),
+            target=info.target.decode(),
+            weights_digest=info.weights_digest.decode(),
+            build_id=info.build_id.decode(),
+            tool_version=info.tool_version.decode(),
+            mean=(info.mean[0], info.mean[1], info.mean[2]),
+            std=(info.std[0], info.std[1], info.std[2]),
+        )
+
+    def _create_threads(self, count: int) -> ctypes.c_void_p:
+        if count == 1:
+            return ctypes.c_void_p()
+        create = self._function("threads_create")
+        create.restype = ctypes.c_void_p
+        threads = ctypes.c_void_p(create(count))
+        if not threads:
+            raise DeployError(f"cannot create `{count}` threads", hint="use 1 to 16")
+        return threads
+
+    def _function(self, name: str) -> ctypes._NamedFuncPointer:
+        function: ctypes._NamedFuncPointer = getattr(self._library, f"{self._name}_{name}")
+        return function
+
+    def _check(self, code: int) -> None:
+        if code:
+            describe = self._function("strerror")
+            describe.restype = ctypes.c_char_p
+            raise DeployError(f"`{self.path.name}`: {describe(code).decode()}")
+
+
+def _pointer(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _library_file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    libraries = sorted(path.glob("lib*.so"))
+    if len(libraries) != 1:
+        raise DeployError(
+            f"`{path}` has {len(libraries)} libraries in it", hint="name the .so file"
+        )
+    return libraries[0]
+
+
+def _library_name(path: Path) -> str:
+    """What the library's symbols begin with, from its symbol table; the file may be renamed."""
+    suffix = "_describe"
+    exported = [s.name for s in Elf.read(path).symbols if s.defined and s.name.endswith(suffix)]
+    if len(exported) != 1:
+        raise DeployError(f"`{path}` is not a library that levit-deploy made")
+    return exported[0].removesuffix(suffix)

@@ -1,0 +1,104 @@
+"""manifest.json: what an artifact is, what made it, and the SHA-256 of each of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from levit_deploy import __version__
+from levit_deploy.errors import DeployError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+_PACKAGES = (
+    "apache-tvm",
+    "apache-tvm-ffi",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "onnxsim",
+    "torch",
+)
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    bytes: int
+    sha256: str
+
+    @staticmethod
+    def of(path: Path) -> FileRecord:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        return FileRecord(path.stat().st_size, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
+
+    `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
+    packages of the machine that built them. `files`: by name, all but this file and verify.json.
+    """
+
+    name: str
+    model: str
+    precision: str
+    target: str
+    libc: str
+    image_size: int
+    classes: int
+    weights_digest: str
+    build_id: str
+    abi_version: int
+    workspace_bytes: int
+    arena_bytes: int
+    scratch_bytes: int
+    constants_bytes: int
+    command_line: tuple[str, ...]
+    toolchain: str
+    versions: Mapping[str, str]
+    files: Mapping[str, FileRecord]
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2)
+        (folder / FILE_NAME).write_text(text + "\n")
+
+    @staticmethod
+    def load(folder: Path) -> Manifest:
+        """Read `folder`/manifest.json; raises DeployError if it is missing, damaged or of another
+        schema version."""
+        path = folder / FILE_NAME
+        try:
+            fields = json.loads(path.read_text())
+            found = fields.pop("schema_version")
+            if found != SCHEMA_VERSION:
+                raise DeployError(
+                    f"`{path}` has schema version `{found}`, expected `{SCHEMA_VERSION}`",
+                    hint="compile the model again with this version of levit-deploy",
+                )
+            files = {name: FileRecord(**record) for name, record in fields.pop("files").items()}
+            command_line = tuple(fields.pop("command_line"))
+            return Manifest(**fields, files=files, command_line=command_line)
+        except OSError as error:
+            raise DeployError(
+                f"`{folder}` is not an artifact: {FILE_NAME}: {error.strerror}",
+                hint="levit-deploy compile levit_128s --weights demo",
+            ) from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DeployError(f"`{path}` is damaged", hint="compile the model again") from error
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of the installed ones that have a part in a library's making."""
+    versions = {"levit-deploy": __version__}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

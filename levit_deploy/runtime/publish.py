@@ -1,0 +1,127 @@
+"""Folders that appear whole or not at all.
+
+A folder is built beside its final place, under a hidden name, and put there in one step that also
+takes the old one away. Whatever kills the process leaves the old folder, or none; what is left of
+the hidden one is removed by the next build into the same place.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.manifest import FILE_NAME as MANIFEST
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_MARK = ".partial-"
+
+
+@contextmanager
+def staged_folder(destination: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `destination` at the end of the block.
+
+    It is removed instead if the block raises. Of two builds into one destination each has its own
+    folder, and the later one to end stays. Raises DeployError if `destination` exists and is not
+    an artifact, if the disk is full or if the place cannot be written to.
+    """
+    _check_replaceable(destination)
+    with _readable_errors(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(destination)
+        staging, lock = _create_locked(destination)
+    try:
+        with _readable_errors(destination):
+            yield staging
+            _check_replaceable(destination)
+            _move_in(staging, destination)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        os.close(lock)
+
+
+def _check_replaceable(destination: Path) -> None:
+    if os.path.lexists(destination) and not (destination / MANIFEST).is_file():
+        raise DeployError(
+            f"`{destination}` exists and is not an artifact", hint="choose another folder: -o build"
+        )
+
+
+def _create_locked(destination: Path) -> tuple[Path, int]:
+    """A new folder beside `destination`, locked for as long as this process lives."""
+    while True:
+        staging = destination.parent / f".{destination.name}{_MARK}{secrets.token_hex(4)}"
+        staging.mkdir()
+        lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if staging.exists():
+            return staging, lock
+        os.close(lock)  # taken for abandoned, and removed, before it was locked
+
+
+def _remove_abandoned(destination: Path) -> None:
+    for folder in destination.parent.glob(f".{destination.name}{_MARK}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its build is running
+        finally:
+            os.close(lock)
+
+
+def _move_in(staging: Path, destination: Path) -> None:
+    """Put `staging` in the place of `destination`; an old folder ends up as `staging`."""
+    while True:
+        try:
+            _rename(staging, destination, exchange=False)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+        try:
+            _rename(staging, destination, exchange=True)
+            return
+        except FileNotFoundError:
+            continue  # the old folder went away in between
+
+
+def _rename(source: Path, destination: Path, *, exchange: bool) -> None:
+    if not exchange:
+        source.rename(destination)
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(source), os.fsencode(destination)
+    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
+        code = ctypes.get_errno()
+        if code not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(code, os.strerror(code), str(destination))
+        # The file system cannot exchange: for a moment there is no folder.
+        aside = source.with_name(f"{source.name}.old")
+        destination.rename(aside)
+        source.rename(destination)
+        aside.rename(source)
+
+
+@contextmanager
+def _readable_errors(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "free some space, or choose another disk: -o DIR" if full else "-o DIR"
+        raise DeployError(
+            f"cannot write `{destination}`: {error.strerror or error}", hint=hint
+        ) from error
