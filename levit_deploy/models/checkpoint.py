@@ -17,6 +17,11 @@ from torch import Tensor
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint_files import read_tensors
+from levit_deploy.models.images import (
+    ORIGINAL_PREPROCESSING,
+    TIMM_PREPROCESSING,
+    Preprocessing,
+)
 from levit_deploy.models.key_names import Origin, detect_origin, module_names
 from levit_deploy.models.reference import Levit, attention_bias_indices
 from levit_deploy.models.spec import FAMILY, STEM_STRIDE, ModelSpec
@@ -35,12 +40,15 @@ class Checkpoint:
     `spec`: class count, image size and heads as the weights have them. `state`: every parameter
     and BatchNorm statistic, finite float32, under the original repository's names. `digest`:
     hexadecimal SHA-256 of names, shapes and values, the same whichever form they came in.
+    `preprocessing`: how their origin makes model inputs of photos. `source`: where they are from.
     """
 
     spec: ModelSpec
     state: Mapping[str, Tensor]
     origin: Origin
     digest: str
+    preprocessing: Preprocessing
+    source: str
 
     def build(self) -> Levit:
         """The reference module with these weights, in evaluation mode."""
@@ -97,7 +105,8 @@ def load_checkpoint(path: Path, spec: ModelSpec) -> Checkpoint:
         for key, slot in slots.items()
         if slot.is_weight
     }
-    return Checkpoint(fitted, state, origin, weights_digest(state))
+    preprocessing = TIMM_PREPROCESSING if origin is Origin.TIMM else ORIGINAL_PREPROCESSING
+    return Checkpoint(fitted, state, origin, weights_digest(state), preprocessing, str(path))
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,7 @@ from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint, weights_
 from levit_deploy.models.demo import DEMO_WEIGHTS
 from levit_deploy.models.key_names import Origin, module_names
 from levit_deploy.models.reference import Levit
-from levit_deploy.models.spec import TINY, get_spec
+from levit_deploy.models.spec import TINY, ModelSpec, get_spec
 from tests.models.libraries import timm_model, transformers_model
 
 State = dict[str, Tensor]
@@ -27,10 +27,10 @@ def state(random_tiny: Levit) -> State:
     return random_tiny.state_dict()
 
 
-def refuse(path: Path, match: str, spec: object = TINY) -> DeployError:
+def refuse(path: Path, match: str, spec: ModelSpec = TINY) -> DeployError:
     """The one error that loading `path` raises; it always hints at something."""
     with pytest.raises(DeployError, match=match) as caught:
-        load_checkpoint(path, spec)  # type: ignore[arg-type]
+        load_checkpoint(path, spec)
     assert caught.value.hint
     return caught.value
 

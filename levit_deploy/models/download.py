@@ -1,0 +1,167 @@
+"""One file over HTTP, whole and checked, or not at all.
+
+URL -> `NAME.part` (kept when cut off) -> SHA-256 checked -> renamed to `NAME`. A lock file lets
+one process download while others wait for its result.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from levit_deploy.errors import DeployError
+
+TIMEOUT_S = 30.0  # without any byte
+ATTEMPTS = 4  # how often a cut-off transfer is taken up again in one go
+CHUNK_BYTES = 1 << 18
+
+# Called with the bytes had so far and those in all, if the server says.
+Progress = Callable[[int, int | None], None]
+
+
+def ignore_progress(done_bytes: int, total_bytes: int | None) -> None:
+    """Show nothing."""
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None,
+    progress: Progress = ignore_progress,
+    timeout_s: float = TIMEOUT_S,
+) -> None:
+    """Make `path` the file at `url`; nothing is fetched if it is there already.
+
+    `sha256`: the beginning of the file's hexadecimal SHA-256; None if unknown: then only the
+    length is checked, and an earlier, unfinished download is not continued.
+    Raises DeployError if the server or the disk fails, or the content is not as expected.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(path.with_name(path.name + ".lock")):
+            if is_intact(path, sha256):
+                return
+            if sha256 is None:
+                part.unlink(missing_ok=True)
+            continued = part.exists()
+            _transfer(url, part, progress, timeout_s)
+            if continued and not is_intact(part, sha256):
+                part.unlink()
+                _transfer(url, part, progress, timeout_s)
+            if not is_intact(part, sha256):
+                found = _sha256(part)
+                part.unlink()
+                raise DeployError(
+                    f"`{url}` has SHA-256 `{found}`, expected it to begin with `{sha256}`",
+                    hint="try again; a proxy may have answered in the server's place",
+                )
+            part.replace(path)
+    except OSError as error:  # the server's errors are DeployErrors by now
+        raise DeployError(
+            f"cannot write `{error.filename or part}`: {os.strerror(error.errno or 0)}",
+            hint="free some space, or choose another cache: XDG_CACHE_HOME=DIR",
+        ) from error
+
+
+def is_intact(path: Path, sha256: str | None) -> bool:
+    """Whether the file is there and its SHA-256 begins so."""
+    return path.is_file() and (sha256 is None or _sha256(path).startswith(sha256))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Exclusive among processes; ends with the process, whatever way it ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _transfer(url: str, part: Path, progress: Progress, timeout_s: float) -> None:
+    """Append to `part` what it lacks, again where the connection is cut off."""
+    for _ in range(ATTEMPTS):
+        if _transfer_once(url, part, progress, timeout_s):
+            return
+    raise DeployError(
+        f"`{url}` was cut off {ATTEMPTS} times, last at {part.stat().st_size} bytes",
+        hint="run the same command again: it goes on where it stopped",
+    )
+
+
+def _transfer_once(url: str, part: Path, progress: Progress, timeout_s: float) -> bool:
+    """Whether the file is complete after one request."""
+    had = part.stat().st_size if part.exists() else 0
+    headers = {"User-Agent": "levit-deploy", "Accept-Encoding": "identity"}
+    if had:
+        headers["Range"] = f"bytes={had}-"
+    try:
+        response = urllib.request.urlopen(
+            urllib.request.Request(url, headers=headers), timeout=timeout_s
+        )
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return True  # nothing left to send; the hash tells whether that is right
+        raise DeployError(f"`{url}` answers {error.code} {error.reason}") from error
+    except (ValueError, http.client.InvalidURL) as error:
+        raise DeployError(f"`{url}` is not a URL: {error}") from error
+    except (http.client.HTTPException, ConnectionResetError):
+        part.touch()
+        return False
+    except OSError as error:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise DeployError(f"cannot reach `{url}`: {reason}") from error
+    with response:
+        start, total = _extent(response)
+        if start not in (0, had):
+            part.unlink()  # not what was asked for: begin anew
+            return False
+        with part.open("ab" if start else "wb") as file:
+            return _copy(url, response, file, start, total, progress, timeout_s)
+
+
+def _extent(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Where in the file the body starts, and how long the whole file is."""
+    match = re.match(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+    if response.status == http.client.PARTIAL_CONTENT and match:
+        return int(match[1]), int(match[2])
+    length = response.headers.get("Content-Length")
+    return 0, int(length) if length else None
+
+
+def _copy(
+    url: str,
+    response: http.client.HTTPResponse,
+    file: IO[bytes],
+    start: int,
+    total: int | None,
+    progress: Progress,
+    timeout_s: float,
+) -> bool:
+    done = start
+    while True:
+        progress(done, total)
+        try:
+            chunk = response.read1(CHUNK_BYTES)  # what is there, before a time-out
+        except TimeoutError as error:
+            raise DeployError(f"`{url}` sent nothing for {timeout_s:g} s") from error
+        except (OSError, http.client.HTTPException):
+            return False
+        if not chunk:
+            return total is None or done >= total
+        file.write(chunk)
+        done += len(chunk)

@@ -1,0 +1,136 @@
+"""The value of `--weights` -> a checkpoint: a tag, a URL or a path.
+
+`fb_dist_in1k`: the official weights, downloaded once to the user's cache. `demo`: those in the
+package. http(s)://...: downloaded likewise. Anything else is a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import platformdirs
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
+from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
+from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.spec import ModelSpec
+
+OFFICIAL = "fb_dist_in1k"
+DEMO = "demo"
+
+# The eight digits before the extension are the beginning of the file's SHA-256.
+OFFICIAL_URLS = {
+    "levit_128s": "https://dl.fbaipublicfiles.com/LeViT/LeViT-128S-96703c44.pth",
+    "levit_128": "https://dl.fbaipublicfiles.com/LeViT/LeViT-128-b88c2750.pth",
+    "levit_192": "https://dl.fbaipublicfiles.com/LeViT/LeViT-192-92712e41.pth",
+    "levit_256": "https://dl.fbaipublicfiles.com/LeViT/LeViT-256-13b5763e.pth",
+    "levit_384": "https://dl.fbaipublicfiles.com/LeViT/LeViT-384-9bdaf2e2.pth",
+}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """`path`: a local file or folder. `source`: where it is from, for people and the manifest."""
+
+    path: Path
+    source: str
+
+
+def load_weights(
+    spec: ModelSpec,
+    weights: str = OFFICIAL,
+    *,
+    offline: bool = False,
+    progress: Progress = ignore_progress,
+) -> Checkpoint:
+    """The weights of the variant `spec` that `--weights` names.
+
+    Raises DeployError if they cannot be had, or as `load_checkpoint` does.
+    """
+    found = find_weights(spec, weights, offline=offline, progress=progress)
+    checkpoint = replace(load_checkpoint(found.path, spec), source=found.source)
+    if weights == DEMO:
+        checkpoint = replace(checkpoint, preprocessing=DEMO_PREPROCESSING)
+    return checkpoint
+
+
+def find_weights(
+    spec: ModelSpec,
+    weights: str = OFFICIAL,
+    *,
+    offline: bool = False,
+    progress: Progress = ignore_progress,
+) -> WeightsFile:
+    """Where on this machine the weights are, after a download if need be.
+
+    Raises DeployError if they cannot be had; no other weights are ever put in their place.
+    """
+    if weights == DEMO:
+        if spec.name != DEMO_MODEL:
+            raise DeployError(
+                f"`demo` weights are for {DEMO_MODEL}, not {spec.name}",
+                hint=f"levit-deploy compile {DEMO_MODEL} --weights demo",
+            )
+        return WeightsFile(DEMO_WEIGHTS, DEMO)
+    if weights == OFFICIAL:
+        if spec.name not in OFFICIAL_URLS:
+            raise DeployError(
+                f"there are no official weights for `{spec.name}`",
+                hint="pass a checkpoint: --weights FILE",
+            )
+        return _from_url(spec, OFFICIAL_URLS[spec.name], offline, progress)
+    if weights.startswith(("http://", "https://")):
+        return _from_url(spec, weights, offline, progress)
+    path = Path(weights)
+    if not weights or not path.exists():
+        raise DeployError(
+            f"no weights at `{weights}`",
+            hint=f"pass a file, a folder, a URL, or one of the tags {OFFICIAL}, {DEMO}",
+        )
+    return WeightsFile(path, weights)
+
+
+def _from_url(spec: ModelSpec, url: str, offline: bool, progress: Progress) -> WeightsFile:
+    path = cached_path(url)
+    sha256 = _sha256_in_name(url)
+    if offline:
+        if not is_intact(path, sha256):
+            raise DeployError(
+                f"`{url}` is not in the cache, and --offline forbids to fetch it",
+                hint=_without_network(spec),
+            )
+        return WeightsFile(path, url)
+    try:
+        download(url, path, sha256=sha256, progress=progress)
+    except DeployError as error:
+        raise DeployError(error.message, hint=error.hint or _without_network(spec)) from error
+    return WeightsFile(path, url)
+
+
+def cached_path(url: str) -> Path:
+    """Where the file of a URL is kept; different URLs never meet."""
+    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    safe_name = re.sub(r"[^\w.-]", "_", name)[-100:]
+    key = hashlib.sha256(url.encode()).hexdigest()[:12]
+    return platformdirs.user_cache_path("levit-deploy") / "weights" / f"{key}-{safe_name}"
+
+
+def _sha256_in_name(url: str) -> str | None:
+    """PyTorch's convention: `NAME-<first digits of the SHA-256>.EXTENSION`."""
+    match = re.search(r"-([0-9a-f]{8,64})\.\w+$", urlsplit(url).path)
+    return match[1] if match else None
+
+
+def _without_network(spec: ModelSpec) -> str:
+    if spec.name == DEMO_MODEL:
+        return "check the network, or use the weights in the package: --weights demo"
+    return (
+        "check the network, or pass a file: --weights FILE; "
+        f"only {DEMO_MODEL} has weights in the package: --weights demo"
+    )

@@ -1,0 +1,155 @@
+"""Downloads from servers that behave, and from those that do not."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.download import ATTEMPTS, CHUNK_BYTES, download
+from tests.models.file_server import FileServer, serve
+
+CONTENT = bytes(range(256)) * (5 * CHUNK_BYTES // 512)  # two and a half chunks
+SHA256 = hashlib.sha256(CONTENT).hexdigest()[:8]
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serve(CONTENT) as server:
+        yield server
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "weights.pth"
+
+
+def refuse(server: FileServer, path: Path, match: str, **options: float) -> DeployError:
+    with pytest.raises(DeployError, match=match) as caught:
+        download(f"{server.url}/w.pth", path, sha256=SHA256, **options)  # type: ignore[arg-type]
+    assert not path.exists()
+    return caught.value
+
+
+def test_good_file_is_fetched_once_with_progress(server: FileServer, path: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    for _ in range(2):
+        download(server.url, path, sha256=SHA256, progress=lambda *now: seen.append(now))
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None]
+    assert seen[0] == (0, len(CONTENT))
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert [now for now, _ in seen] == sorted(now for now, _ in seen)
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_unknown_length_and_unknown_hash(server: FileServer, path: Path) -> None:
+    server.declares_length = False
+    download(server.url, path, sha256=None)
+    assert path.read_bytes() == CONTENT
+
+
+def test_damaged_cache_is_fetched_again(server: FileServer, path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(CONTENT[:-1] + b"!")
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+def test_wrong_hash_leaves_nothing(server: FileServer, path: Path) -> None:
+    server.content = CONTENT[:-1] + b"!"
+    found = hashlib.sha256(server.content).hexdigest()
+    error = refuse(server, path, f"has SHA-256 `{found}`, expected it to begin with `{SHA256}`")
+    assert error.hint
+    assert not path.with_name("weights.pth.part").exists()
+
+
+def test_cut_off_is_taken_up_at_once(server: FileServer, path: Path) -> None:
+    server.cuts = [1000, 0, 5000]
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=1000-", "bytes=1000-", "bytes=6000-"]
+
+
+def test_cut_off_again_and_again_goes_on_in_the_next_run(server: FileServer, path: Path) -> None:
+    server.cuts = [1000] * ATTEMPTS
+    error = refuse(server, path, f"cut off {ATTEMPTS} times, last at {1000 * ATTEMPTS} bytes")
+    assert error.hint == "run the same command again: it goes on where it stopped"
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+    assert server.requests[-1] == f"bytes={1000 * ATTEMPTS}-"
+
+
+def test_server_without_ranges_starts_anew(server: FileServer, path: Path) -> None:
+    server.ranges = False
+    server.cuts = [1000]
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("stale", [b"other bytes", CONTENT + b"more", CONTENT], ids=len)
+def test_stale_part_is_not_trusted(stale: bytes, server: FileServer, path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("weights.pth.part").write_bytes(stale)
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+def test_part_without_a_known_hash_is_not_continued(server: FileServer, path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("weights.pth.part").write_bytes(b"other bytes")
+    download(server.url, path, sha256=None)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None]
+
+
+def test_slow_server_times_out_and_keeps_what_came(server: FileServer, path: Path) -> None:
+    server.pause_s = 1.0
+    refuse(server, path, r"sent nothing for 0.2 s", timeout_s=0.2)
+    server.pause_s = 0.0
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [None, "bytes=10-"]
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, "Not Found"), (503, "Service Unavailable")])
+def test_error_answers(status: int, reason: str, server: FileServer, path: Path) -> None:
+    server.status = status
+    refuse(server, path, f"answers {status} {reason}")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/w.pth", "http://no-such-host.invalid/w.pth"])
+def test_unreachable_server(url: str, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with pytest.raises(DeployError, match="cannot reach"):
+        download(url, path, sha256=SHA256)
+
+
+@pytest.mark.parametrize("url", ["http://[1", "http://a b/c", "http://host:port/w.pth"])
+def test_malformed_url(url: str, path: Path) -> None:
+    with pytest.raises(DeployError, match="is not a URL"):
+        download(url, path, sha256=SHA256)
+
+
+def test_cache_that_cannot_be_written(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    refuse(server, tmp_path / "file" / "weights.pth", r"cannot write `.*file")
+
+
+def test_two_processes_share_one_download(server: FileServer, path: Path) -> None:
+    """The second waits for the first, and finds its file."""
+    server.pause_s = 1.0
+    script = (
+        "import sys; from pathlib import Path;"
+        "from levit_deploy.models.download import download;"
+        "download(sys.argv[1], Path(sys.argv[2]), sha256=sys.argv[3])"
+    )
+    command = [sys.executable, "-c", script, server.url, str(path), SHA256]
+    processes = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert path.read_bytes() == CONTENT
+    assert len(server.requests) == 1
