@@ -9,6 +9,9 @@ from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
 from tests.randomize import randomize
 
+# The nets are small: more threads only wait for each other, above all beside other test workers.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:

@@ -7,7 +7,8 @@ table and the audit use in their turn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,11 @@ class Attention:
     def value_dim(self) -> int:
         return len(self.qkv.affine.bias) // len(self.bias) - 2 * self.key_dim
 
+    @property
+    def output(self) -> str:
+        """The tensor after the residual."""
+        return self.name.removesuffix(".m")
+
 
 @dataclass(frozen=True, eq=False)
 class ShrinkingAttention:
@@ -70,6 +76,11 @@ class ShrinkingAttention:
     def value_dim(self) -> int:
         return len(self.kv.affine.bias) // len(self.bias) - self.key_dim
 
+    @property
+    def output(self) -> str:
+        """The tensor of the new, smaller grid."""
+        return self.proj.name
+
 
 @dataclass(frozen=True, eq=False)
 class Mlp:
@@ -78,6 +89,11 @@ class Mlp:
     name: str
     expand: Layer
     contract: Layer
+
+    @property
+    def output(self) -> str:
+        """The tensor after the residual."""
+        return self.name.removesuffix(".m")
 
 
 Block = Attention | ShrinkingAttention | Mlp
@@ -92,3 +108,24 @@ class FoldedLevit:
     blocks: tuple[Block, ...]
     head: Layer
     image_size: int
+
+
+def map_layers(model: FoldedLevit, change: Callable[[Layer], Layer]) -> FoldedLevit:
+    """The same network with every layer replaced by `change(layer)`."""
+
+    def changed(block: Block) -> Block:
+        match block:
+            case Attention():
+                return replace(block, qkv=change(block.qkv), proj=change(block.proj))
+            case ShrinkingAttention():
+                q, kv, proj = change(block.q), change(block.kv), change(block.proj)
+                return replace(block, q=q, kv=kv, proj=proj)
+            case Mlp():
+                return replace(block, expand=change(block.expand), contract=change(block.contract))
+
+    return replace(
+        model,
+        stem=tuple(map(change, model.stem)),
+        blocks=tuple(map(changed, model.blocks)),
+        head=change(model.head),
+    )

@@ -51,8 +51,9 @@ from levit_deploy.export.folded import (
     ShrinkingAttention,
 )
 from levit_deploy.export.graph_writer import GraphWriter
+from levit_deploy.models.spec import STEM_STRIDE
 
-STEM_STRIDE = 16  # four convolutions of stride 2
+TOKENS_NAME = "patch_embed.tokens"
 
 
 def build_graph(model: FoldedLevit) -> onnx.ModelProto:
@@ -79,7 +80,7 @@ def _stem(graph: GraphWriter, model: FoldedLevit) -> str:
         x = graph.conv(x, conv)
     tokens = (model.image_size // STEM_STRIDE) ** 2
     flat = graph.reshape(x, (1, model.stem[-1].affine.bias.size, tokens), "patch_embed.flat")
-    return graph.transpose(flat, (0, 2, 1), "patch_embed.tokens")
+    return graph.transpose(flat, (0, 2, 1), TOKENS_NAME)
 
 
 def _block(graph: GraphWriter, x: str, block: Block) -> str:
@@ -92,7 +93,7 @@ def _block(graph: GraphWriter, x: str, block: Block) -> str:
             hidden = graph.linear(x, block.expand)
             active = graph.node("HardSwish", [hidden], f"{block.name}.1")
             branch = graph.linear(active, block.contract)
-    return graph.node("Add", [x, branch], block.name.removesuffix(".m"))
+    return graph.node("Add", [x, branch], block.output)
 
 
 def _attention(graph: GraphWriter, x: str, block: Attention) -> str:
