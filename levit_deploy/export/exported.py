@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models.spec import Normalization as Normalization
@@ -84,7 +83,7 @@ class ExportedModel:
             graph = onnx.load_model_from_string(path.read_bytes())
         except OSError as error:
             raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=_MAKE_ONE) from error
-        except DecodeError as error:
+        except Exception as error:  # protobuf's DecodeError, which onnx does not export
             raise DeployError(f"`{path}` is not an ONNX model", hint=_MAKE_ONE) from error
         props = {p.key: p.value for p in graph.metadata_props}
         version = props.get(_KEY + "schema_version")
