@@ -9,8 +9,6 @@ import tvm
 from levit_deploy.compiler.flat_program import Constant
 from levit_deploy.compiler.kernels.kernel import Kernel
 
-FALLBACK = "fallback"  # Kernel.kind of what TVM's default lowering made
-
 
 @dataclass(frozen=True)
 class Rgb8Twin:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from levit_deploy.compiler.flat_program import FlatProgram
+from levit_deploy.compiler.groups.levit import levit_groups
 from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.kernels.normalize import normalize_kernel
 from levit_deploy.compiler.llvm_target import llvm_target
@@ -13,11 +14,14 @@ from levit_deploy.compiler.passes.add_rgb8_entry import add_rgb8_entry
 from levit_deploy.compiler.passes.canonicalize import canonicalize
 from levit_deploy.compiler.passes.emit_object import emit_object
 from levit_deploy.compiler.passes.flatten import flatten
+from levit_deploy.compiler.passes.group_kernels import group_kernels
 from levit_deploy.compiler.passes.import_onnx import import_onnx
 from levit_deploy.compiler.passes.lower_default import lower_default
+from levit_deploy.compiler.passes.lower_groups import lower_groups
 from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from levit_deploy.compiler.passes.plan_program import Placement, place
 from levit_deploy.compiler.program import KernelCall, Program, Space
+from levit_deploy.compiler.tuning.tile_table import TileTable
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target
 
@@ -26,6 +30,7 @@ def compile_model(
     exported: ExportedModel,
     target: Target,
     *,
+    tiles: TileTable | None = None,
     dump_ir: Path | None = None,
     on_phase: Callable[[str], None] | None = None,
     name: str | None = None,
@@ -50,6 +55,17 @@ def compile_model(
     # Phase 2: one canonical form
     phase.begin("canonicalize")
     module = canonicalize(module)
+    phase.end(module.script(show_meta=False))
+
+    # Phase 3: find what generated kernels can compute
+    phase.begin("group_kernels")
+    groups = levit_groups()
+    module = group_kernels(module, groups)
+    phase.end(module.script(show_meta=False))
+
+    # Phase 4: groups become calls of generated kernels
+    phase.begin("lower_groups")
+    module = lower_groups(module, groups, library, name, target, tiles or TileTable())
     phase.end(module.script(show_meta=False))
 
     # Phase 5: TVM's own lowering for the rest

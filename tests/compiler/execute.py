@@ -30,7 +30,7 @@ static void *read_file(const char *path) {{
 int main(void) {{
   char *constants = read_file("constants.bin"), *image = (char *)read_file("image.bin") + {shift};
   char *arena = aligned_alloc(64, {arena}), *scratch = aligned_alloc(64, {scratch});
-  char *logits = (char *)aligned_alloc(64, {logits} + 64) + {shift};
+  char *logits = (char *)aligned_alloc(64, ({logits} + 127) / 64 * 64) + {shift};
   for (long i = 0; i < {arena}; i++) arena[i] = (char)0xff;
 {calls}
   FILE *file = fopen("logits.bin", "wb");

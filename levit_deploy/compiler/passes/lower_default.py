@@ -12,7 +12,8 @@ import math
 import tvm
 from tvm import relax, s_tir, tirx
 
-from levit_deploy.compiler.kernel_library import FALLBACK, KernelLibrary, fallback_symbol
+from levit_deploy.compiler.compile_log import FALLBACK
+from levit_deploy.compiler.kernel_library import KernelLibrary, fallback_symbol
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.errors import DeployError
 

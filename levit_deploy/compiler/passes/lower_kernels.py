@@ -8,11 +8,13 @@ After: functions on raw pointers, intrinsics lowered, no call into any runtime.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import tvm
 from tvm import s_tir, tirx
 
-from levit_deploy.compiler.kernel_library import FALLBACK, KernelLibrary
+from levit_deploy.compiler.compile_log import FALLBACK
+from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.passes.raw_pointers import RawFunction, raw_pointers
 
 
@@ -32,6 +34,8 @@ def lower_kernels(
         raw = raw_pointers(
             module[symbol], symbol, target, unaligned=unaligned[symbol], lift_locals=fallback
         )
+        if kernel.scratch_bytes:
+            raw = replace(raw, scratch_bytes=(kernel.scratch_bytes,))
         lowered[symbol] = raw
     return lowered
 

@@ -24,7 +24,7 @@ STACK_ARRAY_LIMIT_BYTES = 1024
 
 @dataclass(frozen=True)
 class RawFunction:
-    """`scratch_bytes`: sizes of the pointer parameters that were added before `begin`, `end`."""
+    """`scratch_bytes`: sizes of the scratch buffers, the last pointers before `begin`, `end`."""
 
     func: tirx.PrimFunc
     scratch_bytes: tuple[int, ...]

@@ -1,0 +1,12 @@
+"""All groups, in the order in which they may claim operators."""
+
+from __future__ import annotations
+
+from levit_deploy.compiler.groups.group import Group
+from levit_deploy.compiler.groups.head import head_group
+from levit_deploy.compiler.groups.linear import linear_groups
+
+
+def levit_groups() -> list[Group]:
+    """The larger groups hold linear layers, so they come before them."""
+    return [head_group(), *linear_groups()]

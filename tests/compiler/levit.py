@@ -1,0 +1,25 @@
+"""Exported LeViTs with weights at random, for compiler tests."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+
+from levit_deploy.export.export_model import export_model
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.models.reference import Levit
+from levit_deploy.models.spec import TINY, get_spec
+from tests.randomize import randomize
+
+
+@functools.cache
+def exported_tiny(image_size: int = 64, classes: int = 10) -> ExportedModel:
+    spec = replace(TINY, image_size=image_size, classes=classes)
+    net = randomize(Levit(spec), seed=image_size + classes)
+    return export_model(net, name="tiny", weights_digest="00" * 32)
+
+
+@functools.cache
+def exported_variant(name: str, image_size: int = 224, classes: int = 1000) -> ExportedModel:
+    spec = replace(get_spec(name), image_size=image_size, classes=classes)
+    return export_model(randomize(Levit(spec), seed=1), name=name, weights_digest="00" * 32)
