@@ -50,6 +50,19 @@ def _target(name: str) -> object:
     return get_target(name)
 
 
+def _libc(name: str) -> object:
+    from levit_deploy.targets.toolchain import Libc
+
+    return Libc.parse(name)
+
+
+def _library_name(name: str) -> str:
+    from levit_deploy.runtime.driver import check_name
+
+    check_name(name)
+    return name
+
+
 model_argument: Decorator = click.argument("spec", metavar="MODEL", type=Named("model", _spec))
 artifact_argument: Decorator = click.argument(
     "folder", metavar="DIR", type=click.Path(path_type=Path)
@@ -72,4 +85,16 @@ offline_option: Decorator = click.option(
 )
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)
+libc_option: Decorator = click.option(
+    "--libc",
+    default="glibc-2.17",
+    show_default=True,
+    type=Named("libc", _libc),
+    help="The C library of the device: `glibc-2.28` (that release or newer), or `musl`.",
+)
+name_option: Decorator = click.option(
+    "--name",
+    type=Named("name", _library_name),
+    help="What the library, its header and its symbols are called.  [default: the model's name]",
 )

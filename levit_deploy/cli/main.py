@@ -16,7 +16,13 @@ from typing import NoReturn
 import click
 
 from levit_deploy.cli.arguments import WrongName
-from levit_deploy.cli.show import doctor_command, models_command, targets_command
+from levit_deploy.cli.build import compile_command, export_command, verify_command
+from levit_deploy.cli.show import (
+    doctor_command,
+    inspect_command,
+    models_command,
+    targets_command,
+)
 from levit_deploy.errors import DeployError
 
 
@@ -31,12 +37,20 @@ def commands() -> None:
 
     \b
     Start here:
-      levit-deploy doctor
-      levit-deploy targets
+      levit-deploy compile --target host levit_128s --weights demo -o build/
+      levit-deploy inspect build/levit_128s-host-fp32
     """
 
 
-for command in (models_command, targets_command, doctor_command):
+for command in (
+    compile_command,
+    export_command,
+    verify_command,
+    inspect_command,
+    models_command,
+    targets_command,
+    doctor_command,
+):
     commands.add_command(command)
 
 

@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from levit_deploy.cli.output import bytes_text
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -18,13 +20,14 @@ class Phases:
 
     def __enter__(self) -> Self:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._console = Console(stderr=True, highlight=False)
-        self._bar = BarColumn(bar_width=24)
         self._progress: Progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<10} {task.fields[detail]}"),
+            TextColumn("{task.description:<8}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[detail]}"),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -33,6 +36,12 @@ class Phases:
         self._title, self._started = "", 0.0
         self._progress.start()
         return self
+
+    def show(self, title: str, detail: str) -> None:
+        """Now the phase `title` does `detail`; begins it if it is another than before."""
+        if title != self._title:
+            self.begin(title)
+        self.detail(detail)
 
     def begin(self, title: str) -> None:
         """End the phase before, and start this one."""
@@ -45,10 +54,15 @@ class Phases:
         if self._task is not None:
             self._progress.update(self._task, detail=text)
 
+    def amount(self, done_bytes: int, total_bytes: int | None) -> None:
+        """Say how much of a download is done."""
+        of_total = f" of {bytes_text(total_bytes)}" if total_bytes else ""
+        self.detail(f"{bytes_text(done_bytes)}{of_total}")
+
     def _finish(self) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
-            self._console.print(f"{self._title:<10} {time.monotonic() - self._started:5.1f} s")
+            self._console.print(f"{self._title:<8} {time.monotonic() - self._started:6.1f} s")
             self._task = None
 
     def __exit__(

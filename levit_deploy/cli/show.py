@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from levit_deploy.cli.arguments import json_option
+from levit_deploy.cli.arguments import artifact_argument, json_option
 from levit_deploy.cli.output import print_columns, print_json
+from levit_deploy.cli.results import (
+    artifact_json,
+    print_files,
+    print_kernels,
+    print_manifest,
+    print_verification,
+)
 from levit_deploy.errors import DeployError
 
 
@@ -18,38 +27,44 @@ def models_command(as_json: bool) -> None:
     Example:
       levit-deploy models
     """
-    from levit_deploy.models.spec import FAMILY
+    from levit_deploy.models.catalogue import catalogue
 
+    entries = catalogue()
     if as_json:
         print_json(
             [
                 {
-                    "name": spec.name,
-                    "channels": spec.channels,
-                    "depths": spec.depths,
-                    "heads": spec.heads,
-                    "key_dim": spec.key_dim,
-                    "image_size": spec.image_size,
-                    "classes": spec.classes,
+                    "name": entry.spec.name,
+                    "channels": entry.spec.channels,
+                    "depths": entry.spec.depths,
+                    "heads": entry.spec.heads,
+                    "key_dim": entry.spec.key_dim,
+                    "image_size": entry.spec.image_size,
+                    "classes": entry.spec.classes,
+                    "parameters": entry.parameters,
+                    "multiply_adds": entry.multiply_adds,
+                    "paper_top1": entry.paper_top1,
                 }
-                for spec in FAMILY.values()
+                for entry in entries
             ]
         )
         return
-    rows = [("MODEL", "CHANNELS", "DEPTHS", "HEADS", "KEY DIM", "IMAGE", "CLASSES")]
-    for spec in FAMILY.values():
+    rows = [("MODEL", "CHANNELS", "DEPTHS", "HEADS", "PARAMETERS", "MULTIPLY-ADDS", "TOP-1")]
+    for entry in entries:
+        spec = entry.spec
         rows.append(
             (
                 spec.name,
                 " ".join(map(str, spec.channels)),
                 " ".join(map(str, spec.depths)),
                 " ".join(map(str, spec.heads)),
-                str(spec.key_dim),
-                f"{spec.image_size} px",
-                str(spec.classes),
+                f"{entry.parameters / 1e6:.1f} M",
+                f"{entry.multiply_adds / 1e6:.0f} M",
+                f"{entry.paper_top1:.1f} %",
             )
         )
     print_columns(rows)
+    click.echo("224 px, 1000 classes; top-1 on ImageNet as published", err=True)
 
 
 @click.command("targets")
@@ -135,3 +150,34 @@ def doctor_command(as_json: bool) -> None:
                 click.echo(f"  {hint}")
     if any(f.required and not f.ok for f in findings):
         raise click.exceptions.Exit(1)
+
+
+@click.command("inspect")
+@artifact_argument
+@json_option
+def inspect_command(folder: Path, as_json: bool) -> None:
+    """Say what the artifact in DIR is, what made it, and how it was verified.
+
+    \b
+    Examples:
+      levit-deploy inspect build/levit_128s-arm64-fp32
+      levit-deploy inspect build/levit_128s-arm64-fp32 --json
+    """
+    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.verify.report import Verification
+
+    artifact = Artifact.load(folder)
+    verification = Verification.load(folder)
+    if as_json:
+        print_json(artifact_json(artifact, verification))
+        return
+    print_files(artifact)
+    click.echo()
+    print_manifest(artifact)
+    click.echo()
+    print_kernels(artifact)
+    click.echo()
+    if verification is None:
+        click.echo("never verified")
+    else:
+        print_verification(verification)

@@ -1,19 +1,23 @@
-"""An ELF object from LLVM -> the same code with hidden symbols and without debug sections.
+"""An ELF object from LLVM -> the same code with hidden symbols and without what nobody needs.
 
-TVM gives every function default visibility and emits DWARF sections that describe its own
-internals. Here every defined global symbol becomes hidden, and the `.debug_*` sections go with
-their relocations and symbols. Structures: System V ABI, chapter 4 ("Object Files"), both classes,
+TVM gives every function default visibility, emits DWARF sections that describe its own internals,
+and adds conversions from and to half precision under names of the compiler's run-time library.
+Here every defined global symbol becomes hidden, and those sections go with their relocations and
+symbols. Structures: System V ABI, chapter 4 ("Object Files"), both classes,
 little-endian.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, replace
 
 _SHT_SYMTAB, _SHT_RELA, _SHT_NOBITS, _SHT_REL = 2, 4, 8, 9
 _SHN_LORESERVE = 0xFF00  # indices from here on are not sections (absolute, common)
 _STB_LOCAL, _STV_HIDDEN = 0, 2
+# In a section's name, after what tells relocations and unwind tables of it.
+_DROPPED = re.compile(r"\.debug_|\.text\.tvm\.fp16\.conv")
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class _Section:
 
 
 def finish_object(elf: bytes) -> bytes:
-    """A relocatable little-endian ELF file, made private and free of debug sections."""
+    """A relocatable little-endian ELF file, made private and free of the sections above."""
     layout = _CLASSES[elf[4]]
     header = list(struct.unpack_from(layout.header, elf))
     sections = _read_sections(elf, layout, header)
@@ -79,7 +83,7 @@ def finish_object(elf: bytes) -> bytes:
     kept = [
         index
         for index, section in enumerate(sections)
-        if not _name(names, section).startswith((".debug_", ".rel.debug_", ".rela.debug_"))
+        if not _DROPPED.search(_name(names, section))
     ]
     section_map = {old: new for new, old in enumerate(kept)}
     symbol_map: dict[int, int] = {}

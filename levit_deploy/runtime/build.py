@@ -19,7 +19,7 @@ from levit_deploy.runtime.driver import (
     public_functions,
 )
 from levit_deploy.runtime.elf import Elf
-from levit_deploy.runtime.manifest import FileRecord, Manifest, package_versions
+from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
 from levit_deploy.runtime.publish import staged_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
@@ -190,5 +190,6 @@ def _manifest(
         command_line=command_line,
         toolchain=toolchain.version,
         versions=package_versions(),
+        kernels=tuple(KernelRecord.of(call) for call in program.calls),
         files={path.name: FileRecord.of(path) for path in files},
     )

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from levit_deploy import __version__
+from levit_deploy.compiler.program import KernelCall
 from levit_deploy.errors import DeployError
 
 SCHEMA_VERSION = 1
@@ -38,11 +39,42 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class KernelRecord:
+    """One kernel call: what it computes, in what tile, over how many tasks, and what it costs.
+
+    `entry`: for which kind of image it is made (compiler.program.Entry).
+    """
+
+    symbol: str
+    entry: str
+    kind: str
+    shape: str
+    tile: str
+    tasks: int
+    multiply_adds: int
+    bytes_moved: int
+
+    @staticmethod
+    def of(call: KernelCall) -> KernelRecord:
+        return KernelRecord(
+            symbol=call.symbol,
+            entry=call.entry.value,
+            kind=call.kind,
+            shape=call.shape,
+            tile=call.tile,
+            tasks=call.tasks,
+            multiply_adds=call.multiply_adds,
+            bytes_moved=call.bytes_moved,
+        )
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
-    packages of the machine that built them. `files`: by name, all but this file and verify.json.
+    packages of the machine that built them. `kernels`: in the order of the calls. `files`: by name,
+    all but this file and verify.json.
     """
 
     name: str
@@ -62,6 +94,7 @@ class Manifest:
     command_line: tuple[str, ...]
     toolchain: str
     versions: Mapping[str, str]
+    kernels: tuple[KernelRecord, ...]
     files: Mapping[str, FileRecord]
 
     def save(self, folder: Path) -> None:
@@ -82,8 +115,9 @@ class Manifest:
                     hint="compile the model again with this version of levit-deploy",
                 )
             files = {name: FileRecord(**record) for name, record in fields.pop("files").items()}
+            kernels = tuple(KernelRecord(**record) for record in fields.pop("kernels"))
             command_line = tuple(fields.pop("command_line"))
-            return Manifest(**fields, files=files, command_line=command_line)
+            return Manifest(**fields, files=files, kernels=kernels, command_line=command_line)
         except OSError as error:
             raise DeployError(
                 f"`{folder}` is not an artifact: {FILE_NAME}: {error.strerror}",

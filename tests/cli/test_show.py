@@ -50,7 +50,7 @@ def test_doctor_says_what_to_type(cli: Cli, tmp_path):
     assert "apt-get install qemu-user" in done.stdout
 
 
-@pytest.mark.parametrize("args", [["--help"], ["targets"], ["models"]])
+@pytest.mark.parametrize("args", [["--help"], ["targets"], ["models"], ["compile", "--help"]])
 def test_what_must_be_quick_imports_nothing_heavy(cli: Cli, args: list[str]):
     """Looks at sys.modules at exit, as time would measure the machine."""
     code = (
@@ -67,7 +67,7 @@ def test_what_must_be_quick_imports_nothing_heavy(cli: Cli, args: list[str]):
         text=True,
         check=True,
     )
-    loaded = set(eval(done.stderr))
+    loaded = set(eval(done.stderr.splitlines()[-1]))
     assert "click" in loaded
     assert loaded & HEAVY == set()
 
@@ -87,7 +87,7 @@ def test_every_help_has_an_example_that_parses(cli: Cli, name: str | None):
 def test_no_command_shows_the_help(cli: Cli):
     done = cli.run()
     assert done.returncode == 2
-    assert "levit-deploy targets" in done.stderr
+    assert "levit-deploy compile" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,218 @@
+"""Commands that make things: export, compile, verify."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from levit_deploy.cli.arguments import (
+    artifact_argument,
+    json_option,
+    libc_option,
+    model_argument,
+    name_option,
+    offline_option,
+    target_option,
+    weights_option,
+)
+from levit_deploy.cli.output import bytes_text, print_columns, print_json
+from levit_deploy.cli.progress import Phases
+from levit_deploy.cli.results import artifact_json, print_files, print_verification
+
+if TYPE_CHECKING:
+    from levit_deploy.models.checkpoint import Checkpoint
+    from levit_deploy.models.spec import ModelSpec
+    from levit_deploy.targets.target import Target
+    from levit_deploy.targets.toolchain import Libc
+
+
+@click.command("export")
+@model_argument
+@weights_option
+@offline_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The ONNX file to write.  [default: MODEL.onnx]",
+)
+@json_option
+def export_command(
+    spec: ModelSpec, weights: str, offline: bool, output: Path | None, as_json: bool
+) -> None:
+    """Write MODEL as a folded, simplified ONNX file that any runtime can run.
+
+    \b
+    Examples:
+      levit-deploy export levit_128s --weights demo -o levit_128s.onnx
+      levit-deploy export levit_256 --weights checkpoint.safetensors
+    """
+    path = output or Path(f"{spec.name}.onnx")
+    with Phases() as phases:
+        checkpoint = _load_weights(phases, spec, weights, offline)
+        _print_settings(checkpoint, {"output": str(path)})
+        phases.begin("export")
+        from levit_deploy.export.export_model import export_model
+
+        net = checkpoint.build()
+        export_model(net, name=spec.name, weights_digest=checkpoint.digest).save(path)
+    size_bytes = path.stat().st_size
+    if as_json:
+        print_json({"path": str(path), "bytes": size_bytes, "weights_digest": checkpoint.digest})
+    else:
+        click.echo(f"{path}  {bytes_text(size_bytes)}")
+
+
+@click.command("compile")
+@model_argument
+@target_option
+@weights_option
+@offline_option
+@click.option(
+    "-o",
+    "--output",
+    "parent",
+    default=".",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder that gets the artifact's folder.  [default: here]",
+)
+@name_option
+@libc_option
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32"]),
+    default="fp32",
+    show_default=True,
+    help="The arithmetic of the library.",
+)
+@click.option(
+    "--dump-ir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder that gets each compiler phase's result as text.",
+)
+@json_option
+def compile_command(
+    spec: ModelSpec,
+    target: Target,
+    weights: str,
+    offline: bool,
+    parent: Path,
+    name: str | None,
+    libc: Libc,
+    precision: str,
+    dump_ir: Path | None,
+    as_json: bool,
+) -> None:
+    """Compile MODEL into a C library for one CPU, and check it before handing it over.
+
+    The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
+    manifest.json and verify.json. It appears when all is done, or not at all.
+
+    \b
+    Examples:
+      levit-deploy compile --target host levit_128s --weights demo -o build/
+      levit-deploy compile --target rpi4 --libc glibc-2.31 levit_256 --weights model.pth
+    """
+    from levit_deploy.runtime.artifact import folder_name
+    from levit_deploy.targets.toolchain import find_toolchain
+
+    toolchain = find_toolchain(target, libc)  # missing tools are told of before the long work
+    with Phases() as phases:
+        checkpoint = _load_weights(phases, spec, weights, offline)
+        _print_settings(
+            checkpoint,
+            {
+                "target": f"{target.name} ({target.base})" if target.base else target.name,
+                "precision": precision,
+                "libc": str(libc),
+                "linker": toolchain.version,
+                "output": str(parent / folder_name(name or spec.name, target.name, precision)),
+            },
+        )
+        phases.begin("export")
+        from levit_deploy.deploy import deploy
+
+        deployment = deploy(
+            checkpoint,
+            toolchain,
+            parent,
+            name=name,
+            dump_ir=dump_ir,
+            command_line=("levit-deploy", *sys.argv[1:]),
+            on_phase=phases.show,
+        )
+    _print_hint(deployment.verification.hint)
+    if as_json:
+        print_json(artifact_json(deployment.artifact, deployment.verification))
+        return
+    print_files(deployment.artifact)
+    print_verification(deployment.verification)
+
+
+@click.command("verify")
+@artifact_argument
+@weights_option
+@offline_option
+@click.option(
+    "--images",
+    type=click.IntRange(1, 500),
+    help="How many test images to classify.  [default: 16, or 4 under an emulator]",
+)
+@json_option
+def verify_command(
+    folder: Path, weights: str, offline: bool, images: int | None, as_json: bool
+) -> None:
+    """Run the artifact in DIR on real images and compare it with the PyTorch reference.
+
+    Writes verify.json into DIR; exits with 1 if the artifact is wrong.
+
+    \b
+    Examples:
+      levit-deploy verify build/levit_128s-arm64-fp32 --weights demo
+      levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
+    """
+    from levit_deploy.models.spec import get_spec
+    from levit_deploy.runtime.artifact import Artifact
+
+    artifact = Artifact.load(folder)
+    with Phases() as phases:
+        checkpoint = _load_weights(phases, get_spec(artifact.manifest.model), weights, offline)
+        phases.begin("verify")
+        from levit_deploy.verify.verification import verify_artifact
+
+        verification = verify_artifact(artifact, checkpoint, images=images, on_check=phases.detail)
+        verification.save(folder)
+    _print_hint(verification.hint)
+    if as_json:
+        print_json(verification.to_json())
+    else:
+        print_verification(verification)
+    if not verification:
+        raise click.exceptions.Exit(1)
+
+
+def _load_weights(phases: Phases, spec: ModelSpec, weights: str, offline: bool) -> Checkpoint:
+    phases.begin("weights")
+    from levit_deploy.models.weights import load_weights
+
+    return load_weights(spec, weights, offline=offline, progress=phases.amount)
+
+
+def _print_settings(checkpoint: Checkpoint, settings: dict[str, str]) -> None:
+    """What was decided, once, before the long work."""
+    spec = checkpoint.spec
+    rows = {
+        "model": f"{spec.name}, {spec.image_size} px, {spec.classes} classes",
+        "weights": f"{checkpoint.source} ({checkpoint.origin.value}, {checkpoint.digest[:12]})",
+        **settings,
+    }
+    print_columns(rows.items(), err=True)
+
+
+def _print_hint(hint: str | None) -> None:
+    """Why the artifact could not be executed is in the result; this is what would help."""
+    if hint:
+        click.echo(f"hint: {hint}", err=True)

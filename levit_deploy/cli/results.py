@@ -1,0 +1,64 @@
+"""Artifacts and verifications, in words and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from levit_deploy.cli.output import bytes_text, print_columns
+
+if TYPE_CHECKING:
+    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.verify.report import Verification
+
+
+def artifact_json(artifact: Artifact, verification: Verification | None) -> dict[str, object]:
+    """The folder, its manifest, and its verification (None if it was never verified)."""
+    return {
+        "folder": str(artifact.folder),
+        **asdict(artifact.manifest),
+        "verification": None if verification is None else verification.to_json(),
+    }
+
+
+def print_files(artifact: Artifact) -> None:
+    """The folder and its files."""
+    click.echo(f"{artifact.folder}/")
+    print_columns(
+        (f"  {name}", bytes_text(record.bytes), f"sha256 {record.sha256[:16]}")
+        for name, record in artifact.manifest.files.items()
+    )
+
+
+def print_manifest(artifact: Artifact) -> None:
+    """What the manifest says, but for the files."""
+    m = artifact.manifest
+    facts = {
+        "model": f"{m.model}, {m.image_size} px, {m.classes} classes, {m.precision}",
+        "target": f"{m.target}, {m.libc}",
+        "weights": m.weights_digest,
+        "build": f"{m.build_id}, ABI version {m.abi_version}",
+        "workspace": f"{bytes_text(m.workspace_bytes)} ({bytes_text(m.arena_bytes)} arena)",
+        "constants": bytes_text(m.constants_bytes),
+        "made by": ", ".join((m.toolchain, *(f"{k} {v}" for k, v in m.versions.items()))),
+        "command": " ".join(m.command_line),
+    }
+    print_columns(facts.items())
+
+
+def print_kernels(artifact: Artifact) -> None:
+    """One line for each kernel call, in order."""
+    rows = [("KERNEL", "SHAPE", "TILE", "TASKS", "MULTIPLY-ADDS", "MOVED")]
+    for call in artifact.manifest.kernels:
+        counts = str(call.tasks), f"{call.multiply_adds:,}", bytes_text(call.bytes_moved)
+        rows.append((call.kind, call.shape, call.tile, *counts))
+    print_columns(rows)
+
+
+def print_verification(verification: Verification) -> None:
+    """One line for each run."""
+    click.echo(f"checked against the {verification.reference} on {verification.images}:")
+    for check in verification.checks:
+        click.echo(f"  {check.outcome.value}: {check.what}: {check.detail}")

@@ -1,0 +1,89 @@
+"""The whole way: trained weights -> an artifact that has been held against them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from levit_deploy.compiler.pipeline import compile_model
+from levit_deploy.errors import DeployError
+from levit_deploy.export.export_model import export_model
+from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.build import build_artifact
+from levit_deploy.targets.toolchain import Toolchain
+from levit_deploy.verify.report import Outcome, Verification
+from levit_deploy.verify.verification import reference_self_test, verify_artifact
+
+
+@dataclass(frozen=True)
+class Deployment:
+    artifact: Artifact
+    verification: Verification
+
+
+def deploy(
+    checkpoint: Checkpoint,
+    toolchain: Toolchain,
+    parent: Path,
+    *,
+    name: str | None = None,
+    dump_ir: Path | None = None,
+    command_line: Iterable[str] = (),
+    on_phase: Callable[[str, str], None] = lambda phase, detail: None,
+) -> Deployment:
+    """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
+
+    `name`: the library's (default: the model's). `dump_ir`: a folder that gets each compiler
+    phase's result. `on_phase` is told of each step, as (phase, detail), before it is made.
+    An artifact that this machine cannot execute is put in place, and its verification says so.
+    Raises DeployError if anything fails; then `parent` is as it was.
+    """
+    on_phase("export", "")
+    model = checkpoint.spec.name
+    exported = export_model(checkpoint.build(), name=model, weights_digest=checkpoint.digest)
+
+    on_phase("compile", "")
+    if dump_ir:
+        dump_ir.mkdir(parents=True, exist_ok=True)
+    program = compile_model(
+        exported,
+        toolchain.target,
+        dump_ir=dump_ir,
+        on_phase=lambda detail: on_phase("compile", detail),
+        name=name or model,
+    )
+
+    on_phase("link", "")
+    verifications = []
+
+    def check(artifact: Artifact) -> None:
+        on_phase("verify", "")
+        verification = verify_artifact(
+            artifact, checkpoint, on_check=lambda detail: on_phase("verify", detail)
+        )
+        verification.save(artifact.folder)
+        verifications.append(verification)
+        _refuse_wrong(verification)
+
+    artifact = build_artifact(
+        program,
+        toolchain,
+        reference_self_test(checkpoint),
+        parent,
+        command_line=command_line,
+        check=check,
+    )
+    return Deployment(artifact, verifications[0])
+
+
+def _refuse_wrong(verification: Verification) -> None:
+    for check in verification.checks:
+        if check.outcome is Outcome.FAILED:
+            raise DeployError(
+                f"the library made for `{verification.target}` is wrong: "
+                f"{check.what}: {check.detail}",
+                hint="look at each phase with --dump-ir DIR, and report it with the output of "
+                "`levit-deploy doctor`",
+            )

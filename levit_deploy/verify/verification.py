@@ -1,0 +1,132 @@
+"""Run an artifact on real images and hold it against the PyTorch reference."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.models.images import normalize
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.self_test import SelfTest, self_test_image
+from levit_deploy.targets.emulator import emulator_command, missing_emulator
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.target import Target
+from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.comparison import Logits, compare
+from levit_deploy.verify.entry import Entry
+from levit_deploy.verify.images import Images, real_images
+from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.program_runner import ProgramRunner
+from levit_deploy.verify.report import Check, Outcome, Verification
+from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.tolerance import CLOSE
+from levit_deploy.verify.torch_runner import TorchRunner
+
+NATIVE_IMAGES = 16
+EMULATED_IMAGES = 4  # an emulator takes seconds for what the CPU does in milliseconds
+
+OnCheck = Callable[[str], None]
+
+
+def reference_self_test(checkpoint: Checkpoint) -> SelfTest:
+    """What a library with these weights must compute for its built-in image."""
+    spec = checkpoint.spec
+    pixels = self_test_image(spec.image_size)[None]
+    images = Images(pixels, normalize(pixels, spec.normalization), "self test")
+    logits = TorchRunner(checkpoint.build()).infer(images)[0]
+    span = float(np.ptp(np.append(logits, 0.0)))
+    return SelfTest(tuple(logits.tolist()), CLOSE.fraction * span)
+
+
+def verify_artifact(
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    *,
+    images: int | None = None,
+    on_check: OnCheck | None = None,
+) -> Verification:
+    """Run every entry point of `artifact` wherever this machine can, and compare.
+
+    `checkpoint`: the weights that it was compiled from. `images`: how many (default: 16, or 4
+    under an emulator). `on_check` is told of each run before it is made. Raises DeployError if
+    the weights are others than the artifact's; whatever the artifact does wrong is in the result.
+    """
+    manifest = artifact.manifest
+    if manifest.weights_digest != checkpoint.digest:
+        raise DeployError(
+            f"`{artifact.folder}` was compiled from weights `{manifest.weights_digest[:12]}`, "
+            f"these are `{checkpoint.digest[:12]}`",
+            hint="name the weights that it was compiled from: --weights",
+        )
+    target = get_target(manifest.target)
+    native = read_cpu().runs(target)
+    emulator = () if native else emulator_command(target)
+    batch = real_images(checkpoint.spec, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
+    hint: str | None = None
+    if emulator is None:
+        missing, hint = missing_emulator(target)
+        checks = [Check(f"lib{manifest.name}", Outcome.NOT_EXECUTED, missing)]
+    else:
+        expected = TorchRunner(checkpoint.build()).infer(batch)
+        shared = native and _loads_here(manifest.libc)
+        checks = [
+            *(_check_shared(artifact, batch, expected, on_check) if shared else ()),
+            *_check_static(artifact, target, emulator, batch, expected, on_check),
+        ]
+    return Verification(
+        artifact=manifest.name,
+        target=manifest.target,
+        build_id=manifest.build_id,
+        weights_digest=manifest.weights_digest,
+        reference=TorchRunner.name,
+        images=f"{len(batch)} {batch.source}",
+        checks=tuple(checks),
+        hint=hint,
+    )
+
+
+def _loads_here(libc: str) -> bool:
+    """Whether this Python's C library is of the family that the shared library was linked for."""
+    return libc.startswith(platform.libc_ver()[0] or "musl")
+
+
+def _check_shared(
+    artifact: Artifact, batch: Images, expected: Logits, on_check: OnCheck | None
+) -> Iterator[Check]:
+    for entry in Entry:
+        yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
+
+
+def _check_static(
+    artifact: Artifact,
+    target: Target,
+    emulator: tuple[str, ...],
+    batch: Images,
+    expected: Logits,
+    on_check: OnCheck | None,
+) -> Iterator[Check]:
+    try:
+        toolchain = find_toolchain(target)
+    except DeployError as error:  # as on a device that has Python, but no compiler
+        yield Check(artifact.static_library.name, Outcome.NOT_EXECUTED, error.message)
+        return
+    for entry in Entry:
+        runner = ProgramRunner(artifact, entry, toolchain, emulator)
+        yield _check(runner, batch, expected, on_check)
+
+
+def _check(runner: Runner, batch: Images, expected: Logits, on_check: OnCheck | None) -> Check:
+    if on_check:
+        on_check(runner.name)
+    try:
+        with runner:
+            comparison = compare(expected, runner.infer(batch), CLOSE)
+    except RunError as error:
+        return Check(runner.name, Outcome.FAILED, error.message)
+    outcome = Outcome.PASSED if comparison else Outcome.FAILED
+    return Check(runner.name, outcome, comparison.describe(), comparison)
