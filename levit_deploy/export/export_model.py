@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from levit_deploy.export.agreement import check_against_reference
 from levit_deploy.export.exported import ExportedModel, Precision
@@ -53,6 +54,6 @@ def _checked_graph(model: FoldedLevit) -> onnx.ModelProto:
     return graph
 
 
-def _noise(image_size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _noise(image_size: int) -> NDArray[np.float32]:
     shape = (PROBE_IMAGES, 3, image_size, image_size)
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

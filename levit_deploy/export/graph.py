@@ -32,8 +32,11 @@ head, x (1, N, C) -> (1, classes)
 
 A tensor is named after the module of the reference network that computes it: `patch_embed.6` and
 `blocks.3.m.qkv` with their bias added, `blocks.3.m.1` the hardswish of an MLP, `blocks.3` after the
-residual. A node is named after its output. Constants: `blocks.3.m.qkv.weight`, `.bias`,
-`blocks.3.m.attention_bias`; integers by their value, such as `int64.1x196x128`.
+residual; `patch_embed.tokens` is the stem's result. (Rows of q are scaled in `.qkv` and `.q.1`.)
+Inside an attention: `.query`, `.key`, `.value` (1, heads, tokens, dim), `.products`, `.scores` with
+the bias added, `.softmax`, `.context` (1, tokens, heads * value_dim). A node is named after its
+output. Constants: `blocks.3.m.qkv.weight`, `.bias`, `blocks.3.m.attention_bias`; integers by their
+value, such as `int64.1x196x128`.
 """
 
 from __future__ import annotations

@@ -38,6 +38,8 @@ _KEPT_FORMS = [
     "eliminate_nop_softmax",
 ]
 
+_HINT = "use the tested versions: `pip install onnx==1.23.2 onnxsim==0.8.1`"
+
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Run onnxsim and infer every tensor's shape. Layers keep their form and their names."""
@@ -52,16 +54,18 @@ def check_structure(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise DeployError(f"the exported graph is not valid ONNX: `{error}`") from error
+        raise DeployError(f"the exported graph is not valid ONNX: `{error}`", hint=_HINT) from error
     graph = model.graph
     for node in graph.node:
         if node.op_type not in OPERATORS:
-            raise DeployError(f"`{node.op_type}` node `{node.name}` in the exported graph")
+            raise DeployError(
+                f"`{node.op_type}` node `{node.name}` in the exported graph", hint=_HINT
+            )
     used = {name for node in graph.node for name in node.input}
     used |= {output.name for output in graph.output}
     for constant in graph.initializer:
         if constant.name not in used:
-            raise DeployError(f"dead constant `{constant.name}` in the exported graph")
+            raise DeployError(f"dead constant `{constant.name}` in the exported graph", hint=_HINT)
     for node in graph.node:
         if not used.intersection(node.output):
-            raise DeployError(f"dead node `{node.name}` in the exported graph")
+            raise DeployError(f"dead node `{node.name}` in the exported graph", hint=_HINT)
