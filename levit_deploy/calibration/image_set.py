@@ -1,0 +1,149 @@
+"""`--data` -> ImageSet: model-sized pictures in fixed order, decoded when they are asked for.
+
+FOLDER | FILE.npz | demo -> every picture checked -> resized and cropped as the weights' origin does
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from levit_deploy.calibration.pictures import (
+    ArrayPictures,
+    BrokenPictureError,
+    FolderPictures,
+    Picture,
+    Pictures,
+    digest,
+)
+from levit_deploy.errors import DeployError
+from levit_deploy.models.demo import DemoSplit, demo_images
+from levit_deploy.models.images import Preprocessing
+
+DEMO = "demo"
+MIN_IMAGES = 16  # fewer leave ranges that the next image exceeds
+
+Progress = Callable[[int, int], None]  # pictures done, pictures in all
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+def ignore_progress(done: int, total: int) -> None:
+    """For callers that show none."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Iterating gives uint8 RGB pictures (image_size, image_size, 3), in the same order each time.
+
+    `preprocessing`: in words, how they became so. `digest`: hexadecimal SHA-256 of the content.
+    `labels`: class indices (len,), or None. `skipped`: broken files that were left out.
+    """
+
+    source: str
+    preprocessing: str
+    digest: str
+    labels: NDArray[np.int64] | None
+    skipped: int
+    image_size: int
+    _pictures: Pictures
+    _indices: tuple[int, ...]
+    _way: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for index in self._indices:
+            yield model_sized(self._pictures.picture(index), self._way, self.image_size)
+
+
+def open_images(
+    source: str,
+    preprocessing: Preprocessing,
+    image_size: int,
+    *,
+    skip_broken: bool = False,
+    minimum: int = MIN_IMAGES,
+    maximum: int | None = None,
+    progress: Progress = ignore_progress,
+) -> ImageSet:
+    """The pictures that `source` names: a folder, a .npz file, or `demo` for those in the package.
+
+    Of more than `maximum`, as many evenly spaced ones are taken. Each is decoded once to see that
+    it is sound. Raises DeployError if one is broken (unless they are skipped), or if fewer than
+    `minimum` are left.
+    """
+    pictures = _find(source)
+    count = len(pictures) if maximum is None else min(len(pictures), maximum)
+    wanted = [index * len(pictures) // count for index in range(count)] if count else []
+    sound = []
+    for done, index in enumerate(wanted, start=1):
+        try:
+            model_sized(pictures.picture(index), preprocessing, image_size)
+            sound.append(index)
+        except BrokenPictureError:
+            if not skip_broken:
+                raise
+        progress(done, count)
+    skipped = count - len(sound)
+    if len(sound) < minimum:
+        broken = f" beside {skipped} broken ones" if skipped else ""
+        raise DeployError(
+            f"only {len(sound)} images in `{source}`{broken}, at least {minimum} are needed",
+            hint=f"add images, or use those in the package: --data {DEMO}",
+        )
+    labels = None if pictures.labels is None else pictures.labels[sound]
+    words = _in_words(preprocessing, image_size)
+    return ImageSet(
+        source=source,
+        preprocessing=words,
+        digest=digest(pictures, sound),
+        labels=labels,
+        skipped=skipped,
+        image_size=image_size,
+        _pictures=pictures,
+        _indices=tuple(sound),
+        _way=preprocessing,
+    )
+
+
+def model_sized(picture: Picture, way: Preprocessing, image_size: int) -> Picture:
+    """Resize the shorter side and cut out the centre; a picture of model size stays as it is.
+
+    Rounds as torchvision's Resize and CenterCrop do, which the training pipelines use.
+    """
+    height, width, _ = picture.shape
+    if (height, width) == (image_size, image_size):
+        return picture
+    shorter, side = min(height, width), way.resized_side(image_size)
+    size = (side * width // shorter, side * height // shorter)
+    resized = np.asarray(Image.fromarray(picture).resize(size, _FILTERS[way.resample]))
+    left, top = (round((length - image_size) / 2) for length in size)
+    return np.ascontiguousarray(resized[top : top + image_size, left : left + image_size])
+
+
+def _find(source: str) -> Pictures:
+    if source == DEMO:
+        demo = demo_images(DemoSplit.CALIBRATION)
+        return ArrayPictures(demo.images, demo.labels)
+    path = Path(source)
+    if path.is_dir():
+        return FolderPictures(path)
+    if path.suffix == ".npz" and path.is_file():
+        return ArrayPictures.load(path)
+    raise DeployError(
+        f"no images at `{source}`", hint=f"pass a folder of images, a .npz file, or `{DEMO}`"
+    )
+
+
+def _in_words(way: Preprocessing, image_size: int) -> str:
+    return (
+        f"{way.name}: shorter side {way.resample} to {way.resized_side(image_size)}, "
+        f"centre {image_size}; pictures of {image_size} as they are"
+    )

@@ -1,0 +1,141 @@
+"""Pictures of any size, one at a time: image files in a folder, or an array in a .npz file."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from levit_deploy.errors import DeployError
+
+Picture = NDArray[np.uint8]  # (height, width, 3) RGB
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+
+
+class BrokenPictureError(DeployError):
+    """A file that cannot be decoded; the message names it."""
+
+
+class Pictures(ABC):
+    """A sequence in fixed order. `labels`: (len,) class indices, or None if there are none."""
+
+    labels: NDArray[np.int64] | None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def picture(self, index: int) -> Picture:
+        """Decode one; raises BrokenPictureError."""
+
+    @abstractmethod
+    def content(self, index: int) -> bytes:
+        """What the digest of the set is made of: the file, or the pixels with their shape."""
+
+
+class FolderPictures(Pictures):
+    """Every image file below a folder, in the order of their paths.
+
+    If the folder holds one folder a class, the classes are numbered in the order of their names.
+    Decoded as `Image.convert("RGB")` does, without regard to EXIF orientation, like the training
+    pipelines. Raises DeployError if there is no image file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        found = (path.relative_to(folder) for path in folder.rglob("*"))
+        names = [name for name in found if _is_image(name)]
+        self._paths = [folder / name for name in sorted(names, key=Path.as_posix)]
+        if not names:
+            raise DeployError(
+                f"no image files in `{folder}`",
+                hint=f"put {', '.join(sorted(IMAGE_SUFFIXES))} there, or use --data demo",
+            )
+        tops = [path.relative_to(folder).parts[0] for path in self._paths]
+        in_classes = all(len(name.parts) > 1 for name in names)
+        numbers = {top: index for index, top in enumerate(sorted(set(tops)))}
+        self.labels = np.array([numbers[top] for top in tops]) if in_classes else None
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def picture(self, index: int) -> Picture:
+        path = self._paths[index]
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB"))
+        except Exception as error:  # any kind: the content is not ours
+            raise BrokenPictureError(
+                f"cannot decode `{path}`: {error}",
+                hint="remove the file, or leave such files out with --skip-broken",
+            ) from error
+
+    def content(self, index: int) -> bytes:
+        return self._paths[index].read_bytes()
+
+
+class ArrayPictures(Pictures):
+    """`images` uint8 (n, height, width, 3) and, if there are any, `labels` (n,)."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> None:
+        self._images = images
+        self.labels = labels
+
+    @staticmethod
+    def load(file: Path) -> ArrayPictures:
+        """Read a .npz file; raises DeployError if it is damaged or holds anything else."""
+        hint = "np.savez(FILE, images=uint8 array (n, height, width, 3) in RGB order)"
+        try:
+            with np.load(file) as data:
+                if "images" not in data:
+                    raise DeployError(f"`{file}` has no array `images`", hint=hint)
+                images = data["images"]
+                labels = data.get("labels")
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DeployError(f"cannot read `{file}`: {error}", hint=hint) from error
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+            raise DeployError(
+                f"`images` in `{file}` is {images.dtype} {images.shape}, "
+                "expected uint8 (n, height, width, 3)",
+                hint=hint,
+            )
+        if labels is None:
+            return ArrayPictures(images, None)
+        if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+            raise DeployError(
+                f"`labels` in `{file}` is {labels.dtype} {labels.shape}, "
+                f"expected integers ({len(images)},)",
+                hint="one class index for each image, or no `labels` at all",
+            )
+        return ArrayPictures(images, labels.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def picture(self, index: int) -> Picture:
+        picture: Picture = self._images[index]
+        return picture
+
+    def content(self, index: int) -> bytes:
+        picture = self.picture(index)
+        return f"{picture.shape}\n".encode() + picture.tobytes()
+
+
+def digest(pictures: Pictures, indices: list[int]) -> str:
+    """Hexadecimal SHA-256 over the content of some pictures, in order."""
+    whole = hashlib.sha256(b"levit pictures 1\n")
+    for index in indices:
+        whole.update(hashlib.sha256(pictures.content(index)).digest())
+    return whole.hexdigest()
+
+
+def _is_image(name: Path) -> bool:
+    hidden = any(part.startswith(".") for part in name.parts)
+    return name.suffix.lower() in IMAGE_SUFFIXES and not hidden

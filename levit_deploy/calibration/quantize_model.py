@@ -1,0 +1,26 @@
+"""The whole way: exported float model and images -> 8-bit model and the table behind it."""
+
+from __future__ import annotations
+
+from levit_deploy.calibration.choose_scales import choose_scales
+from levit_deploy.calibration.image_set import ImageSet, Progress, ignore_progress
+from levit_deploy.calibration.quantize import quantize
+from levit_deploy.calibration.recipe import Recipe
+from levit_deploy.calibration.statistics import collect_statistics
+from levit_deploy.calibration.table import CalibrationTable
+from levit_deploy.export.exported import ExportedModel
+
+
+def quantize_model(
+    exported: ExportedModel,
+    images: ImageSet,
+    recipe: Recipe,
+    progress: Progress = ignore_progress,
+) -> tuple[ExportedModel, CalibrationTable]:
+    """Calibrate a float32 model on images and quantize it; progress counts images.
+
+    Raises DeployError as `collect_statistics`, `choose_scales` and `quantize` do.
+    """
+    statistics = collect_statistics(exported, images, progress)
+    table = choose_scales(exported, statistics, images, recipe)
+    return quantize(exported, table), table
