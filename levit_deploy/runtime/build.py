@@ -51,7 +51,7 @@ def build_artifact(
     with staged_folder(destination) as folder:
         work = folder / _WORK
         work.mkdir()
-        driver = _write_sources(program, toolchain, self_test, work)
+        driver = generate_sources(program, toolchain, self_test, work)
         objects = _compile(program.name, toolchain, work)
         _check_objects(program.name, objects)
         library = work / f"lib{program.name}.so"
@@ -78,11 +78,27 @@ def build_profile_library(
     """
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".profile-") as name:
         work = Path(name)
-        _write_sources(program, toolchain, self_test, work)
+        generate_sources(program, toolchain, self_test, work)
         objects = _compile(program.name, toolchain, work, ("profile.c",))
         library = work / output.name
         toolchain.link_shared(objects.shared, library)
         library.replace(output)
+
+
+def generate_sources(
+    program: Program, toolchain: Toolchain, self_test: SelfTest, folder: Path
+) -> Driver:
+    """Write all that a library is made of into `folder`: C and assembly, kernels, constants."""
+    driver = generate_driver(program, toolchain, self_test, _CONSTANTS)
+    for source in CSRC.iterdir():
+        shutil.copyfile(source, folder / source.name)
+    (folder / f"{program.name}.h").write_text(driver.header)
+    (folder / "program.h").write_text(driver.program_header)
+    (folder / "program.c").write_text(driver.program_source)
+    (folder / "constants.S").write_text(driver.constants_source)
+    (folder / _CONSTANTS).write_bytes(program.constants)
+    (folder / f"{program.name}_kernels.o").write_bytes(program.kernels_object)
+    return driver
 
 
 @dataclass(frozen=True)
@@ -93,25 +109,10 @@ class _Objects:
     static: tuple[Path, ...]
 
 
-def _write_sources(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, work: Path
-) -> Driver:
-    driver = generate_driver(program, toolchain, self_test, _CONSTANTS)
-    for source in CSRC.iterdir():
-        shutil.copyfile(source, work / source.name)
-    (work / f"{program.name}.h").write_text(driver.header)
-    (work / "program.h").write_text(driver.program_header)
-    (work / "program.c").write_text(driver.program_source)
-    (work / "constants.S").write_text(driver.constants_source)
-    (work / _CONSTANTS).write_bytes(program.constants)
-    (work / f"{program.name}_kernels.o").write_bytes(program.kernels_object)
-    return driver
-
-
 def _compile(
     name: str, toolchain: Toolchain, work: Path, extra_sources: tuple[str, ...] = ()
 ) -> _Objects:
-    """Compile what `_write_sources` wrote; objects are called by the library's name."""
+    """Compile what `generate_sources` wrote; objects are called by the library's name."""
 
     def compiled(source: str, suffix: str = "", flags: tuple[str, ...] = ()) -> Path:
         output = work / f"{name}_{Path(source).stem}{suffix}.o"

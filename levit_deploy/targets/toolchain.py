@@ -9,12 +9,14 @@ into the user's cache; every later call takes 0.03-0.2 s. A call is cheap: they 
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import importlib.util
 import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -35,6 +37,7 @@ _MACHINE = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"
 # The hand-written C must run far enough on any CPU of the architecture to say what is missing,
 # so it is compiled for the oldest one; only the kernels use the target's own instructions.
 _BASELINE = {Arch.X86_64: (), Arch.AARCH64: (), Arch.ARMV7: ("-mcpu=generic+v7a+vfp3d16",)}
+_LITTLE_SPACE_BYTES = 64 * 1024  # a disk with less is full: an object does not fit
 _COMPILE_FLAGS = (
     "-std=gnu11",
     "-O2",
@@ -48,7 +51,13 @@ _COMPILE_FLAGS = (
     "-Wextra",
     "-Werror",
 )
-_LINK_FLAGS = ("-O2", "-s", "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs", "-Wl,--as-needed")
+_LINK_FLAGS = (
+    "-O2",
+    "-s",
+    "-nostartfiles",
+    "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs",
+    "-Wl,--as-needed",
+)
 
 
 @dataclass(frozen=True)
@@ -146,14 +155,23 @@ class Toolchain:
                 errors="replace",
                 check=False,
             )
-        if done.returncode != 0:
-            words = (done.stderr or done.stdout).strip().splitlines()
-            errors = [line for line in words if "error" in line] or words
-            reason = "; ".join(errors[:3]) or f"exit status {done.returncode}"
-            raise DeployError(
-                f"cannot {verb} `{output.name}` for `{self.target.name}`: {reason}",
-                hint="levit-deploy doctor",
+            if done.returncode != 0:
+                raise self._failure(f"cannot {verb} `{output.name}`", done, output.parent)
+
+    def _failure(
+        self, what: str, done: subprocess.CompletedProcess[str], folder: Path
+    ) -> DeployError:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        full = os.strerror(errno.ENOSPC)
+        if any(full in line or "NoSpaceLeft" in line for line in words) or _is_full(folder):
+            return DeployError(
+                f"{what}: {full}", hint="free some space, or choose another disk: -o DIR"
             )
+        errors = [line for line in words if "error" in line] or words
+        if done.returncode < 0:
+            errors.append(f"killed by {signal.Signals(-done.returncode).name}")
+        reason = "; ".join(errors[:3]) or f"exit status {done.returncode}"
+        return DeployError(f"{what} for `{self.target.name}`: {reason}", hint="levit-deploy doctor")
 
 
 def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
@@ -211,3 +229,10 @@ def _zig_cache() -> Path:
 def _beside(path: Path, output: Path) -> str:
     """`path` as seen from the folder of `output`, where the tools run."""
     return os.path.relpath(path, output.parent)
+
+
+def _is_full(folder: Path) -> bool:
+    """Tools that find no space may die without a word."""
+    return shutil.disk_usage(folder).free < max(
+        _LITTLE_SPACE_BYTES, sum(path.stat().st_size for path in folder.iterdir())
+    )

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #define KERNEL(name) __attribute__((visibility("hidden"))) int32_t PREFIX(name)
-#define PREFIX(name) PREFIX_(NAME, name)
+#define PREFIX(name) PREFIX_(NAME_OF_KERNELS, name)
 #define PREFIX_(name, suffix) PREFIX__(name, suffix)
 #define PREFIX__(name, suffix) name##_##suffix
 

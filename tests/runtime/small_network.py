@@ -45,7 +45,7 @@ class SmallNetwork:
         work.mkdir(parents=True, exist_ok=True)
         kernels = work / "kernels.o"
         source = Path(__file__).with_name("kernels.c")
-        toolchain.compile(source, kernels, (f"-DNAME={name}",))
+        toolchain.compile(source, kernels, (f"-DNAME_OF_KERNELS={name}",))
         scale = 1 / (255.0 * np.array(STD))
         constants = bytearray()
 

@@ -1,0 +1,157 @@
+"""What a library exports and what it asks for, as binutils and our own reader see it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.build import build_artifact
+from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.loader import Library
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.toolchain import Libc, Toolchain, find_toolchain
+from tests.runtime.small_network import SmallNetwork
+
+LIBC = {"libc.so.6", "libm.so.6", "libc.so"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("host", "glibc-2.17"),
+        ("arm64", "glibc-2.17"),
+        ("arm64", "glibc-2.28"),
+        ("armv7", "glibc-2.17"),
+        ("x86-64", "musl"),
+    ],
+    ids="-".join,
+)
+def built(
+    request: pytest.FixtureRequest, network: SmallNetwork, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    target, libc = request.param
+    toolchain = find_toolchain(get_target(target), Libc.parse(libc))
+    folder = tmp_path_factory.mktemp("built")
+    program = network.program(toolchain, folder / "work")
+    return build_artifact(program, toolchain, network.self_test(), folder)
+
+
+def binutils(tool: str, *arguments: str | Path) -> str:
+    if shutil.which(tool) is None:
+        pytest.skip(f"no {tool}: apt-get install binutils")
+    return subprocess.run([tool, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def declared_functions(header: Path) -> set[str]:
+    """Function names in the header's text, types and function pointers left out."""
+    text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
+    text = re.sub(r"typedef[^;{]*;|typedef struct \{.*?\}[^;]*;", "", text, flags=re.DOTALL)
+    return set(re.findall(r"\b(small_\w+)\(", text))
+
+
+def test_exports_are_the_headers_functions(built: Artifact) -> None:
+    listing = binutils("nm", "-D", "--defined-only", built.shared_library)
+    exported = {line.split()[-1] for line in listing.splitlines()}
+    assert exported == declared_functions(built.header)
+    assert len(exported) == 11
+
+
+def test_nothing_but_the_c_library_is_needed(built: Artifact) -> None:
+    dynamic = binutils("readelf", "-dW", built.shared_library)
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
+    assert needed <= LIBC
+    assert needed == set(Elf.read(built.shared_library).needed)
+
+
+def test_no_symbol_is_newer_than_the_floor(built: Artifact) -> None:
+    versions = binutils("readelf", "-VW", built.shared_library)
+    releases = {
+        tuple(map(int, v.split("."))) for v in re.findall(r"Name: GLIBC_([\d.]+)", versions)
+    }
+    if built.manifest.libc == "musl":
+        assert not releases
+    else:
+        floor = tuple(map(int, built.manifest.libc.removeprefix("glibc-").split(".")))
+        assert releases
+        assert max(releases) <= floor
+
+
+def test_hardening(built: Artifact) -> None:
+    segments = binutils("readelf", "-lW", built.shared_library)
+    assert "GNU_RELRO" in segments
+    assert re.search(r"GNU_STACK .* RW +0", segments)
+    assert not re.search(r"LOAD .* RWE", segments)
+    assert "BIND_NOW" in binutils("readelf", "-dW", built.shared_library)
+    assert "TEXTREL" not in binutils("readelf", "-dW", built.shared_library)
+
+
+def test_no_mutable_data(built: Artifact) -> None:
+    """After relocation all of the library is read-only: no state, constants shared by processes."""
+    sections = binutils("readelf", "-SW", built.shared_library)
+    writable = set(re.findall(r"\] (\.\S+) .* WA? ", sections))
+    assert writable <= {".data.rel.ro", ".dynamic", ".got", ".got.plt", ".relro_padding"}
+    assert ".data.rel.ro" in writable
+    assert re.search(r"\.rodata .* AM?S? ", sections)
+
+
+def test_archive_symbols_begin_with_the_name(built: Artifact) -> None:
+    listing = binutils("nm", "-g", "--defined-only", built.static_library)
+    symbols = re.findall(r"^[0-9a-f]+ \w (\S+)$", listing, flags=re.MULTILINE)
+    assert len(symbols) > 11
+    assert all(symbol.startswith("small_") for symbol in symbols)
+
+
+def test_kernels_without_the_name_are_refused(
+    network: SmallNetwork, host_toolchain: Toolchain, tmp_path: Path
+) -> None:
+    program = network.program(host_toolchain, tmp_path / "work", "small")
+    source = tmp_path / "foreign.c"
+    source.write_text("int foreign(void) { return 0; }\n")
+    host_toolchain.compile(source, tmp_path / "foreign.o")
+    damaged = replace(program, kernels_object=(tmp_path / "foreign.o").read_bytes())
+    with pytest.raises(DeployError, match="`foreign`"):
+        build_artifact(damaged, host_toolchain, network.self_test(), tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("weak", ["", "__attribute__((weak))"])
+def test_kernels_that_call_something_unknown_are_refused(
+    weak: str, network: SmallNetwork, host_toolchain: Toolchain, tmp_path: Path
+) -> None:
+    source, kernels = tmp_path / "kernels.c", tmp_path / "kernels.o"
+    body = Path(__file__).with_name("kernels.c").read_text()
+    called = body.replace("float sum = 0;", "float sum = 0; out_of_nowhere();")
+    source.write_text(f"{weak} void out_of_nowhere(void);\n{called}")
+    host_toolchain.compile(source, kernels, ("-DNAME_OF_KERNELS=small",))
+    program = network.program(host_toolchain, tmp_path / "work")
+    damaged = replace(program, kernels_object=kernels.read_bytes())
+    with pytest.raises(DeployError, match="out_of_nowhere"):
+        build_artifact(damaged, host_toolchain, network.self_test(), tmp_path / "out")
+
+
+@pytest.mark.skipif(
+    shutil.which("cc") is None or platform.libc_ver()[0] != "glibc", reason="no system compiler"
+)
+def test_system_compiler_must_keep_the_floor(
+    network: SmallNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("levit_deploy.targets.toolchain._find_zig", lambda: None)
+    own_libc = Libc.parse(f"glibc-{platform.libc_ver()[1]}")
+    toolchain = find_toolchain(get_target("host"), own_libc)
+    program = network.program(toolchain, tmp_path / "work")
+    built = build_artifact(program, toolchain, network.self_test(), tmp_path)
+    Library(built.folder, threads=2).self_test()
+    if own_libc.floor < (2, 34):
+        pytest.skip("the system's glibc is old enough for the floor")
+    with pytest.raises(DeployError, match=r"newer C library than glibc-2\.17"):
+        build_artifact(
+            program, find_toolchain(get_target("host")), network.self_test(), tmp_path / "old"
+        )
