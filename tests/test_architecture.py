@@ -26,9 +26,7 @@ ROOMS = {
     "errors": Room(),
     "models": Room(("errors",), ("torch", "numpy", "safetensors", "platformdirs")),
     "targets": Room(("errors",), ("packaging", "platformdirs")),
-    "export": Room(
-        ("errors", "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime", "google")
-    ),
+    "export": Room(("errors", "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
     "calibration": Room(("errors", "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
     "compiler": Room(("errors", "export.exported", "targets"), ("tvm", "numpy", "onnx")),
     "runtime": Room(("errors", "compiler.program", "targets"), ("numpy", "jinja2")),

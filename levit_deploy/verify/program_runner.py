@@ -18,40 +18,37 @@ from levit_deploy.verify.runner import Runner
 SOURCE = Path(__file__).parent / "csrc" / "run_images.c"
 
 
-class ProgramRunner(Runner):
-    """csrc/run_images.c, linked with the artifact's static library; it also runs the self test.
+def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> None:
+    """Make `program` of csrc/run_images.c and the artifact's static library.
 
-    `emulator`: the command before the program's own, empty where this CPU runs it. The program is
-    linked statically, so an emulator needs no files of the target's system.
+    It is linked statically, so that an emulator needs no files of the target's system.
+    Raises DeployError if the header or the library does not fit.
+    """
+    flags = (
+        f"-DMODEL={artifact.manifest.name}",
+        f'-DHEADER="{artifact.header.name}"',
+        f"-I{artifact.folder.resolve()}",
+    )
+    inputs = (SOURCE.resolve(), artifact.static_library.resolve())
+    toolchain.link_program(inputs, program, flags)
+
+
+class ProgramRunner(Runner):
+    """One entry point, in a program that `link_run_images` made; it also runs the self test.
+
+    `emulator`: the command before the program's own, empty where this CPU runs it.
     """
 
-    def __init__(
-        self, artifact: Artifact, entry: Entry, toolchain: Toolchain, emulator: tuple[str, ...] = ()
-    ) -> None:
-        self._artifact, self._entry = artifact, entry
-        self._toolchain, self._emulator = toolchain, emulator
+    def __init__(self, program: Path, entry: Entry, emulator: tuple[str, ...] = ()) -> None:
+        self._program, self._entry, self._emulator = program, entry, emulator
         place = " ".join((Path(emulator[0]).name, *emulator[1:])) if emulator else "this CPU"
         self.name = f"{entry.function} in a C program on {place}"
 
-    def activate(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="levit-deploy-")
-        self._program = Path(self._folder.name) / "run_images"
-        manifest = self._artifact.manifest
-        flags = (
-            f"-DMODEL={manifest.name}",
-            f'-DHEADER="{self._artifact.header.name}"',
-            f"-I{self._artifact.folder.resolve()}",
-        )
-        inputs = (SOURCE.resolve(), self._artifact.static_library.resolve())
-        self._toolchain.link_program(inputs, self._program, flags)
-
     def infer(self, images: Images) -> Logits:
-        folder = Path(self._folder.name)
-        inputs, outputs = folder / "images", folder / "logits"
-        self._entry.pixels(images).tofile(inputs)
-        run_child((*self._emulator, self._program, self._entry.value, inputs, outputs), self.name)
-        logits: Logits = np.fromfile(outputs, np.float32)
-        return logits.reshape(len(images), self._artifact.manifest.classes)
-
-    def deactivate(self) -> None:
-        self._folder.cleanup()
+        with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
+            inputs, outputs = Path(name) / "images", Path(name) / "logits"
+            self._entry.pixels(images).tofile(inputs)
+            command = (*self._emulator, self._program, self._entry.value, inputs, outputs)
+            run_child(command, self.name)
+            logits: Logits = np.fromfile(outputs, np.float32)
+            return logits.reshape(len(images), -1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +23,7 @@ from levit_deploy.verify.comparison import Logits, compare
 from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.images import Images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
-from levit_deploy.verify.program_runner import ProgramRunner
+from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.runner import RunError, Runner
 from levit_deploy.verify.tolerance import CLOSE
@@ -115,9 +117,11 @@ def _check_static(
     except DeployError as error:  # as on a device that has Python, but no compiler
         yield Check(artifact.static_library.name, Outcome.NOT_EXECUTED, error.message)
         return
-    for entry in Entry:
-        runner = ProgramRunner(artifact, entry, toolchain, emulator)
-        yield _check(runner, batch, expected, on_check)
+    with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
+        program = Path(folder) / "run_images"
+        link_run_images(artifact, toolchain, program)
+        for entry in Entry:
+            yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Logits, on_check: OnCheck | None) -> Check:

@@ -1,0 +1,65 @@
+"""A tiny LeViT compiled once for this machine, and what it takes to compile it again."""
+
+from pathlib import Path
+
+import pytest
+
+from levit_deploy.compiler.pipeline import compile_model
+from levit_deploy.compiler.program import Program
+from levit_deploy.export.export_model import export_model
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from levit_deploy.models.spec import TINY
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.build import build_artifact
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.target import Target
+from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.images import Images, real_images
+from levit_deploy.verify.verification import reference_self_test
+
+
+@pytest.fixture(scope="session")
+def tiny(data_dir: Path) -> Checkpoint:
+    return load_checkpoint(data_dir / "levit_tiny_cifar10.safetensors", TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny: Checkpoint) -> ExportedModel:
+    return export_model(tiny.build(), name=tiny.spec.name, weights_digest=tiny.digest)
+
+
+@pytest.fixture(scope="session")
+def tiny_images(tiny: Checkpoint) -> Images:
+    return real_images(tiny.spec, 8)
+
+
+class Builder:
+    """`program(target)` compiles the tiny net; `artifact(program)` links what it became."""
+
+    def __init__(self, exported: ExportedModel, checkpoint: Checkpoint) -> None:
+        self._exported, self._self_test = exported, reference_self_test(checkpoint)
+
+    def program(self, target: Target) -> Program:
+        return compile_model(self._exported, target)
+
+    def artifact(self, program: Program, parent: Path) -> Artifact:
+        toolchain = find_toolchain(get_target(program.target))
+        return build_artifact(program, toolchain, self._self_test, parent)
+
+
+@pytest.fixture(scope="session")
+def builder(tiny: Checkpoint, tiny_export: ExportedModel) -> Builder:
+    return Builder(tiny_export, tiny)
+
+
+@pytest.fixture(scope="session")
+def host_program(builder: Builder) -> Program:
+    return builder.program(get_target("host"))
+
+
+@pytest.fixture(scope="session")
+def host_artifact(
+    builder: Builder, host_program: Program, tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    return builder.artifact(host_program, tmp_path_factory.mktemp("host"))

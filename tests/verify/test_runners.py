@@ -1,0 +1,93 @@
+"""One case list, many runners: all of them compute what the PyTorch reference computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.targets.emulator import emulator_command
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.comparison import compare
+from levit_deploy.verify.entry import Entry
+from levit_deploy.verify.images import Images
+from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.onnx_runner import OnnxRunner
+from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
+from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.tolerance import CLOSE
+from levit_deploy.verify.torch_runner import TorchRunner
+from tests.verify.conftest import Builder
+
+EMULATED = ("x86-64", "x86-64-v3", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7")
+
+
+@pytest.fixture(scope="module")
+def expected(tiny: Checkpoint, tiny_images: Images) -> np.ndarray:
+    return TorchRunner(tiny.build()).infer(tiny_images)
+
+
+def logits_of(runner: Runner, images: Images) -> np.ndarray:
+    with runner:
+        return runner.infer(images)
+
+
+def test_the_reference_knows_the_images(tiny_images: Images, expected: np.ndarray):
+    """66 % of CIFAR-10 is far from chance: the images arrive as the net was trained on them."""
+    assert len(np.unique(expected.argmax(axis=1))) > 2
+    assert expected.dtype == np.float32
+    assert expected.shape == (len(tiny_images), 10)
+
+
+def test_onnx_runtime(tiny_export: ExportedModel, tiny_images: Images, expected: np.ndarray):
+    assert compare(expected, logits_of(OnnxRunner(tiny_export), tiny_images), CLOSE)
+
+
+@pytest.mark.parametrize("entry", Entry)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_shared_library(
+    host_artifact: Artifact, tiny_images: Images, expected: np.ndarray, entry: Entry, threads: int
+):
+    runner = LibraryRunner(host_artifact, entry, threads=threads)
+    assert compare(expected, logits_of(runner, tiny_images), CLOSE)
+
+
+def test_the_static_library(
+    host_artifact: Artifact, tiny_images: Images, tmp_path: Path
+):
+    link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
+    for entry in Entry:
+        static = logits_of(ProgramRunner(tmp_path / "program", entry), tiny_images)
+        shared = logits_of(LibraryRunner(host_artifact, entry), tiny_images)
+        assert compare(shared, static, CLOSE)
+
+
+@pytest.mark.parametrize("name", EMULATED)
+def test_another_cpu_under_an_emulator(
+    name: str, builder: Builder, tiny_images: Images, expected: np.ndarray, tmp_path: Path
+):
+    target = get_target(name)
+    command = emulator_command(target)
+    if command is None:
+        pytest.skip(f"{target.emulator} is not installed")
+    artifact = builder.artifact(builder.program(target), tmp_path)
+    link_run_images(artifact, find_toolchain(target), tmp_path / "program")
+    for entry in Entry:
+        runner = ProgramRunner(tmp_path / "program", entry, command)
+        assert compare(expected, logits_of(runner, tiny_images), CLOSE)
+        assert command[2] in runner.name
+
+
+def test_an_emulator_is_really_used(host_artifact: Artifact, tiny_images: Images, tmp_path: Path):
+    """Code for this CPU fails on a lesser one, by its own check and not by a crash."""
+    older = get_target("x86-64")
+    if not read_cpu().runs(get_target("x86-64-v3")) or emulator_command(older) is None:
+        pytest.skip("needs an AVX2 host and qemu-x86_64")
+    link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
+    runner = ProgramRunner(tmp_path / "program", Entry.F32, emulator_command(older) or ())
+    with pytest.raises(RunError, match="this CPU lacks an instruction"):
+        logits_of(runner, tiny_images)

@@ -1,0 +1,155 @@
+"""Verification tells the truth: right artifacts pass, planted faults are found and named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from levit_deploy.compiler.program import Arg, Program, Space
+from levit_deploy.errors import DeployError
+from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.verify.comparison import compare
+from levit_deploy.verify.report import Check, Outcome, Verification
+from levit_deploy.verify.tolerance import CLOSE
+from levit_deploy.verify.verification import reference_self_test, verify_artifact
+from tests.verify.conftest import Builder
+
+
+def test_a_right_artifact_passes_every_way_it_can_be_run(host_artifact: Artifact, tiny: Checkpoint):
+    told = []
+    verification = verify_artifact(host_artifact, tiny, images=3, on_check=told.append)
+    assert verification
+    assert verification.executed
+    assert [check.what for check in verification.checks] == told
+    assert [check.what.split()[0] for check in verification.checks] == ["run", "run_rgb8"] * 2
+    for check in verification.checks:
+        assert check.outcome is Outcome.PASSED
+        assert check.comparison is not None
+        assert check.comparison.images == 3
+    assert verification.images == "3 CIFAR-10 test images"
+    assert verification.hint is None
+
+
+def test_wrong_weights_inside_are_found(
+    host_program: Program, builder: Builder, tiny: Checkpoint, tmp_path: Path
+):
+    constants = np.frombuffer(host_program.constants, np.uint8).copy()
+    halves = constants[: len(constants) // 256 * 256].reshape(-1, 256)
+    constants[: halves.size] = halves[::-1].ravel()
+    artifact = builder.artifact(replace(host_program, constants=constants.tobytes()), tmp_path)
+    verification = verify_artifact(artifact, tiny, images=2)
+    assert not verification
+    assert {check.outcome for check in verification.checks} == {Outcome.FAILED}
+
+
+def test_a_library_without_self_test_limits_is_still_compared(
+    host_program: Program, builder: Builder, tiny: Checkpoint, tmp_path: Path, monkeypatch
+):
+    """The comparison alone must catch a small error, were the self test to let it pass."""
+    constants = np.frombuffer(host_program.constants, np.float32) * np.float32(1.001)
+    generous = replace(reference_self_test(tiny), tolerance=1e9)
+    monkeypatch.setattr(builder, "_self_test", generous)
+    artifact = builder.artifact(replace(host_program, constants=constants.tobytes()), tmp_path)
+    verification = verify_artifact(artifact, tiny, images=2)
+    assert not verification
+    assert all("would pass the error" in check.detail for check in verification.checks)
+
+
+def test_a_crash_is_a_failed_check(
+    host_program: Program, builder: Builder, tiny: Checkpoint, tmp_path: Path
+):
+    first, *rest = host_program.calls
+    wild = replace(first, args=(*first.args[:-1], Arg(Space.ARENA, 1 << 44)))
+    artifact = builder.artifact(replace(host_program, calls=(wild, *rest)), tmp_path)
+    verification = verify_artifact(artifact, tiny, images=1)
+    assert not verification
+    assert all("crashed with SIGSEGV" in check.detail for check in verification.checks)
+
+
+def test_other_weights_are_refused(host_artifact: Artifact, tiny: Checkpoint):
+    other = replace(tiny, digest="0" * 64)
+    with pytest.raises(DeployError, match=f"compiled from weights `{tiny.digest[:12]}`") as caught:
+        verify_artifact(host_artifact, other)
+    assert "--weights" in (caught.value.hint or "")
+
+
+def test_without_an_emulator_nothing_has_failed(
+    host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    foreign = replace(host_artifact, manifest=replace(host_artifact.manifest, target="rpi4"))
+    verification = verify_artifact(foreign, tiny)
+    assert verification
+    assert not verification.executed
+    (check,) = verification.checks
+    assert f"{check.outcome.value}: {check.detail}" == "not executed: no emulator for arm64"
+    assert verification.hint == "apt-get install qemu-user"
+    assert not verification.to_json()["passed"]
+
+
+def test_without_a_compiler_the_shared_library_is_still_run(
+    host_artifact: Artifact, tiny: Checkpoint, monkeypatch
+):
+    def no_toolchain(target: object) -> None:
+        raise DeployError("no cross linker for `host`", hint="pip install ziglang")
+
+    monkeypatch.setattr("levit_deploy.verify.verification.find_toolchain", no_toolchain)
+    verification = verify_artifact(host_artifact, tiny, images=1)
+    outcomes = [check.outcome for check in verification.checks]
+    assert outcomes == [Outcome.PASSED, Outcome.PASSED, Outcome.NOT_EXECUTED]
+    assert verification
+
+
+def test_verify_json_round_trip(tmp_path: Path):
+    logits = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    close = compare(logits, logits + np.float32(1e-6), CLOSE)
+    passed = Check("run on a toaster", Outcome.PASSED, close.describe(), close)
+    failed = Check("run in the rain", Outcome.FAILED, "too wet")
+    verification = Verification(
+        artifact="levit_tiny",
+        target="toaster",
+        build_id="1234",
+        weights_digest="5678",
+        reference="torch reference",
+        images="2 images",
+        checks=(passed,),
+        hint="plug it in",
+    )
+    for each in (verification, replace(verification, checks=(passed, failed))):
+        each.save(tmp_path)
+        assert Verification.load(tmp_path) == each
+        assert [path.name for path in tmp_path.iterdir()] == ["verify.json"]
+    fields = json.loads((tmp_path / "verify.json").read_text())
+    assert fields["schema_version"] == 1
+    assert fields["passed"] is False
+    assert fields["checks"][0]["comparison"]["tolerance"]["name"] == "close"
+
+
+def test_no_verify_json(tmp_path: Path):
+    assert Verification.load(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"schema_version": 99}', "schema version `99`, expected `1`"),
+        ('{"schema_version": 1}', "is damaged"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+    ],
+)
+def test_a_verify_json_that_cannot_be_read(tmp_path: Path, text: str, message: str):
+    (tmp_path / "verify.json").write_text(text)
+    with pytest.raises(DeployError, match=message) as caught:
+        Verification.load(tmp_path)
+    assert caught.value.hint == f"levit-deploy verify {tmp_path}"
+
+
+def test_the_self_test_is_the_references(tiny: Checkpoint):
+    self_test = reference_self_test(tiny)
+    assert len(self_test.logits) == tiny.spec.classes
+    span = max(*self_test.logits, 0.0) - min(*self_test.logits, 0.0)
+    assert self_test.tolerance == pytest.approx(1e-4 * span)
