@@ -1,8 +1,43 @@
-"""One attention layer of LeViT: scores, position bias, softmax, value product, hardswish."""
+"""One attention layer of LeViT: scores, position bias, softmax, value product, hardswish.
+
+    queries, keys, values in panels of 16 columns, mirrored bias  ->  (tokens, heads * value_dim)
+
+A task is one head and one column of the query grid. Its queries share the horizontal part of the
+position bias (see position_bias), and their scores stay in the L1 cache from the first product to
+the second:
+
+    score[row, key]  = bias + sum over d of query[row, d] * key[d]
+    weight[row, key] = exp(score - maximum of the row)                        (see softmax)
+    out[row]         = hardswish((sum over keys of weight * value) * (1 / sum of weights))
+
+Both products are chains of fused multiply-adds in the order of d, from the bias on, and in the
+order of the keys, from 0 on; so the result does not depend on tile, target or split of the tasks.
+A head's keys are transposed once for all its tasks in a range.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.position_bias import PositionBias
+from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.compiler.kernels.softmax import softmax_row
+from levit_deploy.compiler.kernels.transpose import transpose_quads
+from levit_deploy.targets.target import Target
+
+PANEL = 16  # columns in a panel of the inputs
+LINE_FLOATS = 16  # a cache line
+UNROLL = 4  # steps of a product in one turn of its loop
 
 
 @dataclass(frozen=True)
@@ -24,3 +59,359 @@ class AttentionSpec:
     key_side: int
     stride: int
     fused_qkv: bool
+
+    @property
+    def queries(self) -> int:
+        return self.query_side**2
+
+    @property
+    def keys(self) -> int:
+        return self.key_side**2
+
+    @property
+    def position_bias(self) -> PositionBias:
+        return PositionBias(self.query_side, self.key_side, self.stride)
+
+
+@dataclass(frozen=True)
+class AttentionTile:
+    """How the work of a task is cut.
+
+    `rows`: queries whose scores are in cache together. The products' register tiles are at most
+    `score_rows` x `score_columns` scores and `value_rows` x `value_columns` outputs; columns are
+    float32 values, multiples of the vector width.
+    """
+
+    rows: int
+    score_rows: int
+    score_columns: int
+    value_rows: int
+    value_columns: int
+
+    def __str__(self) -> str:
+        score = f"{self.score_rows}x{self.score_columns}"
+        return f"{self.rows} rows, {score}, {self.value_rows}x{self.value_columns}"
+
+
+def is_supported(spec: AttentionSpec) -> bool:
+    """Whether `attention_kernel` can make it; every LeViT's attention is."""
+    return spec.key_dim % UNROLL == 0 and spec.value_dim % PANEL == 0
+
+
+def default_tile(spec: AttentionSpec, target: Target) -> AttentionTile:
+    """Register tiles that fill the registers; as many rows as leave the scores half of L1.
+
+    A product of m rows and v vectors of columns needs m * v accumulators, v registers for the
+    columns, and for the rows 1 (x86: one broadcast at a time) or m (NEON: four factors of each
+    row at once). x86: v = 2, so that loads are fewer than multiply-adds; m = 6 of 16 registers,
+    14 of 32. NEON: v = 4, 16 columns, m = 5 of 32 registers; v = 2, m = 4 of 16.
+    """
+    simd = Simd(target)
+    vectors = 4 if simd.neon and target.vector_registers == 32 else 2
+    shared, per_row = (0, vectors + 1) if simd.neon else (1, vectors)
+    rows = (target.vector_registers - vectors - shared) // per_row
+    cached_rows = max(target.l1d_bytes // 2 // (4 * spec.keys), 1)
+    return AttentionTile(
+        rows=Blocks.of(spec.query_side, cached_rows).size,
+        score_rows=rows,
+        score_columns=vectors * simd.lanes,
+        value_rows=rows,
+        value_columns=vectors * simd.lanes,
+    )
+
+
+def pack_bias(table: NDArray[np.float32], spec: AttentionSpec) -> NDArray[np.float32] | None:
+    """The kernel's flat constant from `table` (heads, queries, keys).
+
+    None if `table` is not of the form that the kernel needs: a function of |dy| and |dx| alone.
+    """
+    return spec.position_bias.pack(table)
+
+
+def attention_kernel(
+    symbol: str, spec: AttentionSpec, tile: AttentionTile, target: Target
+) -> Kernel:
+    """Parameters: qkv, or queries and keys_values; mirrored bias (of `pack_bias`), out, scratch."""
+    return _Generator(symbol, spec, tile, target).kernel()
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of one operand of a head, in a matrix of `rows` rows in panels."""
+
+    buffer: tirx.Buffer
+    rows: int
+    stride: int  # columns from a head to the next
+    first: int
+    offset: int = 0  # of the matrix in the buffer
+
+    @property
+    def granule(self) -> int:
+        """So many columns, from a multiple of it on, lie side by side in every head."""
+        return math.gcd(PANEL, self.stride, self.first)
+
+    def at(self, head: Expr | int, column: Expr | int, row: Expr | int) -> Expr:
+        column = head * self.stride + self.first + column
+        return self.offset + (column // PANEL * self.rows + row) * PANEL + column % PANEL
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What a register tile is part of: queries (y + row, x) of a head."""
+
+    head: Expr
+    x: Expr
+    y: Expr
+
+
+class _Generator:
+    def __init__(
+        self, symbol: str, spec: AttentionSpec, tile: AttentionTile, target: Target
+    ) -> None:
+        self.symbol = symbol
+        self.spec = spec
+        self.tile = tile
+        self.simd = Simd(target)
+        self.bias = spec.position_bias
+        lanes = self.simd.lanes
+        key_vectors = -(-spec.keys // lanes)
+        self.padded_keys = key_vectors * lanes
+        self.key_panels = Blocks.of(key_vectors, tile.score_columns // lanes)
+        self.value_blocks = Blocks.of(spec.value_dim // lanes, tile.value_columns // lanes)
+
+        self.head_columns = spec.key_dim * (2 if spec.fused_qkv else 1) + spec.value_dim
+        self.kv_size = _panels_size(spec.keys, spec.heads * self.head_columns)
+        self.q_size = _panels_size(spec.queries, spec.heads * spec.key_dim)
+
+        self.scratch_size = 0
+        self.keys_at = self.reserve(spec.key_dim * self.padded_keys)
+        self.values_at = self.reserve(spec.value_dim * spec.keys)
+        self.bias_at = self.reserve(self.bias.expanded_size(self.padded_keys))
+        self.scores_at = self.reserve(tile.rows * self.padded_keys)
+        self.inverse_at = self.reserve(tile.rows)
+
+    def reserve(self, size: int) -> int:
+        """Where `size` values of the scratch buffer start, at a cache line."""
+        start = self.scratch_size
+        self.scratch_size += -(-size // LINE_FLOATS) * LINE_FLOATS
+        return start
+
+    def kernel(self) -> Kernel:
+        spec = self.spec
+        inputs = self.kv_size + (0 if spec.fused_qkv else self.q_size)
+        outputs = spec.queries * spec.heads * spec.value_dim
+        dims = f"{spec.key_dim}+{spec.value_dim}"
+        return Kernel(
+            symbol=self.symbol,
+            func=self.func(),
+            tasks=spec.heads * spec.query_side,
+            scratch_bytes=4 * self.scratch_size,
+            unaligned=(),
+            kind="attention",
+            shape=f"{spec.heads} heads {dims}, {spec.queries} queries {spec.keys} keys",
+            tile=str(self.tile),
+            multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
+            bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads) + outputs),
+        )
+
+    def func(self) -> tirx.PrimFunc:
+        spec, side, key = self.spec, self.spec.query_side, self.spec.key_dim
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name(self.symbol)
+            T.func_attr({"tirx.noalias": True})
+            if spec.fused_qkv:
+                qkv = _parameter("qkv", self.kv_size)
+                self.q = _Columns(qkv, spec.queries, self.head_columns, 0)
+                self.k = _Columns(qkv, spec.keys, self.head_columns, key)
+                self.v = _Columns(qkv, spec.keys, self.head_columns, 2 * key)
+            else:
+                self.q = _Columns(_parameter("queries", self.q_size), spec.queries, key, 0)
+                kv = _parameter("keys_values", self.kv_size)
+                self.k = _Columns(kv, spec.keys, self.head_columns, 0)
+                self.v = _Columns(kv, spec.keys, self.head_columns, key)
+            mirrored = _parameter("mirrored_bias", self.bias.packed_size(spec.heads))
+            self.out = _parameter("out", spec.queries * spec.heads * spec.value_dim)
+            self.scratch = _parameter("scratch", self.scratch_size)
+            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+
+            values_in_place = self.v
+            with T.serial(begin // side, (end + side - 1) // side) as head:
+                self.transpose_keys(head)
+                if self.v.granule < self.simd.lanes:
+                    self.v = _Columns(self.scratch, spec.keys, 0, 0, self.values_at)
+                    self.copy_values(head, values_in_place)
+                first = T.bind(T.max(begin - head * side, 0))
+                with T.serial(first, T.min(end - head * side, side)) as x:
+                    self.bias.expand(self.simd, mirrored, head, x, self.scratch, self.bias_at)
+                    self.grid_column(head, x)
+        return builder.get()
+
+    def transpose_keys(self, head: Expr) -> None:
+        """The head's keys as the weights of a matrix product: a panel of `score_columns` keys
+        after the other, each [key_dim][keys]. The last vector is filled up with the last key."""
+        spec, lanes = self.spec, self.simd.lanes
+
+        def load(first_key: Expr, d: int) -> list[Expr]:
+            """Values d ... d + 3 of a vector of keys."""
+            keys = [first_key + i for i in range(lanes)]
+            if spec.keys % lanes:
+                keys = [T.min(key, spec.keys - 1) for key in keys]
+            return [self.k.buffer.vload([self.k.at(head, d, key)], "float32x4") for key in keys]
+
+        def panel(start: Expr | int, vectors: int) -> None:
+            at = T.bind(self.keys_at + start * (lanes * spec.key_dim))
+            for v in range(vectors):
+                for d in range(0, spec.key_dim, 4):
+                    rows = transpose_quads(load((start + v) * lanes, d))
+                    for step, row in enumerate(rows):
+                        place = ((d + step) * vectors + v) * lanes
+                        self.simd.store(self.scratch, at + place, row)
+
+        self.key_panels.each(panel)
+
+    def copy_values(self, head: Expr, source: _Columns) -> None:
+        """Values whose columns lie across panels, into panels of their own."""
+        with T.serial(self.spec.keys) as key:
+            for column in range(0, self.spec.value_dim, 4):
+                quad = source.buffer.vload([source.at(head, column, key)], "float32x4")
+                T.buffer_store(self.scratch, quad, [T.ramp(self.v.at(0, column, key), 1, 4)])
+
+    def grid_column(self, head: Expr, x: Expr) -> None:
+        """All queries of column `x` of the grid, `tile.rows` at a time. The last block may redo
+        queries of the one before."""
+        side, rows = self.spec.query_side, self.tile.rows
+        with T.serial(-(-side // rows)) as index:
+            y = T.bind(T.min(index * rows, side - rows))
+            block = _Block(head, x, y)
+
+            def scores(vector: Expr | int, vectors: int) -> None:
+                tiles = Blocks.of(rows, self.tile.score_rows)
+                tiles.each(lambda row, mr: self.scores(block, row, mr, vector, vectors))
+
+            def values(vector: Expr | int, vectors: int) -> None:
+                tiles = Blocks.of(rows, self.tile.value_rows)
+                tiles.each(lambda row, mr: self.values(block, row, mr, vector, vectors))
+
+            self.key_panels.each(scores)
+            with T.serial(rows) as row:
+                at = T.bind(self.scores_at + row * self.padded_keys)
+                inverse = softmax_row(self.simd, self.scratch, at, self.spec.keys)
+                T.buffer_store(self.scratch, inverse, [self.inverse_at + row])
+            self.value_blocks.each(values)
+
+    def scores(
+        self, block: _Block, row: Expr | int, mr: int, vector: Expr | int, vectors: int
+    ) -> None:
+        """`mr` rows of scores, of the panel of keys that starts at vector `vector`."""
+        spec, simd, lanes = self.spec, self.simd, self.simd.lanes
+        acc = self.accumulators(mr, vectors)
+        for i in range(mr):
+            bias = T.bind(self.bias_at + self.bias.row(block.y + row + i) + vector * lanes)
+            for v in range(vectors):
+                simd.store(acc[i], v * lanes, simd.load(self.scratch, bias + v * lanes))
+        query = T.bind((block.y + row) * spec.query_side + block.x)
+        panel = T.bind(self.keys_at + vector * (lanes * spec.key_dim))
+        run = math.gcd(self.q.granule, spec.key_dim)
+        for first in range(0, spec.key_dim, run):
+            tokens = [query + i * spec.query_side for i in range(mr)]
+            at = [T.bind(self.q.at(block.head, first, token)) for token in tokens]
+            with T.serial(run // UNROLL) as turn:
+                weights = T.bind(panel + (first + turn * UNROLL) * (vectors * lanes))
+                self.steps(
+                    acc,
+                    vectors,
+                    UNROLL,
+                    self.q.buffer,
+                    [a + turn * UNROLL for a in at],
+                    self.scratch,
+                    [
+                        [weights + (k * vectors + v) * lanes for v in range(vectors)]
+                        for k in range(UNROLL)
+                    ],
+                )
+        for i in range(mr):
+            at = T.bind(self.scores_at + (row + i) * self.padded_keys + vector * lanes)
+            for v in range(vectors):
+                simd.store(self.scratch, at + v * lanes, simd.load(acc[i], v * lanes))
+
+    def values(
+        self, block: _Block, row: Expr | int, mr: int, vector: Expr | int, vectors: int
+    ) -> None:
+        """`mr` rows of the output, `vectors` vectors of the head's columns."""
+        spec, simd, lanes = self.spec, self.simd, self.simd.lanes
+        acc = self.accumulators(mr, vectors)
+        for i in range(mr):
+            for v in range(vectors):
+                simd.store(acc[i], v * lanes, simd.splat(0.0))
+        at = T.bind(self.scores_at + row * self.padded_keys)
+
+        def steps(key: Expr | int, count: int) -> None:
+            self.steps(
+                acc,
+                vectors,
+                count,
+                self.scratch,
+                [at + i * self.padded_keys + key for i in range(mr)],
+                self.v.buffer,
+                [
+                    [self.v.at(block.head, (vector + v) * lanes, key + k) for v in range(vectors)]
+                    for k in range(count)
+                ],
+            )
+
+        if spec.keys >= UNROLL:
+            with T.serial(spec.keys // UNROLL) as turn:
+                steps(turn * UNROLL, UNROLL)
+        for key in range(spec.keys - spec.keys % UNROLL, spec.keys):
+            steps(key, 1)
+        for i in range(mr):
+            inverse = T.bind(simd.splat(self.scratch[self.inverse_at + row + i]))
+            token = T.bind((block.y + row + i) * spec.query_side + block.x)
+            out = T.bind((token * spec.heads + block.head) * spec.value_dim + vector * lanes)
+            for v in range(vectors):
+                z = T.bind(simd.load(acc[i], v * lanes) * inverse)
+                simd.store(self.out, out + v * lanes, simd.hardswish(z))
+
+    def accumulators(self, mr: int, vectors: int) -> list[tirx.Buffer]:
+        """One array a row: LLVM keeps small ones in registers."""
+        size = vectors * self.simd.lanes
+        return [T.alloc_buffer((size,), "float32", scope="global") for _ in range(mr)]
+
+    def steps(
+        self,
+        acc: list[tirx.Buffer],
+        vectors: int,
+        count: int,
+        factors: tirx.Buffer,
+        factors_at: list[Expr],
+        weights: tirx.Buffer,
+        weights_at: list[list[Expr]],
+    ) -> None:
+        """acc[i][v] += factors[factors_at[i] + step] * weights[weights_at[step][v]], in order.
+
+        `count`: steps, at most 4. Weights first, then row by row: the order in which LLVM needs
+        the fewest registers.
+        """
+        simd, lanes = self.simd, self.simd.lanes
+        group = simd.splat_group if count % simd.splat_group == 0 else 1
+        rows = [
+            [s for k in range(0, count, group) for s in simd.splats(factors, at + k, group)]
+            for at in factors_at
+        ]
+        for step in range(count):
+            for first in range(0, vectors, simd.load_group):
+                some = range(first, min(first + simd.load_group, vectors))
+                loaded = [T.bind(simd.load(weights, weights_at[step][v])) for v in some]
+                for i, row in enumerate(rows):
+                    factor = T.bind(row[step])
+                    for v, weight in zip(some, loaded, strict=True):
+                        so_far = simd.load(acc[i], v * lanes)
+                        simd.store(acc[i], v * lanes, simd.fma(factor, weight, so_far))
+
+
+def _parameter(name: str, size: int) -> tirx.Buffer:
+    return T.arg(name, T.Buffer((size,), "float32"))
+
+
+def _panels_size(rows: int, columns: int) -> int:
+    return -(-columns // PANEL) * PANEL * rows

@@ -42,3 +42,11 @@ class Blocks:
     def start(self, index: Expr | int, size: int) -> Expr | int:
         """First thing of block `index`, which is known to have `size`."""
         return index * size + (0 if size == self.size else self.large)
+
+    def each(self, body: Callable[[Expr | int, int], None]) -> None:
+        """Emit `body(start, size)` for every block: a loop over the large ones, then the rest."""
+        with T.serial(self.large) as index:
+            body(self.start(index, self.size), self.size)
+        if self.large < self.count:
+            with T.serial(self.count - self.large) as index:
+                body(self.start(index + self.large, self.size - 1), self.size - 1)
