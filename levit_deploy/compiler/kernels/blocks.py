@@ -28,6 +28,10 @@ class Blocks:
         size = -(-total // count)
         return Blocks(size, total - count * (size - 1), count)
 
+    @property
+    def smallest(self) -> int:
+        return self.size if self.large == self.count else self.size - 1
+
     def branch(self, index: Expr | int, body: Callable[[int], None]) -> None:
         """Emit `body(size)` for the size that block `index` has."""
         if self.large == self.count:

@@ -16,7 +16,7 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm import GemmTile
+from levit_deploy.compiler.kernels.gemm import MIN_ACCUMULATORS, GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.register_tile import RegisterTile, branch_at_edge
 from levit_deploy.compiler.kernels.simd import Simd
@@ -33,12 +33,13 @@ class HeadSpec:
 
 
 def default_head_tile(spec: HeadSpec, target: Target) -> GemmTile:
-    """Eight accumulators: two multiply-adds a cycle times their latency of four cycles.
+    """As many accumulators as keep the multiply-add units busy.
 
-    More would not help: every weight is read from memory for a single multiply-add.
+    More would not help: every weight comes from memory for a single multiply-add.
     """
     lanes = target.float_lanes
-    return GemmTile(mr=1, nr=8 * lanes, lanes=lanes, depth_unroll=4)
+    vectors = min(MIN_ACCUMULATORS, -(-spec.classes // lanes))
+    return GemmTile(mr=1, nr=vectors * lanes, lanes=lanes, depth_unroll=4)
 
 
 def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> Kernel:
@@ -78,7 +79,7 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
             acc = row.multiply(mean, 0, w, w_at, T.int32(0))
             for v in range(vectors):
                 column = T.bind((vector + v) * simd.lanes)
-                value = T.bind(simd.load(acc, v * simd.lanes))
+                value = T.bind(simd.load(acc[0][v], 0))
                 body = partial(simd.store_first, logits, column, value)
                 branch_at_edge(simd, column, spec.classes, v == vectors - 1, body)
 
@@ -103,7 +104,7 @@ def _mean_of_tokens(simd: Simd, spec: HeadSpec, a: tirx.Buffer, mean: tirx.Buffe
     scale = 1 / spec.tokens
 
     def channels(first: Expr | int, count: int) -> None:
-        total = T.alloc_buffer((simd.lanes,), "float32", scope="local")
+        total = simd.register()
         simd.store(total, 0, simd.load_first(a, first, count))
         with T.serial(1, spec.tokens) as token:
             value = simd.load_first(a, token * spec.channels + first, count)

@@ -16,6 +16,8 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.simd import Simd
 
+Accumulators = list[list[tirx.Buffer]]
+
 CACHE_LINE_FLOATS = 16
 
 
@@ -42,18 +44,19 @@ class RegisterTile:
 
     def multiply(
         self, a: tirx.Buffer, a_at: Expr | int, w: tirx.Buffer, w_at: Expr, share: Expr
-    ) -> tirx.Buffer:
+    ) -> Accumulators:
         """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
 
-        Returns the accumulators, (mr * width,), which LLVM keeps in registers. `share`: which of
-        the `sharers` this is.
+        Returns the accumulators by row and vector, which LLVM keeps in registers. `share`: which
+        of the `sharers` this is.
         """
         simd, unroll = self.simd, self.depth_unroll
-        acc = T.alloc_buffer((self.mr * self.width,), "float32", scope="local")
+        # One array for each: TVM moves local arrays of 1 KiB to the heap.
+        acc = [[simd.register() for _ in range(self.vectors)] for _ in range(self.mr)]
         for v in range(self.vectors):
             bias = T.bind(simd.load(w, w_at + v * simd.lanes))
             for i in range(self.mr):
-                simd.store(acc, i * self.width + v * simd.lanes, bias)
+                simd.store(acc[i][v], 0, bias)
         weights = T.bind(w_at + self.width)
         if self.depth >= unroll:
             with T.serial(self.depth // unroll) as turn:
@@ -66,17 +69,21 @@ class RegisterTile:
         return acc
 
     def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr) -> None:
-        """This tile's share of the cache lines that the next panel needs for the same turn."""
+        """This tile's share of the cache lines that the next panel needs for the same turn.
+
+        Weights come cold from memory, and one panel ahead is as far as a core can look without
+        losing the present one. The last panel's prefetches fall on what follows in memory: the
+        constants of the next kernel.
+        """
         lines = -(-self.depth_unroll * self.width // CACHE_LINE_FLOATS)
         mine = -(-lines // self.sharers)
         next_panel = (1 + self.depth) * self.width
         for line in range(mine):
-            ahead = next_panel + (share * mine + line) * CACHE_LINE_FLOATS
-            self.simd.prefetch(w, at + ahead)
+            self.simd.prefetch(w, at + next_panel + (share * mine + line) * CACHE_LINE_FLOATS)
 
     def _steps(
         self,
-        acc: tirx.Buffer,
+        acc: Accumulators,
         a: tirx.Buffer,
         a_at: Expr | int,
         w: tirx.Buffer,
@@ -96,8 +103,8 @@ class RegisterTile:
                 for i in range(self.mr):
                     factor = T.bind(rows[i][step])
                     for v, weight in zip(group, loaded, strict=True):
-                        place = i * self.width + v * simd.lanes
-                        simd.store(acc, place, simd.fma(factor, weight, simd.load(acc, place)))
+                        total = simd.fma(factor, weight, simd.load(acc[i][v], 0))
+                        simd.store(acc[i][v], 0, total)
 
 
 def branch_at_edge(

@@ -36,6 +36,10 @@ class Simd:
     def store(self, buffer: tirx.Buffer, index: Expr | int, value: Expr) -> None:
         T.buffer_store(buffer, value, [T.ramp(index, 1, self.lanes)])
 
+    def register(self) -> tirx.Buffer:
+        """A variable of one vector, to be used with `load` and `store` at index 0."""
+        return T.alloc_buffer((self.lanes,), "float32", scope="local")
+
     def splat(self, value: Expr | float) -> Expr:
         if isinstance(value, float | int):
             value = T.float32(value)
@@ -77,10 +81,14 @@ class Simd:
         return tirx.Shuffle([vector], [tirx.const(index, "int32")])
 
     def prefetch(self, buffer: tirx.Buffer, index: Expr | int) -> None:
-        """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end."""
-        read, high_locality, data_cache = 0, 3, 1
+        """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
+
+        Into the second cache level: requests for the first one wait in its few miss buffers (24 on
+        Zen 4) for as long as memory takes, which bounds the bandwidth to less than half.
+        """
+        read, second_level, data_cache = 0, 2, 1
         address = T.address_of(buffer[index])
-        T.evaluate(T.call_intrin("void", "tirx.prefetch", address, read, high_locality, data_cache))
+        T.evaluate(T.call_intrin("void", "tirx.prefetch", address, read, second_level, data_cache))
 
     def fma(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """a * b + c: one rounding where the target has FMA, two where it has not."""
