@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
@@ -61,7 +61,8 @@ def _create_locked(destination: Path) -> tuple[Path, int]:
         staging = destination.parent / f".{destination.name}{_MARK}{secrets.token_hex(4)}"
         staging.mkdir()
         lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # some network file systems cannot lock a folder
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if staging.exists():
             return staging, lock
         os.close(lock)  # taken for abandoned, and removed, before it was locked
@@ -76,8 +77,8 @@ def _remove_abandoned(destination: Path) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its build is running
+        except OSError:
+            pass  # its build is running, or the file system cannot tell
         finally:
             os.close(lock)
 
@@ -86,33 +87,36 @@ def _move_in(staging: Path, destination: Path) -> None:
     """Put `staging` in the place of `destination`; an old folder ends up as `staging`."""
     while True:
         try:
-            _rename(staging, destination, exchange=False)
+            staging.rename(destination)
             return
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
         try:
-            _rename(staging, destination, exchange=True)
+            _exchange(staging, destination)
             return
         except FileNotFoundError:
             continue  # the old folder went away in between
 
 
-def _rename(source: Path, destination: Path, *, exchange: bool) -> None:
-    if not exchange:
-        source.rename(destination)
-        return
+def _exchange(one: Path, other: Path) -> None:
+    code = _renameat2(one, other, _RENAME_EXCHANGE)
+    if code in (errno.EINVAL, errno.ENOSYS):
+        # The file system cannot exchange: for a moment there is no folder.
+        aside = one.with_name(f"{one.name}.old")
+        other.rename(aside)
+        one.rename(other)
+        aside.rename(one)
+    elif code != 0:
+        raise OSError(code, os.strerror(code), str(other))
+
+
+def _renameat2(source: Path, destination: Path, flags: int) -> int:
+    """The system call, which Python lacks; 0 or an errno."""
     libc = ctypes.CDLL(None, use_errno=True)
     paths = os.fsencode(source), os.fsencode(destination)
-    if libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE):
-        code = ctypes.get_errno()
-        if code not in (errno.EINVAL, errno.ENOSYS):
-            raise OSError(code, os.strerror(code), str(destination))
-        # The file system cannot exchange: for a moment there is no folder.
-        aside = source.with_name(f"{source.name}.old")
-        destination.rename(aside)
-        source.rename(destination)
-        aside.rename(source)
+    failed = libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], flags)
+    return ctypes.get_errno() if failed else 0
 
 
 @contextmanager

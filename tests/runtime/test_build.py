@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
@@ -19,6 +20,7 @@ import pytest
 
 from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime import publish
 from levit_deploy.runtime.artifact import Artifact, folder_name
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
@@ -140,6 +142,16 @@ def test_newer_build_replaces_the_older(
     assert newer.manifest != older.manifest
     assert not (newer.folder / "verify.json").exists()
     assert Artifact.load(newer.folder) == newer
+    assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
+
+
+def test_file_system_that_cannot_exchange(
+    build_of: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_of(tmp_path)
+    monkeypatch.setattr(publish, "_renameat2", lambda *_: errno.EINVAL)
+    newer = build_of(tmp_path, command_line=("newer",))
+    assert Artifact.load(tmp_path / FOLDER) == newer
     assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
 
 
