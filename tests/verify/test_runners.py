@@ -56,9 +56,7 @@ def test_the_shared_library(
     assert compare(expected, logits_of(runner, tiny_images), CLOSE)
 
 
-def test_the_static_library(
-    host_artifact: Artifact, tiny_images: Images, tmp_path: Path
-):
+def test_the_static_library(host_artifact: Artifact, tiny_images: Images, tmp_path: Path):
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
     for entry in Entry:
         static = logits_of(ProgramRunner(tmp_path / "program", entry), tiny_images)

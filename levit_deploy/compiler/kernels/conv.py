@@ -1,45 +1,329 @@
-"""3x3 convolution, stride 2, padding 1, channels last: the stem of LeViT."""
+"""3x3 convolution, stride 2, padding 1, channels last: the stem of LeViT.
+
+    image or padded[P, P, in], panels  ->  padded[P', P', out] or tokens[side * side, out]
+
+A row of the output is cut into blocks of a few pixels, which stay in registers for one panel of
+output channels over all taps. No input is copied for its padding: the borders of a caller's image
+are other variants of the code, and a padded buffer has a border of zeros that its writer made.
+
+Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
+then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
+image are left out, and so are columns outside a caller's image.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
-from levit_deploy.compiler.kernels.kernel import Activation
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.conv_block import PixelBlock, consecutive
+from levit_deploy.compiler.kernels.conv_image import (
+    Planes,
+    convert_rows,
+    scratch_floats,
+    whole_image,
+)
+from levit_deploy.compiler.kernels.conv_spec import (
+    KERNEL_SIDE,
+    TAPS,
+    ConvSpec,
+    ConvTile,
+    Destination,
+    Source,
+    padded_size,
+)
+from levit_deploy.compiler.kernels.conv_tile import default_tile
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.export.exported import Normalization
+from levit_deploy.targets.target import Target
+
+__all__ = [
+    "ConvSpec",
+    "ConvTile",
+    "Destination",
+    "Source",
+    "conv_kernel",
+    "default_tile",
+    "pack_weights",
+    "padded_size",
+]
+
+DEPTH_UNROLL = 4  # what one NEON load of inputs serves; elsewhere it makes the loop cheap enough
 
 
-class Source(StrEnum):
-    """What the kernel reads. PADDED: see `padded_size`."""
+def pack_weights(
+    weights: NDArray[np.float32], bias: NDArray[np.float32], spec: ConvSpec, tile: ConvTile
+) -> NDArray[np.float32]:
+    """The constant of `conv_kernel`, flat, from `weights` (out, in, 3, 3) and `bias` (out,).
 
-    IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
-    IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
-    PADDED = "padded"
+    Panel after panel, each [1 + depth][panel channels]: the bias, then the weights in the order in
+    which they are read.
+    """
+    order = (2, 3, 1, 0) if spec.source is Source.PADDED else (2, 1, 3, 0)
+    columns = np.concatenate([bias[None], weights.transpose(order).reshape(spec.depth, -1)])
+    panels = columns.reshape(1 + spec.depth, -1, tile.width).transpose(1, 0, 2)
+    return np.ascontiguousarray(panels, np.float32).ravel()
 
 
-class Destination(StrEnum):
-    PADDED = "padded"  # the next convolution's input, with its zero border written here
-    TOKENS = "tokens"  # (size * size, channels) row-major, no border
+def conv_kernel(
+    symbol: str,
+    spec: ConvSpec,
+    tile: ConvTile,
+    target: Target,
+    normalization: Normalization | None = None,
+) -> Kernel:
+    """Parameters: source, panels (of `pack_weights`), out, scratch for 8-bit images, begin, end.
+
+    `normalization`: of an 8-bit image, applied before the padding; the result has the bits that a
+    float image normalised by the same formula gives. The result does not depend on `tile`, nor on
+    the target among those with FMA.
+    """
+    return _Generator(symbol, spec, tile, target, normalization).kernel()
 
 
 @dataclass(frozen=True)
-class ConvSpec:
-    """in_size x in_size x in_channels -> ceil(in_size / 2) square x out_channels."""
+class _Run:
+    """`count` blocks of `pixels` from pixel `first` of a row; at its edges inputs are missing."""
 
-    in_size: int
-    in_channels: int
-    out_channels: int
-    activation: Activation
-    source: Source
-    destination: Destination
+    first: int
+    count: int
+    pixels: int
+    left_edge: bool = False
+    right_edge: bool = False
+
+
+class _Generator:
+    """The parts of one kernel while it is being written."""
+
+    def __init__(
+        self,
+        symbol: str,
+        spec: ConvSpec,
+        tile: ConvTile,
+        target: Target,
+        normalization: Normalization | None,
+    ) -> None:
+        self.symbol = symbol
+        self.spec = spec
+        self.tile = tile
+        self.target = target
+        self.normalization = normalization
+        self.side = spec.out_size
+        self.panels = spec.out_channels // tile.width
+        self.band_rows = -(-self.side // tile.bands)
+        self.panel_floats = (1 + spec.depth) * tile.width
+
+    def kernel(self) -> Kernel:
+        spec = self.spec
+        outputs = self.side**2 * spec.out_channels
+        image = spec.source is not Source.PADDED
+        source_bytes = spec.source_size * (1 if spec.source is Source.IMAGE_RGB8 else 4)
+        return Kernel(
+            symbol=self.symbol,
+            func=self.func(),
+            tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
+            scratch_bytes=4 * self.scratch_floats,
+            unaligned=(0,) if image else (),
+            kind="conv",
+            shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
+            f"{spec.activation.value} {spec.source.value}",
+            tile=str(self.tile),
+            multiply_adds=outputs * spec.depth,
+            bytes_moved=source_bytes + 4 * (self.panels * self.panel_floats + outputs),
+        )
 
     @property
-    def out_size(self) -> int:
-        return (self.in_size + 1) // 2
+    def scratch_floats(self) -> int:
+        if self.spec.source is not Source.IMAGE_RGB8:
+            return 0
+        return scratch_floats(self.spec.in_size, 2 * self.band_rows + 1)
 
+    def func(self) -> tirx.PrimFunc:
+        spec = self.spec
+        source_type = "uint8" if spec.source is Source.IMAGE_RGB8 else "float32"
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name(self.symbol)
+            T.func_attr({"tirx.noalias": True})
+            self.source = T.arg("source", T.Buffer((spec.source_size,), source_type))
+            self.w = T.arg("panels", T.Buffer((self.panels * self.panel_floats,), "float32"))
+            self.out = T.arg("out", T.Buffer((spec.destination_size,), "float32"))
+            if self.scratch_floats:
+                self.scratch = T.arg("scratch", T.Buffer((self.scratch_floats,), "float32"))
+            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            with T.serial(begin, end) as task:
+                self.task(task)
+        return builder.get()
 
-def padded_size(size: int) -> int:
-    """Side of the padded square buffer (P, P, C) that holds a size x size image at [1:, 1:].
+    def task(self, task: Expr) -> None:
+        bands = self.tile.bands
+        band = T.bind(task % bands)
+        y0 = T.bind(band * self.side // bands)
+        rows = T.bind((band + 1) * self.side // bands - y0)
+        planes = self.planes(y0, rows)
 
-    A 3x3 stride-2 convolution reads rows -1 ... 2 * ceil(size / 2) - 1.
-    """
-    return 2 * ((size + 1) // 2) + 1
+        def panel_of_band(panel: Expr | int) -> None:
+            if self.spec.destination is Destination.PADDED:
+                self.border(panel, y0, rows)
+            with T.serial(rows) as row:
+                self.row(planes, panel, T.bind(y0 + row))
+
+        if self.tile.panels_apart:
+            panel_of_band(T.bind(task // bands))
+        elif self.panels == 1:
+            panel_of_band(0)
+        else:
+            with T.serial(self.panels) as panel:
+                panel_of_band(panel)
+
+    def planes(self, y0: Expr, rows: Expr) -> Planes | None:
+        """The float rows of an image for output rows y0 ... y0 + rows - 1."""
+        spec = self.spec
+        if spec.source is Source.PADDED:
+            return None
+        if spec.source is Source.IMAGE_F32:
+            return whole_image(self.source, spec.in_size)
+        assert self.normalization is not None, "an 8-bit image needs its normalization"
+        return convert_rows(
+            self.source,
+            self.scratch,
+            spec.in_size,
+            T.bind(2 * y0 - 1),
+            2 * (y0 + rows),
+            self.normalization,
+            self.target,
+        )
+
+    def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:
+        """Zeros around rows y0 ... of the output, for the channels of `panel`."""
+        size = padded_size(self.side)
+        block = self.block(1)
+
+        def zero(pixel: Expr | int) -> None:
+            at = T.bind(pixel * self.spec.out_channels + panel * block.width)
+            for simd, channel in block.registers:
+                simd.store(self.out, at + channel, simd.splat(0.0))
+
+        with T.serial(rows) as row:
+            line = T.bind((y0 + row + 1) * size)
+            for x in (0, *range(self.side + 1, size)):
+                zero(line + x)
+        with T.serial(tirx.Select(y0 == 0, T.int32(size), T.int32(0))) as x:
+            zero(x)
+        if size == self.side + 2:
+            last = y0 + rows == self.side
+            with T.serial(tirx.Select(last, T.int32(size), T.int32(0))) as x:
+                zero(x + (size - 1) * size)
+
+    def row(self, planes: Planes | None, panel: Expr | int, y: Expr) -> None:
+        """One row of the output, for the channels of `panel`."""
+        for run in self.runs():
+            with T.serial(run.count) as index:
+                x = T.bind(run.first + index * run.pixels)
+                block = self.block(run.pixels)
+                panel_at = T.bind(panel * self.panel_floats)
+                acc = block.start(self.w, panel_at)
+                weights_at = panel_at + block.width
+                if planes is None:
+                    self.padded_taps(block, acc, weights_at, y, x)
+                else:
+                    self.image_taps(block, acc, weights_at, y, x, planes, run)
+                at = T.bind(self.pixel(y, x) * self.spec.out_channels + panel * block.width)
+                block.finish(acc, self.spec.activation, self.out, at, self.spec.out_channels)
+
+    def block(self, pixels: int) -> PixelBlock:
+        return PixelBlock(self.target, self.tile.vectors, pixels)
+
+    def pixel(self, y: Expr, x: Expr) -> Expr:
+        """Where pixel (y, x) of the output lies in its buffer."""
+        if self.spec.destination is Destination.TOKENS:
+            return y * self.side + x
+        return (y + 1) * padded_size(self.side) + x + 1
+
+    def runs(self) -> list[_Run]:
+        """A row of the output as blocks: for an image, the ones at its edges apart."""
+        blocks = Blocks.of(self.side, self.tile.pixels)
+        sizes = [blocks.size] * blocks.large + [blocks.size - 1] * (blocks.count - blocks.large)
+        image = self.spec.source is not Source.PADDED
+        edges = [
+            (image and i == 0, image and self.spec.in_size % 2 == 1 and i == blocks.count - 1)
+            for i in range(blocks.count)
+        ]
+        runs: list[_Run] = []
+        first = 0
+        for pixels, (left, right) in zip(sizes, edges, strict=True):
+            if runs and replace(runs[-1], first=0, count=0) == _Run(0, 0, pixels, left, right):
+                runs[-1] = replace(runs[-1], count=runs[-1].count + 1)
+            else:
+                runs.append(_Run(first, 1, pixels, left, right))
+            first += pixels
+        return runs
+
+    def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
+        """The first kernel row that lies inside the image at output row y, and how many do.
+
+        The count, 2 or 3, is written with quotients so that LLVM does not see how small it is: it
+        would unroll the loop over the kernel rows, and its register allocator then spills.
+        """
+        first = tirx.Select(y == 0, T.int32(1), T.int32(0))
+        count = 2 + (y + self.side - 1) // self.side
+        if self.spec.in_size % 2:
+            count = count - (y + 1) // self.side
+        return T.bind(first), T.bind(T.max(count, 1))
+
+    def padded_taps(
+        self, block: PixelBlock, acc: tirx.Buffer, weights_at: Expr, y: Expr, x: Expr
+    ) -> None:
+        """A row of the kernel lies in one piece in the input and in the panel: 3 x channels."""
+        channels, depth = self.spec.in_channels, KERNEL_SIDE * self.spec.in_channels
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            kernel_row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            at = T.bind(((2 * y + kernel_row) * padded_size(self.spec.in_size) + 2 * x) * channels)
+            w_at = T.bind(weights_at + kernel_row * (depth * block.width))
+
+            def steps(k: Expr | int, count: int) -> None:
+                pixels = [
+                    consecutive(self.target, self.source, at + pixel * 2 * channels + k, count)
+                    for pixel in range(block.pixels)
+                ]
+                for step in range(count):
+                    values = [pixel[step] for pixel in pixels]
+                    block.multiply(acc, self.w, w_at + (k + step) * block.width, values)
+
+            with T.serial(depth // DEPTH_UNROLL) as k:
+                steps(k * DEPTH_UNROLL, DEPTH_UNROLL)
+            if depth % DEPTH_UNROLL:
+                steps(depth - depth % DEPTH_UNROLL, depth % DEPTH_UNROLL)
+
+    def image_taps(
+        self,
+        block: PixelBlock,
+        acc: tirx.Buffer,
+        weights_at: Expr,
+        y: Expr,
+        x: Expr,
+        planes: Planes,
+        run: _Run,
+    ) -> None:
+        """The columns 2 x - 1 ... 2 (x + pixels - 1) + 1 of each row are read once."""
+        inside = range(run.left_edge, 2 * block.pixels + 1 - run.right_edge)
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            kernel_row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            at = T.bind(planes.at(2 * y + kernel_row - 1) + 2 * x - 1)
+            w_at = T.bind(weights_at + kernel_row * (TAPS * block.width))
+            for channel in range(KERNEL_SIDE):
+                start = at + channel * planes.plane + inside.start
+                columns = consecutive(self.target, planes.buffer, start, len(inside))
+                for tap in range(KERNEL_SIDE):
+                    wanted = range(tap, tap + 2 * block.pixels, 2)
+                    values = [columns[c - inside.start] if c in inside else None for c in wanted]
+                    step = channel * KERNEL_SIDE + tap
+                    block.multiply(acc, self.w, w_at + step * block.width, values)

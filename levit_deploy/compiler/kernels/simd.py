@@ -14,11 +14,11 @@ from levit_deploy.targets.target import Arch, Target
 
 
 class Simd:
-    """float32 vector operations of `target`; `lanes` values in a register."""
+    """float32 vector operations of `target`; `lanes` values in a register (default: a full one)."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, lanes: int | None = None) -> None:
         self.target = target
-        self.lanes = target.float_lanes
+        self.lanes = lanes or target.float_lanes
         self.neon = target.arch is not Arch.X86_64
         # How many consecutive splats `splats` makes from one load.
         self.splat_group = 4 if self.neon else 1

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
+from tvm import tirx
 
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.targets.target import Target
 
 Array = NDArray[np.float32]
 
 
+@lru_cache(maxsize=1)
 def build(kernel: Kernel, target: Target) -> tvm.runtime.Module:
-    config = {
-        "kind": "llvm",
-        "mtriple": target.triple,
-        "mcpu": target.cpu,
-        "mattr": list(target.features),
-    }
-    return tvm.tirx.build(kernel.func, target=tvm.target.Target(config))
+    """A function of this process, by the passes that the product runs on generated kernels."""
+    passes = [
+        tirx.transform.BindTarget(llvm_target(target)),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.MakePackedAPI(),
+        tirx.transform.LowerTVMBuiltin(),
+        tirx.transform.LowerIntrin(),
+    ]
+    module = tvm.transform.Sequential(passes)(tvm.IRModule.from_expr(kernel.func))
+    return tvm.get_global_func("target.build.llvm")(module, llvm_target(target))
 
 
 def run(

@@ -1,0 +1,93 @@
+"""What a convolution of the stem computes, and how its work is cut: values without code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from levit_deploy.compiler.kernels.kernel import Activation
+
+KERNEL_SIDE = 3
+TAPS = KERNEL_SIDE**2
+
+
+class Source(StrEnum):
+    """What the kernel reads. PADDED: see `padded_size`."""
+
+    IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
+    IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
+    PADDED = "padded"
+
+
+class Destination(StrEnum):
+    PADDED = "padded"  # the next convolution's input, with its zero border written here
+    TOKENS = "tokens"  # (size * size, channels) row-major, no border
+
+
+@dataclass(frozen=True)
+class ConvSpec:
+    """in_size x in_size x in_channels -> ceil(in_size / 2) square x out_channels.
+
+    `out_channels` is a multiple of 4. An image has 3 channels and at least 16 x 16 pixels.
+    """
+
+    in_size: int
+    in_channels: int
+    out_channels: int
+    activation: Activation
+    source: Source
+    destination: Destination
+
+    @property
+    def out_size(self) -> int:
+        return (self.in_size + 1) // 2
+
+    @property
+    def depth(self) -> int:
+        """Multiply-adds of one output."""
+        return TAPS * self.in_channels
+
+    @property
+    def source_size(self) -> int:
+        """Elements of the source buffer: float32, or uint8 for an 8-bit image."""
+        side = padded_size(self.in_size) if self.source is Source.PADDED else self.in_size
+        return side**2 * self.in_channels
+
+    @property
+    def destination_size(self) -> int:
+        """float32 values in the output buffer."""
+        padded = self.destination is Destination.PADDED
+        side = padded_size(self.out_size) if padded else self.out_size
+        return side**2 * self.out_channels
+
+
+def padded_size(size: int) -> int:
+    """Side of the padded square buffer (P, P, C) that holds a size x size image at [1:, 1:].
+
+    A 3x3 stride-2 convolution reads rows -1 ... 2 * ceil(size / 2) - 1.
+    """
+    return 2 * ((size + 1) // 2) + 1
+
+
+@dataclass(frozen=True)
+class ConvTile:
+    """How the work is cut.
+
+    `pixels`: output pixels of a row that are in registers together, at most. `vectors`: lanes of
+    the registers that one panel of output channels takes; their sum divides the channels.
+    `bands`: groups of output rows. A task is one band for all panels, or, with `panels_apart`, for
+    one panel.
+    """
+
+    pixels: int
+    vectors: tuple[int, ...]
+    bands: int
+    panels_apart: bool
+
+    def __str__(self) -> str:
+        return f"{self.pixels}x{self.width}"
+
+    @property
+    def width(self) -> int:
+        """Channels of a panel."""
+        return sum(self.vectors)

@@ -1,0 +1,82 @@
+"""Which tile a convolution gets where none was found by search."""
+
+from __future__ import annotations
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.conv_spec import ConvSpec, ConvTile, Source
+from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.targets.target import Arch, Target
+
+TASKS = 28
+MOST_BAND_ROWS = 4  # of the first convolutions: a band's inputs stay in the first cache
+SSE_BYTES = 16
+
+
+def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
+    """The tile that computes a row of the output with the fewest instructions.
+
+    28 tasks or a little more: they divide evenly among 2, 4 or 7 threads and well among 16. Only
+    the last convolution has too few rows for that; there the panels of channels are tasks too.
+    """
+    widths = [w for w in range(4, spec.out_channels + 1, 4) if spec.out_channels % w == 0]
+    fitting = [
+        (pixels, vectors)
+        for vectors in (_vectors(width, target.float_lanes) for width in widths)
+        if (pixels := _pixels_in_registers(len(vectors), spec, target)) > 0
+        and (target.arch is not Arch.X86_64 or len(vectors) <= Simd(target).load_group)
+    ]
+    pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, target))
+    side = spec.out_size
+    panels = spec.out_channels // sum(vectors)
+    if side >= TASKS:
+        return ConvTile(pixels, vectors, max(TASKS, -(-side // MOST_BAND_ROWS)), False)
+    return ConvTile(pixels, vectors, min(side, -(-TASKS // panels)), True)
+
+
+def _vectors(width: int, lanes: int) -> tuple[int, ...]:
+    """`width` channels in registers of at most `lanes`: 24 in lanes of 16 is 16 + 8."""
+    vectors: list[int] = []
+    while width:
+        while lanes > width:
+            lanes //= 2
+        vectors.append(lanes)
+        width -= lanes
+    return tuple(vectors)
+
+
+def _pixels_in_registers(vectors: int, spec: ConvSpec, target: Target) -> int:
+    """How many pixels fit: each takes `vectors` accumulators and its input values.
+
+    x86, padded: one broadcast value at a time, and the weights. x86, image: a column's value is
+    shared by two pixels and stays for the second, so about one value a pixel. NEON, padded: four
+    values a pixel in one register; image: half of that, for the columns overlap; two weights at a
+    time. Without FMA, some hold products.
+    """
+    image = spec.source is not Source.PADDED
+    spare = target.vector_registers
+    if not target.fma:
+        spare -= 2 if target.arch is Arch.X86_64 else 4
+    if target.arch is Arch.X86_64:
+        return (spare - vectors - 1) // (vectors + image)
+    if image:
+        return (2 * (spare - 4) - 1) // (2 * vectors + 1)
+    return (spare - 2) // (vectors + 1)
+
+
+def _row_instructions(
+    pixels: int, vectors: tuple[int, ...], spec: ConvSpec, target: Target
+) -> float:
+    """Multiply-adds and loads for a row of the output, all channels, one step of the depth."""
+    blocks = Blocks.of(spec.out_size, pixels).count
+    multiply_adds = spec.out_size * len(vectors)
+    weights = blocks * len(vectors)
+    values = spec.out_size * (
+        1 if spec.source is Source.PADDED else 2 / 3
+    )  # of 3 columns 2 are new
+    if target.arch is not Arch.X86_64:
+        loads = weights / 2 + values / 4  # pairs, and four lanes
+    elif target.vector_bytes == SSE_BYTES:
+        loads = weights + 2 * values  # a load and a shuffle
+    else:
+        loads = weights + values
+    return spec.out_channels // sum(vectors) * (multiply_adds + loads)
