@@ -1,10 +1,12 @@
 /*
  * Several threads classify one image.
  *
- * In every step each thread takes tasks from a common counter until none is left, then waits for
- * the others. Waiting is spinning for some microseconds, the usual length of a step, and then
- * sleeping on a futex. All memory is allocated when the threads are created: each thread but the
- * caller's has its own scratch there.
+ * In every step each thread takes portions of the tasks until none is left; the step is complete
+ * when the last portion is done, and then all go on. Nobody waits for a thread that holds no
+ * portion: one that the system has put aside finds out, when it comes back, how far the others
+ * are. Waiting is spinning for some microseconds, the usual length of a step, and then sleeping on
+ * a futex. All memory is allocated when the threads are created: each thread but the caller's has
+ * its own scratch there.
  */
 #include "library.h"
 
@@ -27,8 +29,17 @@
 #define HAVE_PTHREAD 1
 #endif
 
-#define SPINS 4096      /* about 50 microseconds */
-#define CACHE_LINE 128  /* two lines of 64: x86 fetches them in pairs */
+#define SPINS 4096     /* about 50 microseconds */
+#define CACHE_LINE 128 /* two lines of 64: x86 fetches them in pairs */
+
+/* A number that only grows, and may wrap around; threads wait for it to reach a goal. */
+typedef struct {
+    alignas(CACHE_LINE) atomic_uint value;
+    atomic_int sleepers;
+} counter;
+
+/* Number of the run << 32 | first task that nobody has taken. */
+typedef atomic_uint_least64_t ticket;
 
 typedef struct {
     NAME(threads) *threads;
@@ -38,7 +49,7 @@ typedef struct {
 struct NAME(threads) {
     int count; /* the caller's thread included */
     pid_t process;
-    unsigned char *scratch; /* of workers 1 .. count - 1 */
+    unsigned char *scratch; /* of workers 1 .. count - 1, or of lent tasks 0 .. count - 1 */
     NAME(parallel_for) parallel_for; /* NULL: threads of our own */
     void *context;
     pthread_t handles[CODE(THREADS_MAX)];
@@ -46,18 +57,20 @@ struct NAME(threads) {
     atomic_flag busy;
     atomic_int stop;
 
-    /* The run in progress. */
-    frame frame;
-    int entry;
-    int step;             /* only with parallel_for */
-    uint32_t first_goal;  /* of `arrivals`, only with threads of our own */
+    /* The run in progress. A thread that comes late may read it while the next one is written, so
+     * all is atomic, and the tickets, written first, tell such a thread that it is late. */
+    _Atomic(const void *) image;
+    _Atomic(float *) logits;
+    _Atomic(unsigned char *) arena;
+    atomic_int entry;
+    atomic_uint first_goal; /* of `steps_done` */
     atomic_int failed;
-    alignas(CACHE_LINE) atomic_int next_task[STEPS];
+    int lent_step; /* only with parallel_for */
+    alignas(CACHE_LINE) ticket tickets[STEPS];
+    atomic_int remaining[STEPS]; /* tasks that are not done */
 
-    /* Words that are waited for; they only grow, and may wrap around. */
-    alignas(CACHE_LINE) atomic_uint runs;     /* started since creation */
-    alignas(CACHE_LINE) atomic_uint arrivals; /* threads that finished a step, since creation */
-    alignas(CACHE_LINE) atomic_int sleepers;
+    counter runs;       /* started since creation */
+    counter steps_done; /* since creation */
 };
 
 static void relax(void)
@@ -76,87 +89,123 @@ static int reached(uint32_t value, uint32_t goal)
     return (int32_t)(value - goal) >= 0;
 }
 
-static void wait_for(NAME(threads) *t, atomic_uint *word, uint32_t goal)
+static void wait_for(counter *c, uint32_t goal)
 {
     for (int i = 0; i < SPINS; i++) {
-        if (reached(atomic_load_explicit(word, memory_order_acquire), goal))
+        if (reached(atomic_load_explicit(&c->value, memory_order_acquire), goal))
             return;
         relax();
     }
-    /* Counted as asleep before the last look: whoever changes the word after it will wake us. */
-    atomic_fetch_add(&t->sleepers, 1);
-    for (uint32_t seen; !reached(seen = atomic_load(word), goal);)
-        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-    atomic_fetch_sub(&t->sleepers, 1);
+    /* Counted as asleep before the last look: whoever changes the value after it will wake us. */
+    atomic_fetch_add(&c->sleepers, 1);
+    for (uint32_t seen; !reached(seen = atomic_load(&c->value), goal);)
+        syscall(SYS_futex, &c->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    atomic_fetch_sub(&c->sleepers, 1);
 }
 
-/* Adds one to `word`; whoever takes it to `goal` wakes those who wait for that. */
-static void advance(NAME(threads) *t, atomic_uint *word, uint32_t goal)
+static void advance(counter *c)
 {
-    if (atomic_fetch_add(word, 1) + 1 == goal && atomic_load(&t->sleepers))
-        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, CODE(THREADS_MAX), NULL, NULL, 0);
+    atomic_fetch_add(&c->value, 1);
+    if (atomic_load(&c->sleepers))
+        syscall(SYS_futex, &c->value, FUTEX_WAKE_PRIVATE, CODE(THREADS_MAX), NULL, NULL, 0);
 }
 
-/* Takes tasks of a step until none is left: large portions first, single tasks at the end. */
-static void share(NAME(threads) *t, const frame *f, int step, int index)
+/*
+ * Takes portions of a step until none is left: large ones first, single tasks at the end.
+ * Returns 0 if `run` is over; then `f` may be a mixture of two runs', and was not used.
+ */
+static int share(NAME(threads) *t, const frame *f, uint32_t run, int step)
 {
-    unsigned char *scratch = index ? t->scratch + (size_t)(index - 1) * SCRATCH_BYTES : f->scratch;
     int32_t tasks = NAME(step_infos)[step].tasks;
-    int32_t begin = atomic_load_explicit(&t->next_task[step], memory_order_relaxed);
-    while (begin < tasks) {
+    uint64_t seen = atomic_load_explicit(&t->tickets[step], memory_order_relaxed);
+    for (;;) {
+        int32_t begin = (int32_t)seen;
+        if ((uint32_t)(seen >> 32) != run)
+            return 0;
+        if (begin >= tasks)
+            return 1;
         int32_t portion = (tasks - begin) / (2 * t->count);
-        int32_t end = begin + (portion > 0 ? portion : 1);
-        if (!atomic_compare_exchange_weak_explicit(&t->next_task[step], &begin, end,
-                                                   memory_order_relaxed, memory_order_relaxed))
+        portion = portion > 0 ? portion : 1;
+        if (!atomic_compare_exchange_weak_explicit(&t->tickets[step], &seen,
+                                                   seen + (uint32_t)portion, memory_order_relaxed,
+                                                   memory_order_relaxed))
             continue;
-        if (NAME(step)(step, f, scratch, begin, end))
-            atomic_store_explicit(&t->failed, 1, memory_order_relaxed);
-        begin = atomic_load_explicit(&t->next_task[step], memory_order_relaxed);
+        if (NAME(step)(step, f, f->scratch, begin, begin + portion))
+            atomic_store(&t->failed, 1);
+        if (atomic_fetch_sub(&t->remaining[step], portion) == portion)
+            advance(&t->steps_done);
+        seen = atomic_load_explicit(&t->tickets[step], memory_order_relaxed);
     }
 }
 
-/* One thread's part of a run. Once the last step is complete `t` may describe the next run. */
-static void work(NAME(threads) *t, int index)
+/* One thread's part of a run. */
+static void work(NAME(threads) *t, const frame *f, uint32_t run)
 {
-    const frame f = t->frame;
-    const int entry = t->entry;
-    uint32_t goal = t->first_goal;
+    int entry = atomic_load(&t->entry);
+    uint32_t goal = atomic_load(&t->first_goal);
     for (int step = 0; step < STEPS; step++) {
         if (!(NAME(step_infos)[step].entries & entry))
             continue;
-        share(t, &f, step, index);
-        advance(t, &t->arrivals, goal);
-        wait_for(t, &t->arrivals, goal);
-        goal += (uint32_t)t->count;
+        if (!share(t, f, run, step))
+            return;
+        wait_for(&t->steps_done, goal++);
     }
+}
+
+static frame frame_of_worker(NAME(threads) *t, int index)
+{
+    return (frame){
+        .image = atomic_load(&t->image),
+        .logits = atomic_load(&t->logits),
+        .arena = atomic_load(&t->arena),
+        .scratch = t->scratch + (size_t)(index - 1) * SCRATCH_BYTES,
+    };
 }
 
 static void *serve(void *argument)
 {
     const worker *w = argument;
-    for (uint32_t run = 1;; run++) {
-        wait_for(w->threads, &w->threads->runs, run);
-        if (atomic_load(&w->threads->stop))
+    NAME(threads) *t = w->threads;
+    for (uint32_t run = 0;;) {
+        wait_for(&t->runs, run + 1);
+        run = atomic_load(&t->runs.value);
+        if (atomic_load(&t->stop))
             return NULL;
-        work(w->threads, w->index);
+        frame f = frame_of_worker(t, w->index);
+        work(t, &f, run);
     }
 }
 
 static void lent_task(void *argument, int index)
 {
     NAME(threads) *t = argument;
-    share(t, &t->frame, t->step, index);
+    frame f = frame_of_worker(t, index + 1);
+    share(t, &f, atomic_load(&t->runs.value), t->lent_step);
 }
 
-static void start_run(NAME(threads) *t)
+/* Describes a run to the other threads and starts it. */
+static uint32_t start_run(NAME(threads) *t, int entry, const frame *f)
 {
-    advance(t, &t->runs, atomic_load(&t->runs) + 1);
+    uint32_t run = atomic_load(&t->runs.value) + 1;
+    for (int step = 0; step < STEPS; step++) {
+        atomic_store_explicit(&t->tickets[step], (uint64_t)run << 32, memory_order_relaxed);
+        atomic_store_explicit(&t->remaining[step], NAME(step_infos)[step].tasks,
+                              memory_order_relaxed);
+    }
+    atomic_store(&t->image, f->image);
+    atomic_store(&t->logits, f->logits);
+    atomic_store(&t->arena, f->arena);
+    atomic_store(&t->entry, entry);
+    atomic_store(&t->first_goal, atomic_load(&t->steps_done.value) + 1);
+    atomic_store(&t->failed, 0);
+    advance(&t->runs);
+    return run;
 }
 
 static int run(int entry, const void *image, float *logits, void *workspace, NAME(threads) *t)
 {
     /* The child of a fork has the memory of its parent's threads, but not the threads. */
-    if (!t || t->count == 1 || t->process != getpid())
+    if (!t || t->process != getpid())
         return entry == ENTRY_FLOAT ? NAME(run)(image, logits, workspace)
                                     : NAME(run_rgb8)(image, logits, workspace);
     frame f;
@@ -165,19 +214,13 @@ static int run(int entry, const void *image, float *logits, void *workspace, NAM
         return code;
     if (atomic_flag_test_and_set(&t->busy))
         return CODE(ERROR_BUSY);
-    t->frame = f;
-    t->entry = entry;
-    atomic_store(&t->failed, 0);
-    for (int step = 0; step < STEPS; step++)
-        atomic_store_explicit(&t->next_task[step], 0, memory_order_relaxed);
+    uint32_t run = start_run(t, entry, &f);
     if (t->parallel_for) {
-        for (t->step = 0; t->step < STEPS; t->step++)
-            if (NAME(step_infos)[t->step].entries & entry)
+        for (t->lent_step = 0; t->lent_step < STEPS; t->lent_step++)
+            if (NAME(step_infos)[t->lent_step].entries & entry)
                 t->parallel_for(t->context, t->count, lent_task, t);
     } else {
-        t->first_goal = atomic_load(&t->arrivals) + (uint32_t)t->count;
-        start_run(t);
-        work(t, 0);
+        work(t, &f, run);
     }
     code = atomic_load(&t->failed) ? CODE(ERROR_KERNEL) : CODE(OK);
     atomic_flag_clear(&t->busy);
@@ -200,7 +243,7 @@ static NAME(threads) *allocate(int count)
     if (count < 1 || count > CODE(THREADS_MAX))
         return NULL;
     void *memory;
-    size_t bytes = sizeof(NAME(threads)) + (size_t)(count - 1) * SCRATCH_BYTES;
+    size_t bytes = sizeof(NAME(threads)) + (size_t)count * SCRATCH_BYTES;
     if (posix_memalign(&memory, CACHE_LINE, bytes))
         return NULL;
     NAME(threads) *t = memory;
@@ -217,7 +260,7 @@ static NAME(threads) *allocate(int count)
 static void end_workers(NAME(threads) *t, int count)
 {
     atomic_store(&t->stop, 1);
-    start_run(t);
+    advance(&t->runs);
     for (int i = 1; i < count; i++)
         pthread_join(t->handles[i], NULL);
 }
