@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from levit_deploy.compiler.flat_program import FlatProgram
+from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.levit import levit_groups
 from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.kernels.normalize import normalize_kernel
@@ -21,7 +22,7 @@ from levit_deploy.compiler.passes.lower_groups import lower_groups
 from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from levit_deploy.compiler.passes.plan_program import Placement, place
 from levit_deploy.compiler.program import KernelCall, Program, Space
-from levit_deploy.compiler.tuning.tile_table import TileTable
+from levit_deploy.compiler.tuning.tile_table import TileTable, packaged_tiles
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target
 
@@ -65,7 +66,13 @@ def compile_model(
 
     # Phase 4: groups become calls of generated kernels
     phase.begin("lower_groups")
-    module = lower_groups(module, groups, library, name, target, tiles or TileTable())
+    module = lower_groups(
+        module,
+        groups,
+        lambda builder: KernelCalls(
+            builder, library, name, target, tiles or packaged_tiles(), exported.normalization
+        ),
+    )
     phase.end(module.script(show_meta=False))
 
     # Phase 5: TVM's own lowering for the rest

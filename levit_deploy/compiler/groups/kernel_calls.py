@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -15,27 +16,25 @@ from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, gemm_kernel, pack_weights
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.tuning.tile_table import TileTable
+from levit_deploy.export.exported import Normalization
 from levit_deploy.targets.target import Target
 
 Operand: TypeAlias = Expr | NDArray[np.generic]
 
 
+@dataclass(frozen=True)
 class KernelCalls:
-    """`name` starts every symbol; `tiles` says how each kernel is cut for `target`."""
+    """`name` starts every symbol; `tiles` says how each kernel is cut for `target`.
 
-    def __init__(
-        self,
-        builder: relax.BlockBuilder,
-        library: KernelLibrary,
-        name: str,
-        target: Target,
-        tiles: TileTable,
-    ) -> None:
-        self.builder = builder
-        self.library = library
-        self.name = name
-        self.target = target
-        self.tiles = tiles
+    `normalization`: what kernels that read 8-bit images do to them first.
+    """
+
+    builder: relax.BlockBuilder
+    library: KernelLibrary
+    name: str
+    target: Target
+    tiles: TileTable
+    normalization: Normalization
 
     def call(
         self,
@@ -49,12 +48,14 @@ class KernelCalls:
         `symbol` is completed by the program's name; it decides which kernel it is: `make` is asked
         for it only the first time.
         """
-        symbol = f"{self.name}_{symbol}"
-        if symbol not in self.library.kernels:
-            self.library.kernels[symbol] = make(symbol)
+        symbol = self._add(symbol, make)
         inputs = [relax.const(o) if isinstance(o, np.ndarray) else o for o in operands]
         result = relax.TensorType(list(shape), "float32")
         return self.builder.emit(relax.call_dps_packed(symbol, relax.Tuple(inputs), result))
+
+    def add_rgb8_twin(self, symbol: str, twin: str, make: Callable[[str], Kernel]) -> None:
+        """Note the kernel `twin` as the form of the kernel `symbol` that reads 8-bit images."""
+        self.library.rgb8_twins[f"{self.name}_{symbol}"] = self._add(twin, make)
 
     def gemm(
         self,
@@ -76,6 +77,12 @@ class KernelCalls:
             operands,
             shape,
         )
+
+    def _add(self, symbol: str, make: Callable[[str], Kernel]) -> str:
+        full_symbol = f"{self.name}_{symbol}"
+        if full_symbol not in self.library.kernels:
+            self.library.kernels[full_symbol] = make(full_symbol)
+        return full_symbol
 
 
 def gemm_symbol(spec: GemmSpec, tile: GemmTile) -> str:

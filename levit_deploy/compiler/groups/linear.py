@@ -1,7 +1,7 @@
 """Linear layers: matmul with a constant, bias, then hardswish or a residual.
 
 Before: multiply(y, divide(clip(add(y, 3), 0, 6), 6)) with y = add(matmul(x, [weight]), [bias])
-        add(r, add(matmul(x, [weight]), [bias]))
+        add(r, add(matmul(x, [weight]), [bias])), or the other way round
         add(matmul(x, [weight]), [bias])
 After:  one gemm call each.
 """
@@ -34,16 +34,15 @@ def linear_groups() -> list[Group]:
     x, weight, bias, residual = wildcard(), is_const(), is_const(), wildcard()
     product = linear(x, weight, bias)
     parts = {"x": x, "weight": weight, "bias": bias}
-    with_residual = is_op("relax.add")(residual, product)
+    with_residual = {**parts, "residual": residual}
+    add = is_op("relax.add")
+    hardswish_plan = partial(_plan, Activation.HARDSWISH)
+    plain_plan = partial(_plan, Activation.NONE)
     return [
-        Group("linear_hardswish", hardswish(product), parts, partial(_plan, Activation.HARDSWISH)),
-        Group(
-            "linear_residual",
-            with_residual,
-            {**parts, "residual": residual},
-            partial(_plan, Activation.NONE),
-        ),
-        Group("linear", product, parts, partial(_plan, Activation.NONE)),
+        Group("linear_hardswish", hardswish(product), parts, hardswish_plan),
+        Group("residual_linear", add(residual, product), with_residual, plain_plan),
+        Group("linear_residual", add(product, residual), with_residual, plain_plan),
+        Group("linear", product, parts, plain_plan),
     ]
 
 

@@ -2,7 +2,7 @@
 
 Before: conv_f32(image, w, b, arena[0])
 After:  conv_f32(image, w, b, arena[0])        # float only
-        conv_rgb8(image, w', b', arena[0])     # rgb8 only
+        conv_rgb8(image, w, b, arena[0])       # rgb8 only
 
 If what reads the image has no 8-bit form, a kernel normalises the image into the arena first, and
 the calls that read the image are made twice, from there for this entry.
@@ -47,14 +47,11 @@ def add_rgb8_entry(
 
 def _with_twins(flat: FlatProgram, library: KernelLibrary) -> FlatProgram:
     steps: list[Step] = []
-    constants = list(flat.constants)
     for step in flat.steps:
-        if IMAGE not in step.values:
+        if IMAGE in step.values:
+            steps.append(replace(step, entry=Entry.FLOAT))
+            twin = library.rgb8_twins[step.symbol]
+            steps.append(replace(step, symbol=twin, entry=Entry.RGB8))
+        else:
             steps.append(step)
-            continue
-        twin = library.rgb8_twins[step.symbol]
-        own = tuple(Value(Space.CONSTANT, len(constants) + i) for i in range(len(twin.constants)))
-        constants += twin.constants
-        steps.append(replace(step, entry=Entry.FLOAT))
-        steps.append(Step(twin.symbol, (IMAGE, *own, step.values[-1]), Entry.RGB8))
-    return replace(flat, steps=tuple(steps), constants=tuple(constants))
+    return replace(flat, steps=tuple(steps))

@@ -15,16 +15,12 @@ from tvm import relax, s_tir, tirx
 from levit_deploy.compiler.compile_log import FALLBACK
 from levit_deploy.compiler.kernel_library import KernelLibrary, fallback_symbol
 from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.errors import DeployError
 
 
 def lower_default(
     module: tvm.IRModule, target: tvm.target.Target, library: KernelLibrary, name: str
 ) -> tvm.IRModule:
-    """Legalise, fuse what fuses, make allocations explicit; the new kernels join `library`.
-
-    Raises DeployError if a shape depends on data.
-    """
+    """Legalise, fuse what fuses, make allocations explicit; the new kernels join `library`."""
     passes = [
         relax.transform.LegalizeOps(),
         relax.transform.AnnotateTIROpPattern(),
@@ -48,12 +44,6 @@ def lower_default(
 
 
 def _fallback_kernel(symbol: str, func: tirx.PrimFunc) -> Kernel:
-    extents = [extent for buffer in func.params for extent in buffer.shape]
-    if not all(isinstance(extent, tirx.IntImm) for extent in extents):
-        raise DeployError(
-            f"`{symbol}` has a shape that is known only at run time",
-            hint="export the model with static shapes",
-        )
     shapes = [[int(extent) for extent in buffer.shape] for buffer in func.params]
     item_bytes = [tvm.DataType(str(buffer.dtype)).bits // 8 for buffer in func.params]
     sizes = [math.prod(s) * b for s, b in zip(shapes, item_bytes, strict=True)]

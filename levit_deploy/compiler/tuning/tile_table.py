@@ -1,15 +1,146 @@
-"""Which tile a kernel gets."""
+"""Which tile a kernel gets: a row that was found by search, or else the family's own rule.
+
+Rows are data: JSON files of this folder's `tiles/`, and what a search wrote elsewhere.
+
+    {"schema_version": 1, "rows": [
+     {"family": "gemm", "target": "x86-64-v3", "measured_on": "AMD EPYC 7R13", "microseconds": 41.0,
+      "spec": {"rows": 196, ...}, "tile": {"mr": 6, ...}}
+    ]}
+"""
 
 from __future__ import annotations
 
-from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, default_tile
-from levit_deploy.compiler.kernels.head import HeadSpec, default_head_tile
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from levit_deploy.compiler.kernels import attention, conv, gemm, head
+from levit_deploy.compiler.kernels.attention import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.head import HeadSpec
+from levit_deploy.compiler.tuning.json_dataclass import from_json
+from levit_deploy.compiler.tuning.legality import is_legal
+from levit_deploy.errors import DeployError
 from levit_deploy.targets.target import Target
+
+SCHEMA_VERSION = 1
+PACKAGED = Path(__file__).parent / "tiles"
+
+Spec = GemmSpec | HeadSpec | ConvSpec | AttentionSpec
+Tile = GemmTile | ConvTile | AttentionTile
+
+FAMILIES: dict[str, tuple[type[Spec], type[Tile]]] = {
+    "gemm": (GemmSpec, GemmTile),
+    "head": (HeadSpec, GemmTile),
+    "conv": (ConvSpec, ConvTile),
+    "attention": (AttentionSpec, AttentionTile),
+}
+
+_TileT = TypeVar("_TileT", GemmTile, ConvTile, AttentionTile)
+
+
+@dataclass(frozen=True)
+class TileRow:
+    """The tile of one kernel on one target.
+
+    `measured_on`: the CPU, or what it was modelled with. `microseconds`: of one run, one thread.
+    """
+
+    target: str
+    spec: Spec
+    tile: Tile
+    measured_on: str
+    microseconds: float
 
 
 class TileTable:
+    """Rows by target and spec; of two rows for the same kernel the later one counts.
+
+    A board that has no row for a kernel uses the row of the target that it stands for. Every lookup
+    raises DeployError if the row it finds is impossible on the target.
+    """
+
+    def __init__(self, rows: Iterable[TileRow] = ()) -> None:
+        self.rows = {(row.target, row.spec): row for row in rows}
+
     def gemm(self, spec: GemmSpec, target: Target) -> GemmTile:
-        return default_tile(spec, target)
+        return self._found(spec, target, GemmTile) or gemm.default_tile(spec, target)
 
     def head(self, spec: HeadSpec, target: Target) -> GemmTile:
-        return default_head_tile(spec, target)
+        return self._found(spec, target, GemmTile) or head.default_head_tile(spec, target)
+
+    def conv(self, spec: ConvSpec, target: Target) -> ConvTile:
+        return self._found(spec, target, ConvTile) or conv.default_tile(spec, target)
+
+    def attention(self, spec: AttentionSpec, target: Target) -> AttentionTile:
+        return self._found(spec, target, AttentionTile) or attention.default_tile(spec, target)
+
+    def _found(self, spec: Spec, target: Target, kind: type[_TileT]) -> _TileT | None:
+        row = self.rows.get((target.name, spec)) or self.rows.get((target.base or "", spec))
+        if row is None:
+            return None
+        if not isinstance(row.tile, kind) or not is_legal(row.tile, spec, target):
+            raise DeployError(
+                f"tile `{row.tile}` of `{spec}` is impossible on `{target.name}`",
+                hint="remove the row, or search again with `levit-deploy tune`",
+            )
+        return row.tile
+
+    def save(self, path: Path) -> None:
+        """Write all rows, one a line, in a fixed order."""
+        family_of = {spec: family for family, (spec, _) in FAMILIES.items()}
+        lines = [
+            json.dumps({"family": family_of[type(row.spec)], **asdict(row)})
+            for row in self.rows.values()
+        ]
+        rows = ",\n ".join(sorted(lines))
+        path.write_text(f'{{"schema_version": {SCHEMA_VERSION}, "rows": [\n {rows}\n]}}\n')
+
+
+def load_tiles(*paths: Path) -> TileTable:
+    """The rows of all files; of two rows for the same kernel the later one counts.
+
+    Raises DeployError if a file cannot be read, is of another schema version, or a row is not one.
+    """
+    return TileTable(row for path in paths for row in _read(path))
+
+
+def packaged_tiles() -> TileTable:
+    """The rows that ship with the package."""
+    return load_tiles(*sorted(PACKAGED.glob("*.json")))
+
+
+def _read(path: Path) -> list[TileRow]:
+    try:
+        document = json.loads(path.read_text())
+        version, rows = document["schema_version"], document["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DeployError(
+            f"`{path}` is not a file of tiles", hint="make one with `levit-deploy tune`"
+        ) from error
+    if version != SCHEMA_VERSION:
+        raise DeployError(
+            f"`{path}` has tile schema version `{version}`, expected `{SCHEMA_VERSION}`",
+            hint="search again with this version of `levit-deploy tune`",
+        )
+    return [_read_row(path, number, row) for number, row in enumerate(rows, 1)]
+
+
+def _read_row(path: Path, number: int, row: dict[str, object]) -> TileRow:
+    try:
+        spec_type, tile_type = FAMILIES[str(row["family"])]
+        return TileRow(
+            target=str(row["target"]),
+            spec=from_json(spec_type, row["spec"]),
+            tile=from_json(tile_type, row["tile"]),
+            measured_on=str(row["measured_on"]),
+            microseconds=float(str(row["microseconds"])),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise DeployError(
+            f"row {number} of `{path}` is not a tile: `{error}`",
+            hint="remove the row, or search again with `levit-deploy tune`",
+        ) from error

@@ -1,0 +1,203 @@
+"""Attention layers with the projections that make queries, keys and values.
+
+Before, `attention`: x (1, N, C)
+    qkv = linear(x); reshape (1, N, heads, 2 d + v); permute (0, 2, 1, 3); split(axis 3): q, k, v
+    softmax(matmul(q, permute(k, (0, 1, 3, 2))) + [bias]); matmul(.., v); permute (0, 2, 1, 3)
+    reshape (1, N, heads * v); hardswish
+Before, `shrinking_attention`: the same with two projections,
+    kv = linear(x); reshape; permute; split: k, v
+    q  = linear(every second row and column of x as a square grid); reshape; permute
+After:  gemm (one, or two) into PANELS layout, attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isqrt
+
+from tvm.ir import Expr
+from tvm.relax.dpl import DFPattern, is_const, is_op, is_tuple_get_item, wildcard
+
+from levit_deploy.compiler.groups.group import Group, Parts
+from levit_deploy.compiler.groups.kernel_calls import KernelCalls
+from levit_deploy.compiler.groups.patterns import (
+    Float32,
+    array_of,
+    hardswish,
+    is_bias,
+    is_float32,
+    linear,
+    permuted,
+    shape_of,
+)
+from levit_deploy.compiler.kernels.attention import (
+    AttentionSpec,
+    attention_kernel,
+    is_supported,
+    pack_bias,
+)
+from levit_deploy.compiler.kernels.gemm import GemmSpec, Layout
+from levit_deploy.compiler.kernels.kernel import Activation
+
+
+def attention_group() -> Group:
+    x, weight, bias, table = wildcard(), is_const(), is_const(), is_const()
+    split = is_op("relax.split")(_by_head(linear(x, weight, bias)))
+    q, k, v = (is_tuple_get_item(split, index) for index in range(3))
+    parts = {"x": x, "weight": weight, "bias": bias, "table": table, "split": split}
+    return Group("attention", _attend(q, k, v, table), parts, _plan_attention)
+
+
+def shrinking_attention_group() -> Group:
+    x, table = wildcard(), is_const()
+    kv_weight, kv_bias, q_weight, q_bias = (is_const() for _ in range(4))
+    split = is_op("relax.split")(_by_head(linear(x, kv_weight, kv_bias)))
+    k, v = (is_tuple_get_item(split, index) for index in range(2))
+    slices = [wildcard() for _ in range(4)]
+    grid = is_op("relax.reshape")(x, wildcard())
+    every_second = is_op("relax.strided_slice")(grid, *slices)
+    asking = is_op("relax.reshape")(every_second, wildcard())
+    q = _by_head(linear(asking, q_weight, q_bias))
+    parts = {
+        "x": x,
+        "weight": kv_weight,
+        "bias": kv_bias,
+        "q_weight": q_weight,
+        "q_bias": q_bias,
+        "table": table,
+        "split": split,
+        "slice": every_second,
+    }
+    return Group("shrinking_attention", _attend(q, k, v, table), parts, _plan_shrinking)
+
+
+def _by_head(projected: DFPattern) -> DFPattern:
+    return permuted(is_op("relax.reshape")(projected, wildcard()), 0, 2, 1, 3)
+
+
+def _attend(q: DFPattern, k: DFPattern, v: DFPattern, table: DFPattern) -> DFPattern:
+    products = is_op("relax.matmul")(q, permuted(k, 0, 1, 3, 2))
+    scores = is_op("relax.nn.softmax")(is_op("relax.add")(products, table))
+    weights = scores.has_attr({"axis": -1})
+    by_token = permuted(is_op("relax.matmul")(weights, v), 0, 2, 1, 3)
+    return hardswish(is_op("relax.reshape")(by_token, wildcard()))
+
+
+@dataclass(frozen=True)
+class _AttentionPlan:
+    """`projection` makes qkv, or kv; `q_projection` the queries of a shrinking attention."""
+
+    spec: AttentionSpec
+    projection: GemmSpec
+    q_projection: GemmSpec | None
+
+    def emit(self, calls: KernelCalls, parts: Parts) -> Expr:
+        spec = self.spec
+        projected = [_project(calls, self.projection, parts, "")]
+        if self.q_projection:
+            projected.insert(0, _project(calls, self.q_projection, parts, "q_"))
+        tile = calls.tiles.attention(spec, calls.target)
+        bias = pack_bias(_table(parts), spec)
+        assert bias is not None, "a plan exists only for a table that can be packed"
+        words = ["attention" if spec.fused_qkv else "shrinking", f"h{spec.heads}"]
+        words += [f"q{spec.queries}", f"k{spec.keys}", f"d{spec.key_dim}", f"v{spec.value_dim}"]
+        words += [f"b{tile.rows}", f"{tile.score_rows}x{tile.score_columns}"]
+        words += [f"{tile.value_rows}x{tile.value_columns}"]
+        return calls.call(
+            "_".join(words),
+            lambda symbol: attention_kernel(symbol, spec, tile, calls.target),
+            [*projected, bias],
+            (1, spec.queries, spec.heads * spec.value_dim),
+        )
+
+
+def _project(calls: KernelCalls, spec: GemmSpec, parts: Parts, prefix: str) -> Expr:
+    weight = array_of(parts[f"{prefix}weight"])
+    bias = array_of(parts[f"{prefix}bias"]).ravel()
+    return calls.gemm(spec, parts["x"], weight, bias, (spec.output_size,))
+
+
+def _plan_attention(parts: Parts) -> _AttentionPlan | None:
+    """The split says the channels of q, k and v in a head; all else follows and is checked."""
+    sizes = _split_sizes(parts)
+    if sizes is None or len(sizes) != 3 or sizes[0] != sizes[1]:
+        return None
+    key_dim, _, value_dim = sizes
+    return _plan(parts, key_dim, value_dim, stride=1)
+
+
+def _plan_shrinking(parts: Parts) -> _AttentionPlan | None:
+    sizes = _split_sizes(parts)
+    if sizes is None or len(sizes) != 2:
+        return None
+    sliced = parts["slice"]
+    axes, begins, _, steps = (tuple(map(int, values)) for values in sliced.args[1:])
+    side = isqrt(shape_of(parts["x"])[1])
+    grid, rows = shape_of(sliced.args[0])[:3], shape_of(sliced)[:3]
+    half = (side + 1) // 2
+    if (axes, begins, steps) != ((1, 2), (0, 0), (2, 2)):
+        return None
+    if grid != (1, side, side) or rows != (1, half, half):
+        return None
+    return _plan(parts, *sizes, stride=2)
+
+
+def _split_sizes(parts: Parts) -> tuple[int, ...] | None:
+    """Extents of the parts along the last axis of (1, heads, tokens, channels)."""
+    split = parts["split"]
+    if int(split.attrs.axis) != 3:
+        return None
+    return tuple(int(field.shape[3]) for field in split.ty.fields)
+
+
+def _plan(parts: Parts, key_dim: int, value_dim: int, stride: int) -> _AttentionPlan | None:
+    x, table = shape_of(parts["x"]), _table(parts)
+    floats = [name for name in parts if name != "split"]
+    if not all(is_float32(parts[name]) for name in floats) or len(x) != 3 or table.ndim != 3:
+        return None
+    heads, queries, keys = table.shape
+    spec = AttentionSpec(
+        heads=heads,
+        key_dim=key_dim,
+        value_dim=value_dim,
+        query_side=isqrt(queries),
+        key_side=isqrt(keys),
+        stride=stride,
+        fused_qkv=stride == 1,
+    )
+    expected_side = -(-spec.key_side // stride)
+    head_columns = value_dim + key_dim * (2 if spec.fused_qkv else 1)
+    projection = GemmSpec(
+        rows=x[1],
+        columns=heads * head_columns,
+        depth=x[2],
+        activation=Activation.NONE,
+        residual=False,
+        layout=Layout.PANELS,
+    )
+    if stride == 2 and not (
+        shape_of(parts["q_weight"]) == (projection.depth, heads * key_dim)
+        and is_bias(parts["q_bias"], heads * key_dim)
+    ):
+        return None
+    fits = (
+        x[:2] == (1, spec.key_side**2)
+        and keys == spec.key_side**2
+        and queries == expected_side**2
+        and shape_of(parts["weight"]) == (projection.depth, projection.columns)
+        and is_bias(parts["bias"], projection.columns)
+    )
+    if not fits or not is_supported(spec) or pack_bias(table, spec) is None:
+        return None
+    if stride == 1:
+        return _AttentionPlan(spec, projection, None)
+    q_projection = replace(
+        projection, rows=queries, columns=heads * key_dim, gather_side=spec.key_side
+    )
+    return _AttentionPlan(spec, projection, q_projection)
+
+
+def _table(parts: Parts) -> Float32:
+    """Position biases (heads, queries, keys); a batch axis of 1 in front is dropped."""
+    table = array_of(parts["table"])
+    return table[0] if table.ndim == 4 and table.shape[0] == 1 else table
