@@ -60,12 +60,15 @@ class RegisterTile:
         weights = T.bind(w_at + self.width)
         if self.depth >= unroll:
             with T.serial(self.depth // unroll) as turn:
-                self._prefetch(w, weights + turn * (unroll * self.width), share)
+                at = weights + turn * (unroll * self.width)
+                self._prefetch(w, at, share)
+                window, start = simd.window(w, at, unroll * self.width)
                 for k in range(0, unroll, simd.splat_group):
                     count = min(simd.splat_group, unroll - k)
-                    self._steps(acc, a, a_at, w, weights, turn * unroll + k, count)
+                    step_at = start + k * self.width
+                    self._steps(acc, a, a_at + (turn * unroll + k), window, step_at, count)
         for k in range(self.depth - self.depth % unroll, self.depth):
-            self._steps(acc, a, a_at, w, weights, k, 1)
+            self._steps(acc, a, a_at + k, w, weights + k * self.width, 1)
         return acc
 
     def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr) -> None:
@@ -87,16 +90,15 @@ class RegisterTile:
         a: tirx.Buffer,
         a_at: Expr | int,
         w: tirx.Buffer,
-        weights: Expr,
-        k: Expr | int,
+        w_at: Expr | int,
         count: int,
     ) -> None:
         """`count` steps of the depth. Weights first, then row by row: the order in which LLVM
         needs the fewest registers."""
         simd = self.simd
-        rows = [simd.splats(a, a_at + i * self.row_stride + k, count) for i in range(self.mr)]
+        rows = [simd.splats(a, a_at + i * self.row_stride, count) for i in range(self.mr)]
         for step in range(count):
-            at = weights + (k + step) * self.width
+            at = w_at + step * self.width
             for v0 in range(0, self.vectors, simd.load_group):
                 group = range(v0, min(v0 + simd.load_group, self.vectors))
                 loaded = [T.bind(simd.load(w, at + v * simd.lanes)) for v in group]

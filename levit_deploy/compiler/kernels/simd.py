@@ -80,6 +80,21 @@ class Simd:
         """Lane `index` of `vector` as a scalar."""
         return tirx.Shuffle([vector], [tirx.const(index, "int32")])
 
+    def window(
+        self, buffer: tirx.Buffer, index: Expr | int, size: int
+    ) -> tuple[tirx.Buffer, Expr | int]:
+        """`size` values from `index` as (buffer, index), to be read at constant offsets.
+
+        On AArch64 their address becomes a pointer of its own. Otherwise LLVM shares it with other
+        addresses of the loop at a distance that ldp cannot reach, and loads one vector at a time.
+        """
+        if self.target.arch is not Arch.AARCH64:
+            return buffer, index
+        address = T.address_of(buffer[index])
+        # Means nothing for such a pointer, but LLVM does not look through it.
+        opaque = T.call_llvm_pure_intrin("handle", "llvm.launder.invariant.group", address)
+        return T.decl_buffer((size,), "float32", data=T.bind(opaque)), 0
+
     def prefetch(self, buffer: tirx.Buffer, index: Expr | int) -> None:
         """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
 
