@@ -99,38 +99,36 @@ class GemmTile:
 # A multiply-add takes about four cycles and two start in each (Zen, Cortex-A76; Skylake Server
 # with 512 bits): fewer independent accumulators leave the units idle.
 MIN_ACCUMULATORS = 8
-DEPTH_UNROLL = 8
 
 
 def default_tile(spec: GemmSpec, target: Target) -> GemmTile:
     """The largest tile of the target, made wider where there are too few rows to fill it."""
-    mr, vectors = _largest_tile(target)
+    mr, vectors, unroll = _largest_tile(target, spec.group_rows)
     rows = Blocks.of(spec.group_rows, mr)
     vectors = max(vectors, -(-MIN_ACCUMULATORS // rows.smallest))
-    unroll = DEPTH_UNROLL if target.fma else DEPTH_UNROLL // 2
     return GemmTile(rows.size, vectors * target.float_lanes, target.float_lanes, unroll)
 
 
-def _largest_tile(target: Target) -> tuple[int, int]:
-    """(rows, vectors of columns) that fit the registers; LLVM spills with the next larger ones."""
+def _largest_tile(target: Target, rows: int) -> tuple[int, int, int]:
+    """(mr, vectors of columns, depth_unroll) that fit the registers: LLVM spills with more."""
     x86 = target.arch is Arch.X86_64
     if not target.fma:
         # A product needs a register before it is added. x86: 8 accumulators, 2 weights, a splat,
         # 2 products. ARM: 6 accumulators, 3 times four values of a, 2 weights, 2 products.
-        return (4, 2) if x86 else (3, 2)
+        return (4, 2, 4) if x86 else (3, 2, 4)
     if not x86:
-        # 21 accumulators, 7 times four values of a, 2 weights: 30 of 32. Of the instructions in
-        # the loop 84 % are fmla (6x16: 82 %, 8x8: 82 %, 4x16: 80 %), and 49 and 196 are
-        # multiples of 7.
-        return 7, 3
+        # fmla is 84 % of the loop's instructions with 5x16 (20 accumulators, 5 times eight values
+        # of a, 2 weights: 32 of 32), 83 % with 4x24 (24 + 4 times four values + 2), which suits 16
+        # rows. Others: 7x12 84 %, with more outside the loop; 6x16 83 %; 8x8 82 %.
+        return (4, 6, 8) if Blocks.of(rows, 5).size == 4 else (5, 4, 16)
     if target.vector_registers == 32:
         # 16 accumulators. Measured on Zen 4, cold weights, 196 / 49 / 16 rows, share of peak:
         # 0.97 / 0.97 / 0.94. 14x32 (28 accumulators): the same at 49 rows and more, 0.91 at 16;
         # 6x64: 0.68 at 16 rows, where half as many and twice as wide panels come too late.
-        return 8, 2
+        return 8, 2, 8
     # 12 accumulators, 2 weights, a splat: 15 of 16. Measured on Zen 4 as above: 0.99 / 0.94 /
     # 0.81. 4x24 (16 of 16): 0.96 / 0.87 / 0.79; 5x16: 0.93 / 0.93 / 0.80; 4x16: 0.89 / 0.87 / 0.76.
-    return 6, 2
+    return 6, 2, 8
 
 
 def pack_weights(
