@@ -268,14 +268,16 @@ class _Generator:
     def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
         """The first kernel row that lies inside the image at output row y, and how many do.
 
-        The count, 2 or 3, is written with quotients so that LLVM does not see how small it is: it
-        would unroll the loop over the kernel rows, and its register allocator then spills.
+        The count, 1 to 3, is written with quotients so that LLVM does not see how small it is: it
+        would unroll the loop over the kernel rows, and its register allocator then spills. That
+        there is at least one it is told, in a way that TVM does not simplify: it would make a
+        second version of the kernel for none.
         """
         first = tirx.Select(y == 0, T.int32(1), T.int32(0))
         count = 2 + (y + self.side - 1) // self.side
         if self.spec.in_size % 2:
             count = count - (y + 1) // self.side
-        return T.bind(first), T.bind(T.max(count, 1))
+        return T.bind(first), T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", count, 1))
 
     def padded_taps(
         self, block: PixelBlock, acc: tirx.Buffer, weights_at: Expr, y: Expr, x: Expr

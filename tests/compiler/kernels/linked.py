@@ -1,0 +1,104 @@
+"""Run generated kernels as the product does: lowered to C functions, linked, also under qemu."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+from tvm import tirx
+
+from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.llvm_target import llvm_target
+from levit_deploy.compiler.passes.emit_object import emit_object
+from levit_deploy.compiler.passes.lower_kernels import lower_kernels
+from levit_deploy.compiler.passes.raw_pointers import RawFunction
+from levit_deploy.targets.emulator import emulator_command
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.target import Target
+from tests.compiler.execute import link
+from tests.compiler.kernels.running import Array
+
+_MAIN = """
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int32_t {symbol}({parameters}, int32_t begin, int32_t end);
+static char *room(long bytes, long shift) {{
+  char *data = aligned_alloc(64, (bytes + shift + 63) / 64 * 64);
+  memset(data, 0xff, (bytes + shift + 63) / 64 * 64);
+  return data + shift;
+}}
+int main(void) {{
+  long sizes[] = {{{sizes}}}, shifts[] = {{{shifts}}};
+  void *buffers[{count}];
+  FILE *file = fopen("inputs.bin", "rb");
+  for (int i = 0; i < {count}; i++) {{
+    buffers[i] = room(sizes[i], shifts[i]);
+    if (i < {inputs} && fread(buffers[i], 1, sizes[i], file) != (size_t)sizes[i]) return 2;
+  }}
+  fclose(file);
+{calls}
+  file = fopen("output.bin", "wb");
+  fwrite(buffers[{inputs}], 1, sizes[{inputs}], file);
+  return fclose(file);
+}}
+"""
+
+
+def lower(kernel: Kernel, target: Target) -> dict[str, RawFunction]:
+    library = KernelLibrary({kernel.symbol: kernel})
+    return lower_kernels(library, {kernel.symbol: kernel.unaligned}, llvm_target(target))
+
+
+def assembly(kernel: Kernel, target: Target) -> str:
+    functions = {symbol: raw.func for symbol, raw in lower(kernel, target).items()}
+    module = tirx.transform.LowerIntrin()(tvm.IRModule(functions))
+    code = tvm.get_global_func("target.build.llvm")(module, llvm_target(target))
+    return str(code.inspect_source("asm"))
+
+
+def run_linked(
+    kernel: Kernel,
+    target: Target,
+    inputs: Sequence[NDArray[np.generic]],
+    output_size: int,
+    folder: Path,
+    ranges: Iterable[tuple[int, int]] | None = None,
+    shift: int = 0,
+) -> Array:
+    """The flat output; it and the scratch start as NaN. Skips the test where nothing runs it.
+
+    The caller's own buffers (`kernel.unaligned`) start `shift` bytes after a multiple of 64.
+    """
+    runner = [] if read_cpu().runs(target) else emulator_command(target)
+    if runner is None:
+        pytest.skip(f"nothing here runs {target.name}")
+    folder.mkdir(exist_ok=True)
+    (folder / "kernel.o").write_bytes(emit_object(lower(kernel, target), llvm_target(target)))
+    (folder / "inputs.bin").write_bytes(b"".join(a.tobytes() for a in inputs))
+    sizes = [a.nbytes for a in inputs] + [4 * output_size]
+    sizes += [kernel.scratch_bytes] * bool(kernel.scratch_bytes)
+    arguments = ", ".join(f"buffers[{i}]" for i in range(len(sizes)))
+    source = _MAIN.format(
+        symbol=kernel.symbol,
+        parameters=", ".join(["void *"] * len(sizes)),
+        sizes=", ".join(map(str, sizes)),
+        shifts=", ".join(str(shift * (i in kernel.unaligned)) for i in range(len(sizes))),
+        count=len(sizes),
+        inputs=len(inputs),
+        calls="\n".join(
+            f"  if ({kernel.symbol}({arguments}, {begin}, {end})) return 1;"
+            for begin, end in ranges or [(0, kernel.tasks)]
+        ),
+    )
+    (folder / "main.c").write_text(source)
+    link(target, ["main.c", "kernel.o"], "program", folder)
+    subprocess.run([*runner, "./program"], cwd=folder, check=True, timeout=120)
+    return np.fromfile(folder / "output.bin", np.float32)
