@@ -49,10 +49,23 @@ def staged_folder(destination: Path) -> Iterator[Path]:
 
 
 def _check_replaceable(destination: Path) -> None:
-    if os.path.lexists(destination) and not (destination / MANIFEST).is_file():
-        raise DeployError(
-            f"`{destination}` exists and is not an artifact", hint="choose another folder: -o build"
-        )
+    while os.path.lexists(destination):
+        looked_at = _identity(destination)
+        if (destination / MANIFEST).is_file():
+            return
+        if _identity(destination) == looked_at:
+            raise DeployError(
+                f"`{destination}` exists and is not an artifact",
+                hint="choose another folder: -o build",
+            )
+        # In between another build put its folder here.
+
+
+def _identity(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _create_locked(destination: Path) -> tuple[Path, int]:
@@ -60,12 +73,14 @@ def _create_locked(destination: Path) -> tuple[Path, int]:
     while True:
         staging = destination.parent / f".{destination.name}{_MARK}{secrets.token_hex(4)}"
         staging.mkdir()
-        lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
-        with suppress(OSError):  # some network file systems cannot lock a folder
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        if staging.exists():
-            return staging, lock
-        os.close(lock)  # taken for abandoned, and removed, before it was locked
+        # Before it is locked, another build may take it for abandoned and remove it.
+        with suppress(FileNotFoundError):
+            lock = os.open(staging, os.O_RDONLY | os.O_DIRECTORY)
+            with suppress(OSError):  # some network file systems cannot lock a folder
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if staging.exists():
+                return staging, lock
+            os.close(lock)
 
 
 def _remove_abandoned(destination: Path) -> None:

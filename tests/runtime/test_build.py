@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -257,6 +258,44 @@ def test_two_builds_into_one_folder(
         assert process.returncode == 0, errors
     assert [path.name for path in parent.iterdir()] == [FOLDER]
     assert Artifact.load(parent / FOLDER).manifest.weights_digest in digests
+
+
+RIVAL_SCRIPT = """
+import sys
+from pathlib import Path
+from levit_deploy.runtime.publish import staged_folder
+for i in range(100):
+    with staged_folder(Path(sys.argv[1])) as folder:
+        for name in ("one", "two", "manifest.json"):
+            (folder / name).write_text(f"{sys.argv[2]} {i}")
+"""
+
+
+def test_many_rivals(tmp_path: Path) -> None:
+    """No build trips over another one, and at any moment there is one whole folder."""
+    destination = tmp_path / "folder"
+    commands = [[sys.executable, "-c", RIVAL_SCRIPT, str(destination), str(i)] for i in range(4)]
+    rivals = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
+    looks = 0
+    while any(rival.poll() is None for rival in rivals):
+        try:
+            folder = os.open(destination, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            assert looks == 0
+            continue
+        files = os.listdir(folder)
+        os.close(folder)
+        looks += 1
+        time.sleep(0.001)
+        # An old folder is being emptied after it was taken away; the manifest goes with the rest.
+        assert set(files) <= {"one", "two", "manifest.json"}
+    for rival in rivals:
+        _, errors = rival.communicate()
+        assert rival.returncode == 0, errors
+    assert looks
+    assert len({path.read_text() for path in destination.iterdir()}) == 1
+    assert len(list(destination.iterdir())) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 @pytest.mark.parametrize("parent", ["/proc/nowhere", "/dev/null/below"])

@@ -13,10 +13,23 @@ size_t NAME(workspace_bytes)(void)
     return CODE(WORKSPACE_BYTES);
 }
 
-int NAME(enter)(frame *f, const void *image, float *logits, void *workspace)
+/* 32-bit ARM cannot load a float from any address into a vector register; the others can. */
+static int is_loadable(const void *floats)
+{
+#if defined(__arm__)
+    return (uintptr_t)floats % sizeof(float) == 0;
+#else
+    (void)floats;
+    return 1;
+#endif
+}
+
+int NAME(enter)(frame *f, int entry, const void *image, float *logits, void *workspace)
 {
     if (!image || !logits || !workspace)
         return CODE(ERROR_NULL);
+    if (!is_loadable(logits) || (entry == ENTRY_FLOAT && !is_loadable(image)))
+        return CODE(ERROR_ALIGNMENT);
     if (!cpu_is_supported())
         return CODE(ERROR_CPU);
     f->image = image;
@@ -29,7 +42,7 @@ int NAME(enter)(frame *f, const void *image, float *logits, void *workspace)
 static int run(int entry, const void *image, float *logits, void *workspace)
 {
     frame f;
-    int code = NAME(enter)(&f, image, logits, workspace);
+    int code = NAME(enter)(&f, entry, image, logits, workspace);
     for (int i = 0; i < STEPS && code == CODE(OK); i++) {
         step_info step = NAME(step_infos)[i];
         if ((step.entries & entry) && NAME(step)(i, &f, f.scratch, 0, step.tasks))
@@ -90,6 +103,7 @@ const char *NAME(strerror)(int code)
     case CODE(ERROR_CPU): return "this CPU lacks an instruction that the library uses";
     case CODE(ERROR_SELF_TEST): return "self test: the logits are not those of the build machine";
     case CODE(ERROR_BUSY): return "another call is using these threads";
+    case CODE(ERROR_ALIGNMENT): return "on this CPU floats must lie at a multiple of 4 bytes";
     case CODE(ERROR_KERNEL): return "a kernel refused its arguments: the library is damaged";
     }
     return "unknown code";

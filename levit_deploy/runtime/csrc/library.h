@@ -41,7 +41,7 @@ HIDDEN int32_t NAME(step)(int index, const frame *f, unsigned char *scratch, int
                           int32_t end);
 
 /* Checks the arguments and the CPU, and lays out the workspace: a code, and `*f` if it is OK. */
-HIDDEN int NAME(enter)(frame *f, const void *image, float *logits, void *workspace);
+HIDDEN int NAME(enter)(frame *f, int entry, const void *image, float *logits, void *workspace);
 
 /* `pointer` or the next byte that is aligned. */
 static inline unsigned char *align_up(void *pointer)

@@ -15,7 +15,7 @@ __attribute__((visibility("default")))
 int NAME(profile)(const float *image, float *logits, void *workspace, uint64_t step_ns[STEPS])
 {
     frame f;
-    int code = NAME(enter)(&f, image, logits, workspace);
+    int code = NAME(enter)(&f, ENTRY_FLOAT, image, logits, workspace);
     for (int i = 0; i < STEPS && code == CODE(OK); i++) {
         step_info step = NAME(step_infos)[i];
         step_ns[i] = 0;

@@ -209,7 +209,7 @@ static int run(int entry, const void *image, float *logits, void *workspace, NAM
         return entry == ENTRY_FLOAT ? NAME(run)(image, logits, workspace)
                                     : NAME(run_rgb8)(image, logits, workspace);
     frame f;
-    int code = NAME(enter)(&f, image, logits, workspace);
+    int code = NAME(enter)(&f, entry, image, logits, workspace);
     if (code != CODE(OK))
         return code;
     if (atomic_flag_test_and_set(&t->busy))
