@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,7 +93,9 @@ def export_command(
     help="A folder that gets each compiler phase's result as text.",
 )
 @json_option
+@click.pass_obj
 def compile_command(
+    command_line: tuple[str, ...],
     spec: ModelSpec,
     target: Target,
     weights: str,
@@ -117,9 +118,12 @@ def compile_command(
       levit-deploy compile --target rpi4 --libc glibc-2.31 levit_256 --weights model.pth
     """
     from levit_deploy.runtime.artifact import folder_name
+    from levit_deploy.runtime.publish import check_destination
     from levit_deploy.targets.toolchain import find_toolchain
 
-    toolchain = find_toolchain(target, libc)  # missing tools are told of before the long work
+    destination = parent / folder_name(name or spec.name, target.name, precision)
+    check_destination(destination)  # what cannot work is told of before the long work
+    toolchain = find_toolchain(target, libc)
     with Phases() as phases:
         checkpoint = _load_weights(phases, spec, weights, offline)
         _print_settings(
@@ -129,7 +133,7 @@ def compile_command(
                 "precision": precision,
                 "libc": str(libc),
                 "linker": toolchain.version,
-                "output": str(parent / folder_name(name or spec.name, target.name, precision)),
+                "output": str(destination),
             },
         )
         phases.begin("export")
@@ -141,7 +145,7 @@ def compile_command(
             parent,
             name=name,
             dump_ir=dump_ir,
-            command_line=("levit-deploy", *sys.argv[1:]),
+            command_line=command_line,
             on_phase=phases.show,
         )
     _print_hint(deployment.verification.hint)

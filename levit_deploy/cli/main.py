@@ -57,8 +57,12 @@ for command in (
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command (default: of this process's arguments) and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
+    args = sys.argv[1:] if args is None else args
+    command_line = ("levit-deploy", *args)
     try:
-        code = commands.main(args, prog_name="levit-deploy", standalone_mode=False)
+        code = commands.main(
+            args, prog_name="levit-deploy", standalone_mode=False, obj=command_line
+        )
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()

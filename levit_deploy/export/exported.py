@@ -68,7 +68,8 @@ class ExportedModel:
             partial.replace(path)
         except OSError as error:
             raise DeployError(
-                f"cannot write `{path}`: {error.strerror}", hint="choose another file with -o"
+                f"cannot write `{path}`: {error.strerror}",
+                hint="free some space, or choose another file: -o FILE",
             ) from error
         finally:
             partial.unlink(missing_ok=True)

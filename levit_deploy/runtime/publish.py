@@ -48,6 +48,20 @@ def staged_folder(destination: Path) -> Iterator[Path]:
         os.close(lock)
 
 
+def check_destination(destination: Path) -> None:
+    """Raise DeployError if `staged_folder` is bound to fail: asked before long work, not for it."""
+    _check_replaceable(destination)
+    parent = destination.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir():
+        raise DeployError(
+            f"cannot write `{destination}`: `{parent}` is not a folder", hint="-o DIR"
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise DeployError(f"cannot write `{destination}`: `{parent}` is read-only", hint="-o DIR")
+
+
 def _check_replaceable(destination: Path) -> None:
     while os.path.lexists(destination):
         looked_at = _identity(destination)

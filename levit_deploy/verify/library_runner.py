@@ -34,7 +34,7 @@ class LibraryRunner(Runner):
             inputs, outputs = Path(name) / "images.npy", Path(name) / "logits.npy"
             np.save(inputs, self._entry.pixels(images))
             command = (sys.executable, "-m", __name__, self._library, self._entry.value)
-            run_child((*command, str(self._threads), inputs, outputs), self.name)
+            run_child((*command, str(self._threads), inputs, outputs))
             logits: Logits = np.load(outputs)
             return logits
 

@@ -12,8 +12,8 @@ from levit_deploy.verify.runner import RunError
 TIMEOUT_S = 600  # the largest variant takes seconds an image under qemu-user
 
 
-def run_child(command: Sequence[str | Path], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Run `command` to its end; raises RunError in which `what` crashed, hung or failed."""
+def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> None:
+    """Run `command` to its end; raises RunError that says how it crashed, hung or failed."""
     try:
         done = subprocess.run(
             command,
@@ -26,14 +26,14 @@ def run_child(command: Sequence[str | Path], what: str, timeout_s: float = TIMEO
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise RunError(f"`{what}` did not finish within {timeout_s:.0f} s") from None
+        raise RunError(f"did not finish within {timeout_s:.0f} s") from None
     except OSError as error:
-        raise RunError(f"`{what}` could not be started: {error}") from None
+        raise RunError(f"could not be started: {error}") from None
     if done.returncode < 0:
-        raise RunError(f"`{what}` crashed with {_signal_name(-done.returncode)}")
+        raise RunError(f"crashed with {_signal_name(-done.returncode)}")
     if done.returncode > 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RunError(f"`{what}` failed: {last}")
+        raise RunError(last)
 
 
 def _signal_name(number: int) -> str:

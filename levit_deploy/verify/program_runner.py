@@ -49,6 +49,6 @@ class ProgramRunner(Runner):
             inputs, outputs = Path(name) / "images", Path(name) / "logits"
             self._entry.pixels(images).tofile(inputs)
             command = (*self._emulator, self._program, self._entry.value, inputs, outputs)
-            run_child(command, self.name)
+            run_child(command)
             logits: Logits = np.fromfile(outputs, np.float32)
             return logits.reshape(len(images), -1)

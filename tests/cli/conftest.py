@@ -1,40 +1,104 @@
-"""Running the command line as a user does: in a process of its own."""
+"""Running the command line: in this process, or in one of its own as a user does."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from levit_deploy.cli import main
+from levit_deploy.models.spec import FAMILY, TINY
+
 ROOT = Path(__file__).parent.parent.parent
+TINY_WEIGHTS = ROOT / "tests" / "data" / "levit_tiny_cifar10.safetensors"
+# The tiny LeViT compiles in seconds; for these tests it is a member of the family.
+WITH_TINY = (
+    "from levit_deploy.models.spec import FAMILY, TINY\n"
+    "FAMILY[TINY.name] = TINY\n"
+    "from levit_deploy.cli import main\n"
+    "main()\n"
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def compile_args(*args: str | Path, target: str = "host") -> tuple[str | Path, ...]:
+    """What compiles the tiny LeViT."""
+    weights = () if "--weights" in args else ("--weights", TINY_WEIGHTS)
+    return ("compile", "--target", target, "levit_tiny", *weights, *args)
 
 
 class Cli:
-    """`run(*args)` -> finished process; stdout and stderr as text. `folder`: where it runs."""
+    """`folder` is empty, and where the commands run."""
+
+    def __init__(self, folder: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.folder, self._capture = folder, capture
+
+    def run(self, *args: str | Path) -> Done:
+        """One command in this process: what it imports is imported once for all tests."""
+        self._capture.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        output = self._capture.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Done(ended.value.code, output.out, output.err)
+
+    def compile(self, *args: str | Path, target: str = "host") -> Done:
+        return self.run(*compile_args(*args, target=target))
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Cli]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the children of a verification
+    monkeypatch.setitem(FAMILY, TINY.name, TINY)
+    handler = signal.getsignal(signal.SIGTERM)
+    yield Cli(tmp_path, capsys)
+    signal.signal(signal.SIGTERM, handler)
+
+
+class Spawner:
+    """The command line in processes of its own, for what a process does as a whole."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def command(self, *args: str | Path) -> list[str]:
-        code = "from levit_deploy.cli import main; main()"
-        return [sys.executable, "-c", code, *map(str, args)]
-
-    def environment(self, **changes: str) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **changes}
-
-    def run(self, *args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*args),
+    def start(self, *args: str | Path, code: str = WITH_TINY) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)],
             cwd=self.folder,
-            env=self.environment(**environment),
-            capture_output=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=600,
-            check=False,
         )
+
+    def run(self, *args: str | Path, code: str = WITH_TINY) -> Done:
+        with self.start(*args, code=code) as process:
+            stdout, stderr = process.communicate(timeout=600)
+        return Done(process.returncode, stdout, stderr)
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Cli:
-    return Cli(tmp_path)
+def spawner(tmp_path: Path) -> Spawner:
+    return Spawner(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(folder of an artifact for this machine, what the compile printed on stdout)."""
+    spawner = Spawner(tmp_path_factory.mktemp("compiled"))
+    done = spawner.run(*compile_args("-o", "build", "--json"))
+    assert done.returncode == 0, done.stderr
+    return spawner.folder / "build" / "levit_tiny-host-fp32", done.stdout

@@ -1,0 +1,84 @@
+"""Ctrl-C, SIGTERM, a full disk, two compiles at once: whole folders or none."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from levit_deploy.runtime.artifact import Artifact
+from tests.cli.conftest import TINY_WEIGHTS, Cli, Spawner, compile_args
+
+
+def wait_for_staging(process: subprocess.Popen[str], parent: Path) -> None:
+    """Until the process is writing its folder."""
+    while process.poll() is None and not (parent.exists() and list(parent.iterdir())):
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()[1]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "word", "late"),
+    [
+        (signal.SIGINT, 130, "interrupted", False),
+        (signal.SIGTERM, 143, "terminated", True),
+        pytest.param(signal.SIGINT, 130, "interrupted", True, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "terminated", False, marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_compile_leaves_nothing(
+    spawner: Spawner, sent: signal.Signals, code: int, word: str, late: bool
+):
+    parent = spawner.folder / "build"
+    with spawner.start(*compile_args("-o", parent)) as process:
+        assert process.stderr is not None
+        if late:
+            wait_for_staging(process, parent)
+        else:
+            process.stderr.readline()  # settings: the work begins
+        process.send_signal(sent)
+        stderr = process.communicate(timeout=120)[1]
+    assert process.returncode == code, stderr
+    assert stderr.splitlines()[-1] == f"error: {word}"
+    assert "Traceback" not in stderr
+    assert not parent.exists() or list(parent.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_two_compiles_into_one_folder(spawner: Spawner):
+    parent = spawner.folder / "build"
+    args = compile_args("-o", parent)
+    with spawner.start(*args) as first, spawner.start(*args) as second:
+        codes = [process.wait(timeout=300) for process in (first, second)]
+        assert codes == [0, 0]
+    (folder,) = parent.iterdir()
+    Artifact.load(folder)  # whole, and every file that of one and the same build
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """256 kB of tmpfs."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("kind", ["compile", "export"])
+def test_a_full_disk(cli: Cli, small_disk: Path, kind: str):
+    if kind == "compile":
+        done = cli.compile("-o", small_disk)
+    else:
+        args = ("levit_tiny", "--weights", TINY_WEIGHTS, "-o", small_disk / "tiny.onnx")
+        done = cli.run("export", *args)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "hint: free some space" in done.stderr
+    assert list(small_disk.iterdir()) == []
