@@ -108,12 +108,6 @@ def test_the_command_line_starts_light():
             assert own or name == "click" or name.split(".")[0] in sys.stdlib_module_names
 
 
-def test_only_a_few_files_are_long():
-    """A file is read in one sitting: 300 lines at most."""
-    lengths = {source: len((PACKAGE / source).read_text().splitlines()) for source in SOURCES}
-    assert {source: lines for source, lines in lengths.items() if lines > 300} == {}
-
-
 def test_no_drawer_for_odds_and_ends():
     odd = {"utils", "util", "helpers", "helper", "common", "misc"}
     assert [source for source in SOURCES if Path(source).stem in odd] == []

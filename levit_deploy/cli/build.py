@@ -163,7 +163,7 @@ def compile_command(
 @click.option(
     "--images",
     type=click.IntRange(1, 500),
-    help="How many test images to classify.  [default: 16, or 4 under an emulator]",
+    help="How many test images to classify.  [default: 16, or 2 under an emulator]",
 )
 @json_option
 def verify_command(

@@ -35,9 +35,10 @@ def print_files(artifact: Artifact) -> None:
 def print_manifest(artifact: Artifact) -> None:
     """What the manifest says, but for the files."""
     m = artifact.manifest
+    target = m.target if m.target == m.base_target else f"{m.target} ({m.base_target})"
     facts = {
         "model": f"{m.model}, {m.image_size} px, {m.classes} classes, {m.precision}",
-        "target": f"{m.target}, {m.libc}",
+        "target": f"{target}, {m.libc}",
         "weights": m.weights_digest,
         "build": f"{m.build_id}, ABI version {m.abi_version}",
         "workspace": f"{bytes_text(m.workspace_bytes)} ({bytes_text(m.arena_bytes)} arena)",

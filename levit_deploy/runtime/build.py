@@ -178,6 +178,7 @@ def _manifest(
         model=program.model,
         precision=program.precision,
         target=program.target,
+        base_target=toolchain.target.base or toolchain.target.name,
         libc=str(toolchain.libc),
         image_size=program.image_size,
         classes=program.classes,

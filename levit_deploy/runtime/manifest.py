@@ -70,7 +70,9 @@ class KernelRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
+    """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
+
+    Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
     packages of the machine that built them. `kernels`: in the order of the calls. `files`: by name,
@@ -81,6 +83,7 @@ class Manifest:
     model: str
     precision: str
     target: str
+    base_target: str
     libc: str
     image_size: int
     classes: int

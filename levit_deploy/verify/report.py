@@ -41,11 +41,13 @@ class Check:
 class Verification:
     """Truthy unless a check failed; an artifact that could not be executed has not failed.
 
-    `images`: what was classified. `hint`: what would let it be executed, if it was not.
+    `machine`: the CPU model that ran it, or ran the emulator. `images`: what was classified.
+    `hint`: what would let it be executed, if it was not.
     """
 
     artifact: str
     target: str
+    machine: str
     build_id: str
     weights_digest: str
     reference: str
@@ -66,6 +68,7 @@ class Verification:
             "schema_version": SCHEMA_VERSION,
             "artifact": self.artifact,
             "target": self.target,
+            "machine": self.machine,
             "build_id": self.build_id,
             "weights_digest": self.weights_digest,
             "passed": bool(self) and self.executed,
@@ -109,6 +112,7 @@ class Verification:
             return Verification(
                 artifact=fields["artifact"],
                 target=fields["target"],
+                machine=fields["machine"],
                 build_id=fields["build_id"],
                 weights_digest=fields["weights_digest"],
                 reference=fields["reference"],

@@ -30,7 +30,7 @@ from levit_deploy.verify.tolerance import CLOSE
 from levit_deploy.verify.torch_runner import TorchRunner
 
 NATIVE_IMAGES = 16
-EMULATED_IMAGES = 4  # an emulator takes seconds for what the CPU does in milliseconds
+EMULATED_IMAGES = 2  # an emulator takes seconds for what the CPU does in milliseconds
 
 OnCheck = Callable[[str], None]
 
@@ -54,7 +54,7 @@ def verify_artifact(
 ) -> Verification:
     """Run every entry point of `artifact` wherever this machine can, and compare.
 
-    `checkpoint`: the weights that it was compiled from. `images`: how many (default: 16, or 4
+    `checkpoint`: the weights that it was compiled from. `images`: how many (default: 16, or 2
     under an emulator). `on_check` is told of each run before it is made. Raises DeployError if
     the weights are others than the artifact's; whatever the artifact does wrong is in the result.
     """
@@ -65,8 +65,9 @@ def verify_artifact(
             f"these are `{checkpoint.digest[:12]}`",
             hint="name the weights that it was compiled from: --weights",
         )
-    target = get_target(manifest.target)
-    native = read_cpu().runs(target)
+    target = get_target(manifest.base_target)
+    cpu = read_cpu()
+    native = cpu.runs(target)
     emulator = () if native else emulator_command(target)
     batch = real_images(checkpoint.spec, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
     hint: str | None = None
@@ -83,6 +84,7 @@ def verify_artifact(
     return Verification(
         artifact=manifest.name,
         target=manifest.target,
+        machine=cpu.model,
         build_id=manifest.build_id,
         weights_digest=manifest.weights_digest,
         reference=TorchRunner.name,

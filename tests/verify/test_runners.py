@@ -19,7 +19,7 @@ from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.runner import RunError, Runner
-from levit_deploy.verify.tolerance import CLOSE
+from levit_deploy.verify.tolerance import CLOSE, EXACT
 from levit_deploy.verify.torch_runner import TorchRunner
 from tests.verify.conftest import Builder
 
@@ -56,18 +56,26 @@ def test_the_shared_library(
     assert compare(expected, logits_of(runner, tiny_images), CLOSE)
 
 
-def test_the_static_library(host_artifact: Artifact, tiny_images: Images, tmp_path: Path):
+def test_the_static_library_gives_the_same_bits(
+    host_artifact: Artifact, tiny_images: Images, tmp_path: Path
+):
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
     for entry in Entry:
         static = logits_of(ProgramRunner(tmp_path / "program", entry), tiny_images)
         shared = logits_of(LibraryRunner(host_artifact, entry), tiny_images)
-        assert compare(shared, static, CLOSE)
+        assert compare(shared, static, EXACT)
 
 
 @pytest.mark.parametrize("name", EMULATED)
 def test_another_cpu_under_an_emulator(
-    name: str, builder: Builder, tiny_images: Images, expected: np.ndarray, tmp_path: Path
+    name: str,
+    builder: Builder,
+    host_artifact: Artifact,
+    tiny_images: Images,
+    expected: np.ndarray,
+    tmp_path: Path,
 ):
+    """Close to the reference; and all CPUs with fused multiply-add give the same bits."""
     target = get_target(name)
     command = emulator_command(target)
     if command is None:
@@ -76,8 +84,12 @@ def test_another_cpu_under_an_emulator(
     link_run_images(artifact, find_toolchain(target), tmp_path / "program")
     for entry in Entry:
         runner = ProgramRunner(tmp_path / "program", entry, command)
-        assert compare(expected, logits_of(runner, tiny_images), CLOSE)
+        logits = logits_of(runner, tiny_images)
+        assert compare(expected, logits, CLOSE)
         assert command[2] in runner.name
+        if target.fma and get_target("host").fma:
+            native = logits_of(LibraryRunner(host_artifact, entry), tiny_images)
+            assert compare(native, logits, EXACT)
 
 
 def test_an_emulator_is_really_used(host_artifact: Artifact, tiny_images: Images, tmp_path: Path):

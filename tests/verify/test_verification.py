@@ -61,9 +61,9 @@ def test_a_library_without_self_test_limits_is_still_compared(
 def test_a_crash_is_a_failed_check(
     host_program: Program, builder: Builder, tiny: Checkpoint, tmp_path: Path
 ):
-    first, *rest = host_program.calls
-    wild = replace(first, args=(*first.args[:-1], Arg(Space.ARENA, 1 << 44)))
-    artifact = builder.artifact(replace(host_program, calls=(wild, *rest)), tmp_path)
+    *rest, last = host_program.calls  # both entry points make the last call
+    wild = replace(last, args=(Arg(Space.ARENA, 1 << 44), *last.args[1:]))
+    artifact = builder.artifact(replace(host_program, calls=(*rest, wild)), tmp_path)
     verification = verify_artifact(artifact, tiny, images=1)
     assert not verification
     assert all("crashed with SIGSEGV" in check.detail for check in verification.checks)
@@ -80,7 +80,8 @@ def test_without_an_emulator_nothing_has_failed(
     host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    foreign = replace(host_artifact, manifest=replace(host_artifact.manifest, target="rpi4"))
+    manifest = replace(host_artifact.manifest, target="rpi4", base_target="arm64")
+    foreign = replace(host_artifact, manifest=manifest)
     verification = verify_artifact(foreign, tiny)
     assert verification
     assert not verification.executed
@@ -88,6 +89,15 @@ def test_without_an_emulator_nothing_has_failed(
     assert f"{check.outcome.value}: {check.detail}" == "not executed: no emulator for arm64"
     assert verification.hint == "apt-get install qemu-user"
     assert not verification.to_json()["passed"]
+
+
+def test_a_host_artifact_of_another_machine_is_taken_for_what_it_is(
+    host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    moved = replace(host_artifact, manifest=replace(host_artifact.manifest, base_target="armv7"))
+    verification = verify_artifact(moved, tiny)
+    assert verification.checks[0].detail == "no emulator for armv7"
 
 
 def test_without_a_compiler_the_shared_library_is_still_run(
@@ -111,6 +121,7 @@ def test_verify_json_round_trip(tmp_path: Path):
     verification = Verification(
         artifact="levit_tiny",
         target="toaster",
+        machine="Toastmaster 2000",
         build_id="1234",
         weights_digest="5678",
         reference="torch reference",
