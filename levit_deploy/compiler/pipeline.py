@@ -51,18 +51,18 @@ def compile_model(
     # Phase 1: ONNX into Relax
     phase.begin("import")
     module = import_onnx(exported)
-    phase.end(module.script(show_meta=False))
+    phase.end(lambda: module.script(show_meta=False))
 
     # Phase 2: one canonical form
     phase.begin("canonicalize")
     module = canonicalize(module)
-    phase.end(module.script(show_meta=False))
+    phase.end(lambda: module.script(show_meta=False))
 
     # Phase 3: find what generated kernels can compute
     phase.begin("group_kernels")
     groups = levit_groups()
     module = group_kernels(module, groups)
-    phase.end(module.script(show_meta=False))
+    phase.end(lambda: module.script(show_meta=False))
 
     # Phase 4: groups become calls of generated kernels
     phase.begin("lower_groups")
@@ -73,12 +73,12 @@ def compile_model(
             builder, library, name, target, tiles or packaged_tiles(), exported.normalization
         ),
     )
-    phase.end(module.script(show_meta=False))
+    phase.end(lambda: module.script(show_meta=False))
 
     # Phase 5: TVM's own lowering for the rest
     phase.begin("lower_default")
     module = lower_default(module, llvm, library, name)
-    phase.end(module.script(show_meta=False))
+    phase.end(lambda: module.script(show_meta=False))
 
     # Phase 6: a flat list of calls, for a float and for an 8-bit image
     phase.begin("flatten")
@@ -91,12 +91,12 @@ def compile_model(
         ),
         image_bytes=4 * 3 * pixels,
     )
-    phase.end(flat.text())
+    phase.end(lambda: flat.text())
 
     # Phase 7: kernels become C functions
     phase.begin("lower_kernels")
     functions = lower_kernels(library, _callers_buffers(flat), llvm)
-    phase.end("\n".join(raw.func.script(show_meta=False) for raw in functions.values()))
+    phase.end(lambda: "\n".join(raw.func.script(show_meta=False) for raw in functions.values()))
 
     # Phase 8: a place for every buffer
     phase.begin("plan_memory")
@@ -104,7 +104,7 @@ def compile_model(
         flat, {s: raw.scratch_bytes for s, raw in functions.items()}, rgb8_image_bytes=3 * pixels
     )
     calls = _calls(flat, placement, library)
-    phase.end("\n".join(map(str, calls)))
+    phase.end(lambda: "\n".join(map(str, calls)))
 
     # Phase 9: machine code
     phase.begin("emit_object")
@@ -144,9 +144,9 @@ class _Phases:
         if self.on_phase:
             self.on_phase(name)
 
-    def end(self, result: str) -> None:
+    def end(self, result: Callable[[], str]) -> None:
         if self.folder:
-            (self.folder / f"{self.count:02}_{self.name}.txt").write_text(result)
+            (self.folder / f"{self.count:02}_{self.name}.txt").write_text(result())
 
 
 def _callers_buffers(flat: FlatProgram) -> dict[str, set[int]]:
