@@ -23,6 +23,7 @@ from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from levit_deploy.compiler.passes.plan_program import Placement, place
 from levit_deploy.compiler.program import KernelCall, Program, Space
 from levit_deploy.compiler.tuning.tile_table import TileTable, packaged_tiles
+from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target
 
@@ -38,9 +39,10 @@ def compile_model(
 ) -> Program:
     """Compile a model to kernels, constants and the list of calls.
 
-    `dump_ir`: an existing folder that gets each phase's result as text. `on_phase` is told the name
+    `dump_ir`: a folder that gets each phase's result as text. `on_phase` is told the name
     of each phase before it runs. `name` starts every symbol (default: the model's name).
-    The same arguments give the same bytes. Raises DeployError if the graph cannot be compiled.
+    The same arguments give the same bytes. Raises DeployError if the graph cannot be compiled or
+    `dump_ir` not written.
     """
     name = name or exported.name
     llvm = llvm_target(target)
@@ -146,7 +148,15 @@ class _Phases:
 
     def end(self, result: Callable[[], str]) -> None:
         if self.folder:
-            (self.folder / f"{self.count:02}_{self.name}.txt").write_text(result())
+            path = self.folder / f"{self.count:02}_{self.name}.txt"
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path.write_text(result())
+            except OSError as error:
+                raise DeployError(
+                    f"cannot write `{path}`: {error.strerror}",
+                    hint="choose another folder with --dump-ir",
+                ) from error
 
 
 def _callers_buffers(flat: FlatProgram) -> dict[str, set[int]]:

@@ -78,15 +78,20 @@ def test_the_self_test_image_is_not_overwritten_before_it_is_read(program: Progr
 
 def test_each_phase_is_dumped_as_text(tmp_path: Path) -> None:
     seen: list[str] = []
-    compile_model(gelu_mlp(), get_target("x86-64-v3"), dump_ir=tmp_path, on_phase=seen.append)
-    files = sorted(path.name for path in tmp_path.iterdir())
+    folder = tmp_path / "new" / "dump"
+    compile_model(gelu_mlp(), get_target("x86-64-v3"), dump_ir=folder, on_phase=seen.append)
+    files = sorted(path.name for path in folder.iterdir())
     assert files == [
         f"{number:02}_{phase}.txt" for number, phase in enumerate(seen, 1) if phase != "emit_object"
     ]
-    assert "R.erf" in (tmp_path / files[0]).read_text()
-    assert "foreign_normalize(image[0], arena[" in "".join(
-        p.read_text() for p in tmp_path.iterdir()
-    )
+    assert "R.erf" in (folder / files[0]).read_text()
+    assert "foreign_normalize(image[0], arena[" in "".join(p.read_text() for p in folder.iterdir())
+
+
+def test_a_dump_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DeployError, match="cannot write"):
+        compile_model(gelu_mlp(), get_target("x86-64-v3"), dump_ir=tmp_path / "file" / "dump")
 
 
 def test_a_program_is_loadable_without_tvm(program: Program, tmp_path: Path) -> None:
