@@ -32,10 +32,11 @@ ROOMS = {
     "runtime": Room(("errors", "compiler.program", "targets"), ("numpy", "jinja2")),
     "verify": Room(
         ("errors", "models", "export", "calibration", "targets", "runtime"),
-        ("numpy", "torch", "onnxruntime"),
+        ("numpy", "torch", "onnxruntime", "openvino"),
     ),
     "deploy": Room((*ALL_ROOMS,)),
-    "cli": Room((*ALL_ROOMS, "deploy"), ("click", "rich")),
+    "profile": Room((*ALL_ROOMS,)),
+    "cli": Room((*ALL_ROOMS, "deploy", "profile"), ("click", "rich")),
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm.
 PLAIN_DATA = {

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from levit_deploy.cli.arguments import WrongName
+from levit_deploy.cli.bench import bench_command
 from levit_deploy.cli.build import compile_command, export_command, verify_command
 from levit_deploy.cli.show import (
     doctor_command,
@@ -46,6 +47,7 @@ for command in (
     compile_command,
     export_command,
     verify_command,
+    bench_command,
     inspect_command,
     models_command,
     targets_command,

@@ -1,0 +1,134 @@
+"""How fast, beside whom: contenders take turns, so that a noisy moment hits them all.
+
+Every contender is a process that is stopped (SIGSTOP) while it is not its turn, so that the
+spinning threads of one never slow down another. A turn is about TURN_S long.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from levit_deploy.errors import DeployError
+from levit_deploy.verify.peer import Peer
+
+TURN_S = 0.05
+
+
+@dataclass(frozen=True)
+class Contender:
+    """`file`: what it runs: a shared library, an ONNX file, or a TorchScript file."""
+
+    name: str
+    peer: Peer
+    file: Path
+    threads: int
+    image_size: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Microseconds for one image; CPU time is that of the whole process, all threads."""
+
+    name: str
+    version: str
+    images: int
+    min_wall_us: float
+    median_wall_us: float
+    min_cpu_us: float
+    median_cpu_us: float
+
+
+def measure(
+    contenders: Sequence[Contender],
+    rounds: int,
+    on_round: Callable[[int], None] = lambda done: None,
+) -> list[Latency]:
+    """Time all contenders in `rounds` interleaved rounds; the order of the answer is theirs.
+
+    Raises DeployError if one of them cannot be loaded or dies.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(_Worker(contender)) for contender in contenders]
+        for done in range(rounds):
+            for worker in workers:
+                worker.take_turn()
+            on_round(done + 1)
+        return [worker.latency() for worker in workers]
+
+
+@dataclass
+class _Worker:
+    """The process of one contender, stopped but for its turns."""
+
+    contender: Contender
+    samples: list[tuple[int, int]] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        module = "levit_deploy.verify.latency_worker"
+        one = self.contender
+        arguments = (one.peer.value, one.file, str(one.threads), str(one.image_size))
+        self._process = subprocess.Popen(
+            (sys.executable, "-m", module, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        _, self._version = self._answer().split()
+        self._batch = 1
+        self._process.send_signal(signal.SIGSTOP)
+        return self
+
+    def take_turn(self) -> None:
+        """Classify for about TURN_S seconds."""
+        assert self._process.stdin is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write(f"{self._batch}\n")
+        self._process.stdin.flush()
+        self.samples += [(wall, cpu) for wall, cpu in json.loads(self._answer())]
+        self._process.send_signal(signal.SIGSTOP)
+        fastest_s = min(wall for wall, _ in self.samples) * 1e-9
+        self._batch = max(1, round(TURN_S / fastest_s))
+
+    def latency(self) -> Latency:
+        wall, cpu = zip(*self.samples, strict=True)
+        return Latency(
+            name=self.contender.name,
+            version=self._version,
+            images=len(wall),
+            min_wall_us=min(wall) / 1e3,
+            median_wall_us=statistics.median(wall) / 1e3,
+            min_cpu_us=min(cpu) / 1e3,
+            median_cpu_us=statistics.median(cpu) / 1e3,
+        )
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        line = self._process.stdout.readline()
+        if not line:
+            said = self._process.stderr.read().strip().splitlines()
+            raise DeployError(
+                f"`{self.contender.name}` could not be timed: {said[-1] if said else 'it died'}",
+                hint="leave it out with --against",
+            )
+        return line
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
