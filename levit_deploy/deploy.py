@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.pipeline import compile_model
+from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.checkpoint import Checkpoint
@@ -19,6 +21,9 @@ from levit_deploy.verify.verification import reference_self_test, verify_artifac
 
 @dataclass(frozen=True)
 class Deployment:
+    """`program`: what the compiler made of the model, for its log."""
+
+    program: Program
     artifact: Artifact
     verification: Verification
 
@@ -36,7 +41,8 @@ def deploy(
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
 
     `name`: the library's (default: the model's). `dump_ir`: a folder that gets each compiler
-    phase's result. `on_phase` is told of each step, as (phase, detail), before it is made.
+    phase's result and the compile log. `on_phase` is told of each step, as (phase, detail), before
+    it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
@@ -54,6 +60,9 @@ def deploy(
         on_phase=lambda detail: on_phase("compile", detail),
         name=name or model,
     )
+
+    if dump_ir:
+        (dump_ir / "compile_log.txt").write_text(format_calls(program))
 
     on_phase("link", "")
     verifications = []
@@ -75,7 +84,7 @@ def deploy(
         command_line=command_line,
         check=check,
     )
-    return Deployment(artifact, verifications[0])
+    return Deployment(program, artifact, verifications[0])
 
 
 def _refuse_wrong(verification: Verification) -> None:

@@ -17,7 +17,7 @@ from levit_deploy.cli.arguments import (
     target_option,
     weights_option,
 )
-from levit_deploy.cli.output import bytes_text, print_columns, print_json
+from levit_deploy.cli.output import bytes_text, columns, print_json
 from levit_deploy.cli.progress import Phases
 from levit_deploy.cli.results import artifact_json, print_files, print_verification
 
@@ -52,7 +52,7 @@ def export_command(
     path = output or Path(f"{spec.name}.onnx")
     with Phases() as phases:
         checkpoint = _load_weights(phases, spec, weights, offline)
-        _print_settings(checkpoint, {"output": str(path)})
+        _show_settings(phases, checkpoint, {"output": str(path)})
         phases.begin("export")
         from levit_deploy.export.export_model import export_model
 
@@ -126,7 +126,8 @@ def compile_command(
     toolchain = find_toolchain(target, libc)
     with Phases() as phases:
         checkpoint = _load_weights(phases, spec, weights, offline)
-        _print_settings(
+        _show_settings(
+            phases,
             checkpoint,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
@@ -137,6 +138,7 @@ def compile_command(
             },
         )
         phases.begin("export")
+        from levit_deploy.compiler.compile_log import format_summary
         from levit_deploy.deploy import deploy
 
         deployment = deploy(
@@ -148,6 +150,7 @@ def compile_command(
             command_line=command_line,
             on_phase=phases.show,
         )
+    click.echo(format_summary(deployment.program), err=True)
     _print_hint(deployment.verification.hint)
     if as_json:
         print_json(artifact_json(deployment.artifact, deployment.verification))
@@ -205,7 +208,7 @@ def _load_weights(phases: Phases, spec: ModelSpec, weights: str, offline: bool) 
     return load_weights(spec, weights, offline=offline, progress=phases.amount)
 
 
-def _print_settings(checkpoint: Checkpoint, settings: dict[str, str]) -> None:
+def _show_settings(phases: Phases, checkpoint: Checkpoint, settings: dict[str, str]) -> None:
     """What was decided, once, before the long work."""
     spec = checkpoint.spec
     rows = {
@@ -213,7 +216,7 @@ def _print_settings(checkpoint: Checkpoint, settings: dict[str, str]) -> None:
         "weights": f"{checkpoint.source} ({checkpoint.origin.value}, {checkpoint.digest[:12]})",
         **settings,
     }
-    print_columns(rows.items(), err=True)
+    phases.note(columns(rows.items()))
 
 
 def _print_hint(hint: str | None) -> None:

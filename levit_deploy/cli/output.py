@@ -1,4 +1,4 @@
-"""What commands print on stdout: columns for people, JSON for machines."""
+"""How commands print: columns for people, JSON for machines."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ def print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def print_columns(rows: Iterable[Sequence[str]], *, err: bool = False) -> None:
-    """Rows of equally many cells, each column as wide as its widest cell."""
+def print_columns(rows: Iterable[Sequence[str]]) -> None:
+    """`columns`, on stdout."""
+    click.echo(columns(rows))
+
+
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of equally many cells as lines, each column as wide as its widest cell."""
     table = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip(), err=err)
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    )
+    return "\n".join(lines)
 
 
 def bytes_text(count: int) -> str:

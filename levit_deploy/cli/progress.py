@@ -37,6 +37,10 @@ class Phases:
         self._progress.start()
         return self
 
+    def note(self, text: str) -> None:
+        """Lines that stay, above whatever is alive."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
     def show(self, title: str, detail: str) -> None:
         """Now the phase `title` does `detail`; begins it if it is another than before."""
         if title != self._title:

@@ -51,11 +51,9 @@ def print_manifest(artifact: Artifact) -> None:
 
 def print_kernels(artifact: Artifact) -> None:
     """One line for each kernel call, in order."""
-    rows = [("KERNEL", "SHAPE", "TILE", "TASKS", "MULTIPLY-ADDS", "MOVED")]
-    for call in artifact.manifest.kernels:
-        counts = str(call.tasks), f"{call.multiply_adds:,}", bytes_text(call.bytes_moved)
-        rows.append((call.kind, call.shape, call.tile, *counts))
-    print_columns(rows)
+    from levit_deploy.compiler.compile_log import format_table
+
+    click.echo(format_table(artifact.manifest.kernels))
 
 
 def print_verification(verification: Verification) -> None:

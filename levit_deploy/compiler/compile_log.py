@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
-from levit_deploy.compiler.program import Entry, KernelCall, Program
+from collections.abc import Iterable
+from typing import Protocol
+
+from levit_deploy.compiler.program import Entry, Program
 
 FALLBACK = "fallback"  # KernelCall.kind of what no generated kernel computes
 
 _HEADINGS = ("", "kernel", "shape", "tile", "tasks", "Mmac", "kB", "entry")
 
 
-def format_calls(program: Program) -> str:
-    """A table of all calls in their order, the totals, and what fell back to default lowering.
+class CallFacts(Protocol):
+    """What a line tells of: a KernelCall, or what a manifest keeps of it."""
 
-    Mmac: million multiply-adds. kB: 1000 bytes read and written, each value once. The totals are
-    those of the float entry.
+    @property
+    def kind(self) -> str: ...
+    @property
+    def shape(self) -> str: ...
+    @property
+    def tile(self) -> str: ...
+    @property
+    def tasks(self) -> int: ...
+    @property
+    def multiply_adds(self) -> int: ...
+    @property
+    def bytes_moved(self) -> int: ...
+    @property
+    def entry(self) -> str: ...
+
+
+def format_calls(program: Program) -> str:
+    """A table of all calls, the totals of the float entry, and what fell back."""
+    return f"{format_table(program.calls)}\n\n{format_summary(program)}\n"
+
+
+def format_table(calls: Iterable[CallFacts]) -> str:
+    """One line for each call, in order.
+
+    Mmac: million multiply-adds. kB: 1000 bytes read and written, each value once.
     """
-    rows = [_HEADINGS, *(_row(number, call) for number, call in enumerate(program.calls, 1))]
+    rows = [_HEADINGS, *(_row(number, call) for number, call in enumerate(calls, 1))]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     numeric = {0, 4, 5, 6}
     lines = [
@@ -25,29 +51,11 @@ def format_calls(program: Program) -> str:
         ).rstrip()
         for row in rows
     ]
-    return "\n".join([*lines, "", *_summary(program)]) + "\n"
+    return "\n".join(lines)
 
 
-def fallbacks(program: Program) -> list[str]:
-    """Symbols of the calls that no generated kernel computes, each once, in their order."""
-    symbols = [call.symbol for call in program.calls if call.kind == FALLBACK]
-    return list(dict.fromkeys(symbols))
-
-
-def _row(number: int, call: KernelCall) -> tuple[str, ...]:
-    return (
-        str(number),
-        call.kind,
-        call.shape,
-        call.tile,
-        str(call.tasks),
-        f"{call.multiply_adds / 1e6:.2f}",
-        f"{call.bytes_moved / 1e3:.0f}",
-        "" if call.entry is Entry.BOTH else call.entry.value,
-    )
-
-
-def _summary(program: Program) -> list[str]:
+def format_summary(program: Program) -> str:
+    """The totals of the float entry, and what fell back to default lowering."""
     calls = [call for call in program.calls if call.entry is not Entry.RGB8]
     multiply_adds = sum(call.multiply_adds for call in calls)
     lines = [
@@ -58,4 +66,23 @@ def _summary(program: Program) -> list[str]:
     ]
     fallen = fallbacks(program)
     lines += [f"default lowering: {', '.join(fallen)}" if fallen else "default lowering: none"]
-    return lines
+    return "\n".join(lines)
+
+
+def fallbacks(program: Program) -> list[str]:
+    """Symbols of the calls that no generated kernel computes, each once, in their order."""
+    symbols = [call.symbol for call in program.calls if call.kind == FALLBACK]
+    return list(dict.fromkeys(symbols))
+
+
+def _row(number: int, call: CallFacts) -> tuple[str, ...]:
+    return (
+        str(number),
+        call.kind,
+        call.shape,
+        call.tile,
+        str(call.tasks),
+        f"{call.multiply_adds / 1e6:.2f}",
+        f"{call.bytes_moved / 1e3:.0f}",
+        "" if call.entry == Entry.BOTH else str(call.entry),
+    )

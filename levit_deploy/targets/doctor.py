@@ -15,6 +15,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.targets.emulator import INSTALL_HINT, find_emulator
 from levit_deploy.targets.table import HOST, TARGETS, get_target
 from levit_deploy.targets.target import Emulator
+from levit_deploy.targets.toolchain import find_toolchain
 
 DISTRIBUTION = "levit-deploy"
 
@@ -37,6 +38,7 @@ def diagnose() -> tuple[Finding, ...]:
     """All findings of this machine, in the order in which a user would fix them."""
     return (
         *check_packages(),
+        check_linker(),
         check_host(),
         *check_emulators(),
         check_writable(Path(platformdirs.user_cache_dir(DISTRIBUTION))),
@@ -63,6 +65,16 @@ def check_package(requirement: Requirement) -> Finding:
     ok = requirement.specifier.contains(version, prereleases=True)
     detail = version if ok else f"{version}, needs {requirement.specifier}"
     return Finding(requirement.name, ok, detail, None if ok else hint)
+
+
+def check_linker() -> Finding:
+    """Whether libraries can be linked for other machines than this one."""
+    foreign = next(target for target in TARGETS.values() if target.arch.value != platform.machine())
+    try:
+        return Finding("cross linker", True, find_toolchain(foreign).version)
+    except DeployError as error:
+        detail = "not installed: only this machine's own CPU can be linked for"
+        return Finding("cross linker", False, detail, error.hint)
 
 
 def check_host() -> Finding:

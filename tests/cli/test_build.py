@@ -116,11 +116,14 @@ def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     assert settings["model"] == "levit_tiny, 64 px, 10 classes"
     assert settings["libc"] == "glibc-2.17"
     assert settings["output"] == "levit_tiny-host-fp32"
-    phases = [line.split()[0] for line in done.stderr.splitlines()[7:]]
+    phases = [line.split()[0] for line in done.stderr.splitlines()[7:12]]
     assert phases == ["weights", "export", "compile", "link", "verify"]
-    dumps = sorted(path.name for path in (cli.folder / "ir").iterdir())
+    summary = "\n".join(done.stderr.splitlines()[12:])
+    assert "million multiply-adds" in summary
+    assert "default lowering: none" in summary
+    *dumps, log = sorted(path.name for path in (cli.folder / "ir").iterdir())
     assert dumps[0].startswith("01_")
-    assert "warning" not in done.stdout
+    assert (cli.folder / "ir" / log).read_text().endswith(summary + "\n")
 
 
 @pytest.mark.parametrize("target", ["arm64", "armv7"])
