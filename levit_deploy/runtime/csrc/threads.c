@@ -111,7 +111,8 @@ static void advance(counter *c)
 }
 
 /*
- * Takes portions of a step until none is left: large ones first, single tasks at the end.
+ * Takes portions of a step until none is left: large ones first, single tasks at the end (guided
+ * self-scheduling, Polychronopoulos and Kuck 1987).
  * Returns 0 if `run` is over; then `f` may be a mixture of two runs', and was not used.
  */
 static int share(NAME(threads) *t, const frame *f, uint32_t run, int step)
@@ -124,7 +125,7 @@ static int share(NAME(threads) *t, const frame *f, uint32_t run, int step)
             return 0;
         if (begin >= tasks)
             return 1;
-        int32_t portion = (tasks - begin) / (2 * t->count);
+        int32_t portion = (tasks - begin) / t->count;
         portion = portion > 0 ? portion : 1;
         if (!atomic_compare_exchange_weak_explicit(&t->tickets[step], &seen,
                                                    seen + (uint32_t)portion, memory_order_relaxed,
