@@ -40,12 +40,24 @@ def link_dynamic(
     return output
 
 
+def self_test_shared_library(
+    toolchain: Toolchain, artifact: Artifact, prefix: Sequence[str], folder: Path
+) -> str:
+    """Output of load_library.c, which needs no dynamic loader of the library's system."""
+    program = folder / "load_library"
+    toolchain.link_program([Path(__file__).with_name("load_library.c")], program)
+    return run(program, prefix, arguments=(str(artifact.shared_library), artifact.manifest.name))
+
+
 def run(
-    program: Path, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    program: Path,
+    prefix: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> str:
     """Standard output of a program that must succeed."""
     done = subprocess.run(
-        [*prefix, str(program)],
+        [*prefix, str(program), *arguments],
         env={**os.environ, **(environment or {})},
         capture_output=True,
         text=True,

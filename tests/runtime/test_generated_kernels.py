@@ -22,7 +22,7 @@ from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.randomize import randomize
-from tests.runtime.c_program import link_static, run
+from tests.runtime.c_program import link_static, run, self_test_shared_library
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def test_contract_from_c(built: Built, tmp_path: Path) -> None:
     expected = reference(built.net, pattern.reshape(3, size, size))
     found = np.array(output.split(), np.float32)
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
+    shared = self_test_shared_library(built.toolchain, built.artifact, prefix, tmp_path)
+    assert shared.endswith("success\n")
 
 
 @pytest.mark.parametrize("built", ["host"], indirect=True)

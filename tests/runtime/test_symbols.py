@@ -16,8 +16,10 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.loader import Library
+from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Libc, Toolchain, find_toolchain
+from tests.runtime.c_program import self_test_shared_library
 from tests.runtime.small_network import SmallNetwork
 
 LIBC = {"libc.so.6", "libm.so.6", "libc.so"}
@@ -155,3 +157,14 @@ def test_system_compiler_must_keep_the_floor(
         build_artifact(
             program, find_toolchain(get_target("host")), network.self_test(), tmp_path / "old"
         )
+
+
+def test_shared_library_itself_runs(built: Artifact, tmp_path: Path) -> None:
+    """The bytes of the .so, on its own kind of CPU."""
+    target = get_target(built.manifest.target)
+    prefix = () if target.arch is get_target("host").arch else emulator_command(target)
+    if prefix is None:
+        pytest.skip(f"no emulator for {target.name}: apt-get install qemu-user")
+    output = self_test_shared_library(find_toolchain(target), built, prefix, tmp_path)
+    assert output.endswith("relocations, threads yes, success\n")
+    assert not output.startswith("0 ")
