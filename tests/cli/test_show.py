@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from levit_deploy.cli.main import commands
+from levit_deploy.cli import commands
 from levit_deploy.models.spec import FAMILY, TINY
 from levit_deploy.targets.table import TARGETS
 from tests.cli.conftest import Cli, Spawner

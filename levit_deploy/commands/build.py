@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.cli.arguments import (
+from levit_deploy.commands.arguments import (
     artifact_argument,
     json_option,
     libc_option,
@@ -17,9 +17,9 @@ from levit_deploy.cli.arguments import (
     target_option,
     weights_option,
 )
-from levit_deploy.cli.output import bytes_text, columns, print_json
-from levit_deploy.cli.progress import Phases
-from levit_deploy.cli.results import artifact_json, print_files, print_verification
+from levit_deploy.commands.output import bytes_text, columns, print_json
+from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.results import artifact_json, print_files, print_verification
 
 if TYPE_CHECKING:
     from levit_deploy.models.checkpoint import Checkpoint

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from levit_deploy.cli.output import bytes_text
+from levit_deploy.commands.output import bytes_text
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

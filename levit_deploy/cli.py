@@ -15,10 +15,10 @@ from typing import NoReturn
 
 import click
 
-from levit_deploy.cli.arguments import WrongName
-from levit_deploy.cli.bench import bench_command
-from levit_deploy.cli.build import compile_command, export_command, verify_command
-from levit_deploy.cli.show import (
+from levit_deploy.commands.arguments import WrongName
+from levit_deploy.commands.bench import bench_command
+from levit_deploy.commands.build import compile_command, export_command, verify_command
+from levit_deploy.commands.show import (
     doctor_command,
     inspect_command,
     models_command,
@@ -109,3 +109,7 @@ def _fail(message: str, hint: str | None, code: int) -> NoReturn:
         text += f"\nhint: {hint}\n"
     click.echo(text, err=True, nl=False)
     sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

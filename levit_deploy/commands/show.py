@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from levit_deploy.cli.arguments import artifact_argument, json_option
-from levit_deploy.cli.output import print_columns, print_json
-from levit_deploy.cli.results import (
+from levit_deploy.commands.arguments import artifact_argument, json_option
+from levit_deploy.commands.output import print_columns, print_json
+from levit_deploy.commands.results import (
     artifact_json,
     print_files,
     print_kernels,

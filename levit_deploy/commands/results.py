@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.cli.output import bytes_text, print_columns
+from levit_deploy.commands.output import bytes_text, print_columns
 
 if TYPE_CHECKING:
     from levit_deploy.runtime.artifact import Artifact

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.cli.arguments import artifact_argument, json_option
-from levit_deploy.cli.output import print_columns, print_json
-from levit_deploy.cli.progress import Phases
+from levit_deploy.commands.arguments import artifact_argument, json_option
+from levit_deploy.commands.output import print_columns, print_json
+from levit_deploy.commands.progress import Phases
 
 if TYPE_CHECKING:
     from levit_deploy.verify.kernel_profile import KernelTime
