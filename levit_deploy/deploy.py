@@ -51,8 +51,6 @@ def deploy(
     exported = export_model(checkpoint.build(), name=model, weights_digest=checkpoint.digest)
 
     on_phase("compile", "")
-    if dump_ir:
-        dump_ir.mkdir(parents=True, exist_ok=True)
     program = compile_model(
         exported,
         toolchain.target,
