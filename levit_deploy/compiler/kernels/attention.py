@@ -20,112 +20,38 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.attention_spec import (
+    PANEL,
+    QUAD,
+    AttentionSpec,
+    AttentionTile,
+    default_tile,
+    is_supported,
+    pack_bias,
+)
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.kernels.position_bias import PositionBias
+from levit_deploy.compiler.kernels.product import add_products, for_steps
 from levit_deploy.compiler.kernels.simd import Simd
-from levit_deploy.compiler.kernels.softmax import softmax_row
+from levit_deploy.compiler.kernels.softmax import ExpConstants, load_constants, softmax_row
 from levit_deploy.compiler.kernels.transpose import transpose_quads
 from levit_deploy.targets.target import Target
 
-PANEL = 16  # columns in a panel of the inputs
+__all__ = [
+    "AttentionSpec",
+    "AttentionTile",
+    "attention_kernel",
+    "default_tile",
+    "is_supported",
+    "pack_bias",
+]
+
 LINE_FLOATS = 16  # a cache line
-UNROLL = 4  # steps of a product in one turn of its loop
-
-
-@dataclass(frozen=True)
-class AttentionSpec:
-    """Attention of `heads` heads over a square grid of key tokens.
-
-    Queries are a `query_side` square grid that lies on the `key_side` square grid with step
-    `stride` (1: plain, 2: shrinking). Inputs come in PANELS layout (see gemm.Layout).
-    `fused_qkv`: queries, keys and values are columns of one matrix, a head at a time
-    [q key_dim | k key_dim | v value_dim]; otherwise two matrices: queries [heads * key_dim], and
-    [k key_dim | v value_dim] a head at a time. The q scale is already in the weights.
-    Output: (query_side ** 2, heads * value_dim) row-major, after hardswish.
-    """
-
-    heads: int
-    key_dim: int
-    value_dim: int
-    query_side: int
-    key_side: int
-    stride: int
-    fused_qkv: bool
-
-    @property
-    def queries(self) -> int:
-        return self.query_side**2
-
-    @property
-    def keys(self) -> int:
-        return self.key_side**2
-
-    @property
-    def position_bias(self) -> PositionBias:
-        return PositionBias(self.query_side, self.key_side, self.stride)
-
-
-@dataclass(frozen=True)
-class AttentionTile:
-    """How the work of a task is cut.
-
-    `rows`: queries whose scores are in cache together. The products' register tiles are at most
-    `score_rows` x `score_columns` scores and `value_rows` x `value_columns` outputs; columns are
-    float32 values, multiples of the vector width.
-    """
-
-    rows: int
-    score_rows: int
-    score_columns: int
-    value_rows: int
-    value_columns: int
-
-    def __str__(self) -> str:
-        score = f"{self.score_rows}x{self.score_columns}"
-        return f"{self.rows} rows, {score}, {self.value_rows}x{self.value_columns}"
-
-
-def is_supported(spec: AttentionSpec) -> bool:
-    """Whether `attention_kernel` can make it; every LeViT's attention is."""
-    return spec.key_dim % UNROLL == 0 and spec.value_dim % PANEL == 0
-
-
-def default_tile(spec: AttentionSpec, target: Target) -> AttentionTile:
-    """Register tiles that fill the registers; as many rows as leave the scores half of L1.
-
-    A product of m rows and v vectors of columns needs m * v accumulators, v registers for the
-    columns, and for the rows 1 (x86: one broadcast at a time) or m (NEON: four factors of each
-    row at once). x86: v = 2, so that loads are fewer than multiply-adds; m = 6 of 16 registers,
-    14 of 32. NEON: v = 4, 16 columns, m = 5 of 32 registers; v = 2, m = 4 of 16.
-    """
-    simd = Simd(target)
-    vectors = 4 if simd.neon and target.vector_registers == 32 else 2
-    shared, per_row = (0, vectors + 1) if simd.neon else (1, vectors)
-    rows = (target.vector_registers - vectors - shared) // per_row
-    cached_rows = max(target.l1d_bytes // 2 // (4 * spec.keys), 1)
-    return AttentionTile(
-        rows=Blocks.of(spec.query_side, cached_rows).size,
-        score_rows=rows,
-        score_columns=vectors * simd.lanes,
-        value_rows=rows,
-        value_columns=vectors * simd.lanes,
-    )
-
-
-def pack_bias(table: NDArray[np.float32], spec: AttentionSpec) -> NDArray[np.float32] | None:
-    """The kernel's flat constant from `table` (heads, queries, keys).
-
-    None if `table` is not of the form that the kernel needs: a function of |dy| and |dx| alone.
-    """
-    return spec.position_bias.pack(table)
 
 
 def attention_kernel(
@@ -189,6 +115,7 @@ class _Generator:
         self.bias_at = self.reserve(self.bias.expanded_size(self.padded_keys))
         self.scores_at = self.reserve(tile.rows * self.padded_keys)
         self.inverse_at = self.reserve(tile.rows)
+        self.constants_at = self.reserve(len(ExpConstants()) * lanes)
 
     def reserve(self, size: int) -> int:
         """Where `size` values of the scratch buffer start, at a cache line."""
@@ -234,6 +161,7 @@ class _Generator:
             self.scratch = _parameter("scratch", self.scratch_size)
             begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
 
+            ExpConstants().store(self.simd, self.scratch, self.constants_at)
             values_in_place = self.v
             with T.serial(begin // side, (end + side - 1) // side) as head:
                 self.transpose_keys(head)
@@ -261,7 +189,7 @@ class _Generator:
         def panel(start: Expr | int, vectors: int) -> None:
             at = T.bind(self.keys_at + start * (lanes * spec.key_dim))
             for v in range(vectors):
-                for d in range(0, spec.key_dim, 4):
+                for d in range(0, spec.key_dim, QUAD):
                     rows = transpose_quads(load((start + v) * lanes, d))
                     for step, row in enumerate(rows):
                         place = ((d + step) * vectors + v) * lanes
@@ -272,7 +200,7 @@ class _Generator:
     def copy_values(self, head: Expr, source: _Columns) -> None:
         """Values whose columns lie across panels, into panels of their own."""
         with T.serial(self.spec.keys) as key:
-            for column in range(0, self.spec.value_dim, 4):
+            for column in range(0, self.spec.value_dim, QUAD):
                 quad = source.buffer.vload([source.at(head, column, key)], "float32x4")
                 T.buffer_store(self.scratch, quad, [T.ramp(self.v.at(0, column, key), 1, 4)])
 
@@ -293,9 +221,10 @@ class _Generator:
                 tiles.each(lambda row, mr: self.values(block, row, mr, vector, vectors))
 
             self.key_panels.each(scores)
+            constants = load_constants(self.simd, self.scratch, self.constants_at)
             with T.serial(rows) as row:
                 at = T.bind(self.scores_at + row * self.padded_keys)
-                inverse = softmax_row(self.simd, self.scratch, at, self.spec.keys)
+                inverse = softmax_row(self.simd, self.scratch, at, self.spec.keys, constants)
                 T.buffer_store(self.scratch, inverse, [self.inverse_at + row])
             self.value_blocks.each(values)
 
@@ -304,109 +233,56 @@ class _Generator:
     ) -> None:
         """`mr` rows of scores, of the panel of keys that starts at vector `vector`."""
         spec, simd, lanes = self.spec, self.simd, self.simd.lanes
-        acc = self.accumulators(mr, vectors)
+        acc = [[simd.register() for _ in range(vectors)] for _ in range(mr)]
         for i in range(mr):
             bias = T.bind(self.bias_at + self.bias.row(block.y + row + i) + vector * lanes)
             for v in range(vectors):
-                simd.store(acc[i], v * lanes, simd.load(self.scratch, bias + v * lanes))
+                simd.store(acc[i][v], 0, simd.load(self.scratch, bias + v * lanes))
         query = T.bind((block.y + row) * spec.query_side + block.x)
         panel = T.bind(self.keys_at + vector * (lanes * spec.key_dim))
         run = math.gcd(self.q.granule, spec.key_dim)
         for first in range(0, spec.key_dim, run):
             tokens = [query + i * spec.query_side for i in range(mr)]
             at = [T.bind(self.q.at(block.head, first, token)) for token in tokens]
-            with T.serial(run // UNROLL) as turn:
-                weights = T.bind(panel + (first + turn * UNROLL) * (vectors * lanes))
-                self.steps(
-                    acc,
-                    vectors,
-                    UNROLL,
-                    self.q.buffer,
-                    [a + turn * UNROLL for a in at],
-                    self.scratch,
-                    [
-                        [weights + (k * vectors + v) * lanes for v in range(vectors)]
-                        for k in range(UNROLL)
-                    ],
-                )
+
+            def steps(d: Expr | int, count: int, at: list[Expr] = at, first: int = first) -> None:
+                keys = T.bind(panel + (first + d) * (vectors * lanes))
+                places = [
+                    [keys + (k * vectors + v) * lanes for v in range(vectors)] for k in range(count)
+                ]
+                add_products(simd, acc, self.q.buffer, [a + d for a in at], self.scratch, places)
+
+            for_steps(simd, run, steps)
         for i in range(mr):
             at = T.bind(self.scores_at + (row + i) * self.padded_keys + vector * lanes)
             for v in range(vectors):
-                simd.store(self.scratch, at + v * lanes, simd.load(acc[i], v * lanes))
+                simd.store(self.scratch, at + v * lanes, simd.load(acc[i][v], 0))
 
     def values(
         self, block: _Block, row: Expr | int, mr: int, vector: Expr | int, vectors: int
     ) -> None:
         """`mr` rows of the output, `vectors` vectors of the head's columns."""
         spec, simd, lanes = self.spec, self.simd, self.simd.lanes
-        acc = self.accumulators(mr, vectors)
+        acc = [[simd.register() for _ in range(vectors)] for _ in range(mr)]
         for i in range(mr):
             for v in range(vectors):
-                simd.store(acc[i], v * lanes, simd.splat(0.0))
+                simd.store(acc[i][v], 0, simd.splat(0.0))
         at = T.bind(self.scores_at + row * self.padded_keys)
 
         def steps(key: Expr | int, count: int) -> None:
-            self.steps(
-                acc,
-                vectors,
-                count,
-                self.scratch,
-                [at + i * self.padded_keys + key for i in range(mr)],
-                self.v.buffer,
-                [
-                    [self.v.at(block.head, (vector + v) * lanes, key + k) for v in range(vectors)]
-                    for k in range(count)
-                ],
-            )
+            weights = [at + i * self.padded_keys + key for i in range(mr)]
+            columns = [(vector + v) * lanes for v in range(vectors)]
+            places = [[self.v.at(block.head, c, key + k) for c in columns] for k in range(count)]
+            add_products(simd, acc, self.scratch, weights, self.v.buffer, places)
 
-        if spec.keys >= UNROLL:
-            with T.serial(spec.keys // UNROLL) as turn:
-                steps(turn * UNROLL, UNROLL)
-        for key in range(spec.keys - spec.keys % UNROLL, spec.keys):
-            steps(key, 1)
+        for_steps(simd, spec.keys, steps)
         for i in range(mr):
             inverse = T.bind(simd.splat(self.scratch[self.inverse_at + row + i]))
             token = T.bind((block.y + row + i) * spec.query_side + block.x)
             out = T.bind((token * spec.heads + block.head) * spec.value_dim + vector * lanes)
             for v in range(vectors):
-                z = T.bind(simd.load(acc[i], v * lanes) * inverse)
+                z = T.bind(simd.load(acc[i][v], 0) * inverse)
                 simd.store(self.out, out + v * lanes, simd.hardswish(z))
-
-    def accumulators(self, mr: int, vectors: int) -> list[tirx.Buffer]:
-        """One array a row: LLVM keeps small ones in registers."""
-        size = vectors * self.simd.lanes
-        return [T.alloc_buffer((size,), "float32", scope="global") for _ in range(mr)]
-
-    def steps(
-        self,
-        acc: list[tirx.Buffer],
-        vectors: int,
-        count: int,
-        factors: tirx.Buffer,
-        factors_at: list[Expr],
-        weights: tirx.Buffer,
-        weights_at: list[list[Expr]],
-    ) -> None:
-        """acc[i][v] += factors[factors_at[i] + step] * weights[weights_at[step][v]], in order.
-
-        `count`: steps, at most 4. Weights first, then row by row: the order in which LLVM needs
-        the fewest registers.
-        """
-        simd, lanes = self.simd, self.simd.lanes
-        group = simd.splat_group if count % simd.splat_group == 0 else 1
-        rows = [
-            [s for k in range(0, count, group) for s in simd.splats(factors, at + k, group)]
-            for at in factors_at
-        ]
-        for step in range(count):
-            for first in range(0, vectors, simd.load_group):
-                some = range(first, min(first + simd.load_group, vectors))
-                loaded = [T.bind(simd.load(weights, weights_at[step][v])) for v in some]
-                for i, row in enumerate(rows):
-                    factor = T.bind(row[step])
-                    for v, weight in zip(some, loaded, strict=True):
-                        so_far = simd.load(acc[i], v * lanes)
-                        simd.store(acc[i], v * lanes, simd.fma(factor, weight, so_far))
 
 
 def _parameter(name: str, size: int) -> tirx.Buffer:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -22,45 +23,70 @@ from levit_deploy.compiler.kernels.simd import Simd
 PARTIAL_SUMS = 16
 _EXCLUDED = -math.inf  # below every score
 
-# Below this, exp is taken for zero; the multiple of ln 2 that is nearest to it is -127.
-_SMALLEST = -88.0
-_LOG2_E = 1.4426950408889634
-_LN_2 = 0.6931471805599453
-# 1.5 * 2^23 + 127: adding it rounds to an integer, which ends up in the low bits of the mantissa,
-# plus the bias of a float32's exponent.
-_ROUND = 12582912.0 + 127
 _MANTISSA_BITS = 23
-# exp(r) = 1 + r + r^2 (c2 + c3 r + c4 r^2 + c5 r^3) for |r| <= ln(2) / 2: the least maximum
-# relative error of this form, 1.06e-7, found by Lawson's iterated weights in float64.
-_C2, _C3, _C4, _C5 = 0.499992311, 0.166671157, 0.0418903306, 0.00831250101
 
 
-def exponential(simd: Simd, x: Expr) -> Expr:
+class ExpConstants(NamedTuple):
+    """What `exponential` computes with: numbers, or registers filled with them."""
+
+    # Below it, exp is taken for zero; the multiple of ln 2 that is nearest to it is -127.
+    smallest: Expr | float = -88.0
+    log2_e: Expr | float = 1.4426950408889634
+    minus_ln_2: Expr | float = -0.6931471805599453
+    # 1.5 * 2^23 + 127: adding it rounds to an integer, which ends up in the low bits of the
+    # mantissa, plus the bias of a float32's exponent.
+    round: Expr | float = 12582912.0 + 127
+    # exp(r) = 1 + r + r^2 (c2 + c3 r + c4 r^2 + c5 r^3) for |r| <= ln(2) / 2: the least maximum
+    # relative error of this form, 1.06e-7, found by Lawson's iterated weights in float64.
+    c2: Expr | float = 0.499992311
+    c3: Expr | float = 0.166671157
+    c4: Expr | float = 0.0418903306
+    c5: Expr | float = 0.00831250101
+
+    def store(self, simd: Simd, buffer: tirx.Buffer, at: int) -> None:
+        """Emit: a vector of each number from buffer[at] on."""
+        for i, number in enumerate(self):
+            simd.store(buffer, at + i * simd.lanes, simd.splat(number))
+
+
+def load_constants(simd: Simd, buffer: tirx.Buffer, at: int) -> ExpConstants:
+    """The registers that `ExpConstants.store` stored.
+
+    Why they come from memory: LLVM does not trust itself to keep constants of its own in
+    registers through the loop, and makes each one anew in every turn (NEON: dup).
+    """
+    places = range(at, at + len(ExpConstants()) * simd.lanes, simd.lanes)
+    return ExpConstants(*(T.bind(simd.load(buffer, place)) for place in places))
+
+
+def exponential(simd: Simd, x: Expr, constants: ExpConstants) -> Expr:
     """exp(x) of a register of values x <= 0: relative error below 2e-7 + 3e-9 |x|.
 
     Without FMA 2e-7 + 6e-8 |x|: there n ln 2 is rounded.
+
     exp(0) is 1; x < -87.4 gives 0, as -inf and NaN do.
 
     x = n ln 2 + r; exp(x) = 2^n exp(r). 2^n is made by shifting n + 127 into the exponent of a
     float32: n = -127 makes it 0.
     """
-    x = T.bind(simd.maximum(x, simd.splat(_SMALLEST)))
-    sum_bits = T.reinterpret(
-        f"int32x{simd.lanes}", simd.fma(x, simd.splat(_LOG2_E), simd.splat(_ROUND))
-    )
+    k = constants
+    x = T.bind(simd.maximum(x, k.smallest))
+    sum_bits = T.reinterpret(f"int32x{simd.lanes}", simd.fma(x, k.log2_e, k.round))
     biased = T.bind(sum_bits)  # through its bits, or TVM would simplify (a + b) - b to a
-    n = T.reinterpret(simd.type(), biased) - simd.splat(_ROUND)
-    r = T.bind(simd.fma(n, simd.splat(-_LN_2), x))
+    n = T.reinterpret(simd.type(), biased) - k.round
+    r = T.bind(simd.fma(n, k.minus_ln_2, x))
     r2 = T.bind(r * r)
-    low = simd.fma(r, simd.splat(_C3), simd.splat(_C2))
-    high = simd.fma(r, simd.splat(_C5), simd.splat(_C4))
+    low = simd.fma(r, k.c3, k.c2)
+    high = simd.fma(r, k.c5, k.c4)
     fraction = T.bind(simd.fma(r2, simd.fma(r2, high, low), r))  # exp(r) - 1
     shift = T.broadcast(T.int32(_MANTISSA_BITS), simd.lanes)
     power = T.bind(T.reinterpret(simd.type(), T.shift_left(biased, shift)))
     return simd.fma(power, fraction, power)
 
 
-def softmax_row(simd: Simd, scores: tirx.Buffer, at: Expr, columns: int) -> Expr:
+def softmax_row(
+    simd: Simd, scores: tirx.Buffer, at: Expr, columns: int, constants: ExpConstants
+) -> Expr:
     """Replace scores[at : at + columns] by exp(score - max) and return 1 / (their sum).
 
     Whole vectors are read and written; what lies past `columns` has no influence and becomes 0.
@@ -68,8 +94,8 @@ def softmax_row(simd: Simd, scores: tirx.Buffer, at: Expr, columns: int) -> Expr
     """
     vectors = -(-columns // simd.lanes)
     chains = min(PARTIAL_SUMS // simd.lanes, vectors)  # registers of maxima and of partial sums
-    maxima = T.alloc_buffer((chains * simd.lanes,), "float32", scope="global")
-    sums = T.alloc_buffer((chains * simd.lanes,), "float32", scope="global")
+    maxima = [simd.register() for _ in range(chains)]
+    sums = [simd.register() for _ in range(chains)]
 
     def load(column: Expr | int) -> Expr:
         value = simd.load(scores, at + column)
@@ -89,28 +115,30 @@ def softmax_row(simd: Simd, scores: tirx.Buffer, at: Expr, columns: int) -> Expr
             body(vector % chains, vector * simd.lanes)
 
     for c in range(chains):
-        simd.store(maxima, c * simd.lanes, load(c * simd.lanes))
-        simd.store(sums, c * simd.lanes, simd.splat(0.0))
+        simd.store(maxima[c], 0, load(c * simd.lanes))
+        simd.store(sums[c], 0, simd.splat(0.0))
 
     def to_maximum(chain: int, column: Expr | int) -> None:
-        so_far = simd.load(maxima, chain * simd.lanes)
-        simd.store(maxima, chain * simd.lanes, simd.maximum(so_far, load(column)))
+        larger = simd.maximum(simd.load(maxima[chain], 0), load(column))
+        simd.store(maxima[chain], 0, larger)
 
     def to_exponential(chain: int, column: Expr | int) -> None:
-        value = T.bind(exponential(simd, load(column) - maximum))
+        value = T.bind(exponential(simd, load(column) - maximum, constants))
         simd.store(scores, at + column, value)
-        simd.store(sums, chain * simd.lanes, simd.load(sums, chain * simd.lanes) + value)
+        simd.store(sums[chain], 0, simd.load(sums[chain], 0) + value)
 
     for_each_vector(to_maximum, first=chains)
-    registers = [simd.load(maxima, c * simd.lanes) for c in range(chains)]
-    maximum = T.bind(simd.splat(_reduce(simd, registers, T.max)))
+    maximum = T.bind(simd.splat(_reduce(simd, maxima, T.max)))
     for_each_vector(to_exponential)
-    total = _reduce(simd, [simd.load(sums, c * simd.lanes) for c in range(chains)], operator.add)
+    total = _reduce(simd, sums, operator.add)
     return T.bind(T.float32(1.0) / total)
 
 
-def _reduce(simd: Simd, registers: list[Expr], combine: Callable[[Expr, Expr], Expr]) -> Expr:
-    """One value from up to 16 in `registers`: halves are combined, 8, 4, 2 and 1 at a time."""
+def _reduce(
+    simd: Simd, variables: list[tirx.Buffer], combine: Callable[[Expr, Expr], Expr]
+) -> Expr:
+    """One value from up to 16 in `variables`: halves are combined, 8, 4, 2 and 1 at a time."""
+    registers = [simd.load(variable, 0) for variable in variables]
     halves = PARTIAL_SUMS // simd.lanes // 2
     while halves:
         pairs = [

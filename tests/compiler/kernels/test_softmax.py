@@ -11,28 +11,34 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.simd import Simd
-from levit_deploy.compiler.kernels.softmax import exponential, softmax_row
+from levit_deploy.compiler.kernels.softmax import ExpConstants, exponential, softmax_row
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.running import Array, run
 
 COUNT = 1 << 20
 
 
-def exponentials(target: Target, x: NDArray[np.float32]) -> Array:
+def exponentials(target: Target, values: NDArray[np.float32]) -> Array:
     simd = Simd(target)
+    constants = ExpConstants(*map(simd.splat, ExpConstants()))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("exponentials")
-        source = T.arg("source", T.Buffer((x.size,), "float32"))
-        result = T.arg("result", T.Buffer((x.size,), "float32"))
+        source = T.arg("source", T.Buffer((values.size,), "float32"))
+        result = T.arg("result", T.Buffer((values.size,), "float32"))
         begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
         with T.serial(begin, end) as i:
-            simd.store(result, i * simd.lanes, exponential(simd, simd.load(source, i * simd.lanes)))
-    return run(_kernel(builder.get(), x.size // simd.lanes), target, [x], x.size)
+            simd.store(
+                result,
+                i * simd.lanes,
+                exponential(simd, simd.load(source, i * simd.lanes), constants),
+            )
+    return run(_kernel(builder.get(), values.size // simd.lanes), target, [values], values.size)
 
 
 def softmax_sum_inverse(target: Target, scores: Array, columns: int) -> tuple[Array, np.float32]:
     """The row after softmax_row, and what it returns."""
     simd = Simd(target)
+    constants = ExpConstants(*map(simd.splat, ExpConstants()))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("softmax")
         source = T.arg("source", T.Buffer((scores.size,), "float32"))
@@ -42,7 +48,7 @@ def softmax_sum_inverse(target: Target, scores: Array, columns: int) -> tuple[Ar
             with T.serial(scores.size) as i:
                 T.buffer_store(result, source[i], [i])
             at = T.bind(task * scores.size)
-            T.buffer_store(result, softmax_row(simd, result, at, columns), [scores.size])
+            T.buffer_store(result, softmax_row(simd, result, at, columns, constants), [scores.size])
     out = run(_kernel(builder.get(), 1), target, [scores], scores.size + 1)
     return out[:-1], out[-1]
 
