@@ -13,8 +13,6 @@ image are left out, and so are columns outside a caller's image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
@@ -22,17 +20,15 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.conv_block import PixelBlock, consecutive
+from levit_deploy.compiler.kernels.conv_block import PixelBlock
 from levit_deploy.compiler.kernels.conv_image import (
     Planes,
     convert_rows,
     scratch_floats,
     whole_image,
 )
+from levit_deploy.compiler.kernels.conv_row import RowWriter
 from levit_deploy.compiler.kernels.conv_spec import (
-    KERNEL_SIDE,
-    TAPS,
     ConvSpec,
     ConvTile,
     Destination,
@@ -54,8 +50,6 @@ __all__ = [
     "pack_weights",
     "padded_size",
 ]
-
-DEPTH_UNROLL = 4  # what one NEON load of inputs serves; elsewhere it makes the loop cheap enough
 
 
 def pack_weights(
@@ -86,17 +80,6 @@ def conv_kernel(
     the target among those with FMA.
     """
     return _Generator(symbol, spec, tile, target, normalization).kernel()
-
-
-@dataclass(frozen=True)
-class _Run:
-    """`count` blocks of `pixels` from pixel `first` of a row; at its edges inputs are missing."""
-
-    first: int
-    count: int
-    pixels: int
-    left_edge: bool = False
-    right_edge: bool = False
 
 
 class _Generator:
@@ -166,13 +149,15 @@ class _Generator:
         band = T.bind(task % bands)
         y0 = T.bind(band * self.side // bands)
         rows = T.bind((band + 1) * self.side // bands - y0)
-        planes = self.planes(y0, rows)
+        writer = RowWriter(
+            self.spec, self.tile, self.target, self.float_rows(y0, rows), self.w, self.out
+        )
 
         def panel_of_band(panel: Expr | int) -> None:
             if self.spec.destination is Destination.PADDED:
                 self.border(panel, y0, rows)
             with T.serial(rows) as row:
-                self.row(planes, panel, T.bind(y0 + row))
+                writer.emit(T.bind(y0 + row), panel)
 
         if self.tile.panels_apart:
             panel_of_band(T.bind(task // bands))
@@ -182,11 +167,11 @@ class _Generator:
             with T.serial(self.panels) as panel:
                 panel_of_band(panel)
 
-    def planes(self, y0: Expr, rows: Expr) -> Planes | None:
-        """The float rows of an image for output rows y0 ... y0 + rows - 1."""
+    def float_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes:
+        """What output rows y0 ... y0 + rows - 1 are computed from."""
         spec = self.spec
         if spec.source is Source.PADDED:
-            return None
+            return self.source
         if spec.source is Source.IMAGE_F32:
             return whole_image(self.source, spec.in_size)
         assert self.normalization is not None, "an 8-bit image needs its normalization"
@@ -203,7 +188,7 @@ class _Generator:
     def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:
         """Zeros around rows y0 ... of the output, for the channels of `panel`."""
         size = padded_size(self.side)
-        block = self.block(1)
+        block = PixelBlock(self.target, self.tile.vectors, 1)
 
         def zero(pixel: Expr | int) -> None:
             at = T.bind(pixel * self.spec.out_channels + panel * block.width)
@@ -220,112 +205,3 @@ class _Generator:
             last = y0 + rows == self.side
             with T.serial(tirx.Select(last, T.int32(size), T.int32(0))) as x:
                 zero(x + (size - 1) * size)
-
-    def row(self, planes: Planes | None, panel: Expr | int, y: Expr) -> None:
-        """One row of the output, for the channels of `panel`."""
-        for run in self.runs():
-            with T.serial(run.count) as index:
-                x = T.bind(run.first + index * run.pixels)
-                block = self.block(run.pixels)
-                panel_at = T.bind(panel * self.panel_floats)
-                acc = block.start(self.w, panel_at)
-                weights_at = panel_at + block.width
-                if planes is None:
-                    self.padded_taps(block, acc, weights_at, y, x)
-                else:
-                    self.image_taps(block, acc, weights_at, y, x, planes, run)
-                at = T.bind(self.pixel(y, x) * self.spec.out_channels + panel * block.width)
-                block.finish(acc, self.spec.activation, self.out, at, self.spec.out_channels)
-
-    def block(self, pixels: int) -> PixelBlock:
-        return PixelBlock(self.target, self.tile.vectors, pixels)
-
-    def pixel(self, y: Expr, x: Expr) -> Expr:
-        """Where pixel (y, x) of the output lies in its buffer."""
-        if self.spec.destination is Destination.TOKENS:
-            return y * self.side + x
-        return (y + 1) * padded_size(self.side) + x + 1
-
-    def runs(self) -> list[_Run]:
-        """A row of the output as blocks: for an image, the ones at its edges apart."""
-        blocks = Blocks.of(self.side, self.tile.pixels)
-        sizes = [blocks.size] * blocks.large + [blocks.size - 1] * (blocks.count - blocks.large)
-        image = self.spec.source is not Source.PADDED
-        edges = [
-            (image and i == 0, image and self.spec.in_size % 2 == 1 and i == blocks.count - 1)
-            for i in range(blocks.count)
-        ]
-        runs: list[_Run] = []
-        first = 0
-        for pixels, (left, right) in zip(sizes, edges, strict=True):
-            if runs and replace(runs[-1], first=0, count=0) == _Run(0, 0, pixels, left, right):
-                runs[-1] = replace(runs[-1], count=runs[-1].count + 1)
-            else:
-                runs.append(_Run(first, 1, pixels, left, right))
-            first += pixels
-        return runs
-
-    def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
-        """The first kernel row that lies inside the image at output row y, and how many do.
-
-        The count, 1 to 3, is written with quotients so that LLVM does not see how small it is: it
-        would unroll the loop over the kernel rows, and its register allocator then spills. That
-        there is at least one it is told, in a way that TVM does not simplify: it would make a
-        second version of the kernel for none.
-        """
-        first = tirx.Select(y == 0, T.int32(1), T.int32(0))
-        count = 2 + (y + self.side - 1) // self.side
-        if self.spec.in_size % 2:
-            count = count - (y + 1) // self.side
-        return T.bind(first), T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", count, 1))
-
-    def padded_taps(
-        self, block: PixelBlock, acc: tirx.Buffer, weights_at: Expr, y: Expr, x: Expr
-    ) -> None:
-        """A row of the kernel lies in one piece in the input and in the panel: 3 x channels."""
-        channels, depth = self.spec.in_channels, KERNEL_SIDE * self.spec.in_channels
-        first, count = self.kernel_rows(y)
-        with T.serial(count) as turn:
-            kernel_row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
-            at = T.bind(((2 * y + kernel_row) * padded_size(self.spec.in_size) + 2 * x) * channels)
-            w_at = T.bind(weights_at + kernel_row * (depth * block.width))
-
-            def steps(k: Expr | int, count: int) -> None:
-                pixels = [
-                    consecutive(self.target, self.source, at + pixel * 2 * channels + k, count)
-                    for pixel in range(block.pixels)
-                ]
-                for step in range(count):
-                    values = [pixel[step] for pixel in pixels]
-                    block.multiply(acc, self.w, w_at + (k + step) * block.width, values)
-
-            with T.serial(depth // DEPTH_UNROLL) as k:
-                steps(k * DEPTH_UNROLL, DEPTH_UNROLL)
-            if depth % DEPTH_UNROLL:
-                steps(depth - depth % DEPTH_UNROLL, depth % DEPTH_UNROLL)
-
-    def image_taps(
-        self,
-        block: PixelBlock,
-        acc: tirx.Buffer,
-        weights_at: Expr,
-        y: Expr,
-        x: Expr,
-        planes: Planes,
-        run: _Run,
-    ) -> None:
-        """The columns 2 x - 1 ... 2 (x + pixels - 1) + 1 of each row are read once."""
-        inside = range(run.left_edge, 2 * block.pixels + 1 - run.right_edge)
-        first, count = self.kernel_rows(y)
-        with T.serial(count) as turn:
-            kernel_row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
-            at = T.bind(planes.at(2 * y + kernel_row - 1) + 2 * x - 1)
-            w_at = T.bind(weights_at + kernel_row * (TAPS * block.width))
-            for channel in range(KERNEL_SIDE):
-                start = at + channel * planes.plane + inside.start
-                columns = consecutive(self.target, planes.buffer, start, len(inside))
-                for tap in range(KERNEL_SIDE):
-                    wanted = range(tap, tap + 2 * block.pixels, 2)
-                    values = [columns[c - inside.start] if c in inside else None for c in wanted]
-                    step = channel * KERNEL_SIDE + tap
-                    block.multiply(acc, self.w, w_at + step * block.width, values)

@@ -95,15 +95,16 @@ class Simd:
         opaque = T.call_llvm_pure_intrin("handle", "llvm.launder.invariant.group", address)
         return T.decl_buffer((size,), "float32", data=T.bind(opaque)), 0
 
-    def prefetch(self, buffer: tirx.Buffer, index: Expr | int) -> None:
+    def prefetch(self, buffer: tirx.Buffer, index: Expr | int, level: int = 2) -> None:
         """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
 
-        Into the second cache level: requests for the first one wait in its few miss buffers (24 on
-        Zen 4) for as long as memory takes, which bounds the bandwidth to less than half.
+        Into the second cache level where it must be fast: requests for the first one wait in its
+        few miss buffers (24 on Zen 4) for as long as memory takes, which bounds the bandwidth to
+        less than half.
         """
-        read, second_level, data_cache = 0, 2, 1
+        read, locality, data_cache = 0, 4 - level, 1
         address = T.address_of(buffer[index])
-        T.evaluate(T.call_intrin("void", "tirx.prefetch", address, read, second_level, data_cache))
+        T.evaluate(T.call_intrin("void", "tirx.prefetch", address, read, locality, data_cache))
 
     def fma(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """a * b + c: one rounding where the target has FMA, two where it has not."""

@@ -1,0 +1,198 @@
+"""One row of a convolution's output for one panel of channels: block after block of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.conv_block import PixelBlock, consecutive
+from levit_deploy.compiler.kernels.conv_image import Planes
+from levit_deploy.compiler.kernels.conv_spec import (
+    KERNEL_SIDE,
+    TAPS,
+    ConvSpec,
+    ConvTile,
+    Destination,
+    padded_size,
+)
+from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.targets.target import Arch, Target
+
+DEPTH_UNROLL = 4  # what one NEON load of inputs serves; elsewhere it makes the loop cheap enough
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Pixels [x, x + pixels) of a row, of which it is block `number`.
+
+    At an edge of a caller's image, columns beside it are missing; a padded source has them all.
+    """
+
+    x: int
+    number: int
+    pixels: int
+    left_edge: bool
+    right_edge: bool
+
+
+def _blocks(spec: ConvSpec, tile: ConvTile, image: bool) -> Iterator[_Block]:
+    """The blocks of a row, from left to right."""
+    cut = Blocks.of(spec.out_size, tile.pixels)
+    x = 0
+    for number in range(cut.count):
+        pixels = cut.size if number < cut.large else cut.size - 1
+        right = number == cut.count - 1 and spec.in_size % 2 == 1
+        yield _Block(x, number, pixels, image and number == 0, image and right)
+        x += pixels
+
+
+@dataclass(frozen=True)
+class RowWriter:
+    """Emits rows of the output. `source`: a padded buffer, or the planes of an image."""
+
+    spec: ConvSpec
+    tile: ConvTile
+    target: Target
+    source: tirx.Buffer | Planes
+    w: tirx.Buffer
+    out: tirx.Buffer
+
+    def emit(self, y: Expr, panel: Expr | int) -> None:
+        """Row y for the channels of `panel`. Blocks of one kind are a loop over the same code."""
+        image = isinstance(self.source, Planes)
+        blocks = _blocks(self.spec, self.tile, image)
+        for _, alike in groupby(blocks, lambda b: (b.pixels, b.left_edge, b.right_edge)):
+            first, *others = alike
+            with T.serial(1 + len(others)) as index:
+                x = T.bind(first.x + index * first.pixels)
+                number = T.bind(y * self.blocks_in_row + first.number + index)
+                self.block(first, y, x, number, panel)
+
+    @property
+    def blocks_in_row(self) -> int:
+        return Blocks.of(self.spec.out_size, self.tile.pixels).count
+
+    def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
+        """`number`: of the block in its panel."""
+        block = PixelBlock(self.target, self.tile.vectors, kind.pixels)
+        panel_at = T.bind(panel * ((1 + self.spec.depth) * block.width))
+        acc = block.start(self.w, panel_at)
+        weights_at = panel_at + block.width
+        if isinstance(self.source, Planes):
+            self.image_taps(block, acc, weights_at, y, x, self.source, kind)
+        else:
+            self.padded_taps(block, acc, weights_at, y, x, self.source, number)
+        channels = self.spec.out_channels
+        at = T.bind(self.pixel(y, x) * channels + panel * block.width)
+        block.finish(acc, self.spec.activation, self.out, at, channels)
+
+    def pixel(self, y: Expr, x: Expr) -> Expr:
+        """Where pixel (y, x) of the output lies in its buffer."""
+        side = self.spec.out_size
+        if self.spec.destination is Destination.TOKENS:
+            return y * side + x
+        return (y + 1) * padded_size(side) + x + 1
+
+    def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
+        """The first kernel row that lies inside the image at output row y, and how many do.
+
+        The count, 1 to 3, is written with quotients so that LLVM does not see how small it is: it
+        would unroll the loop over the kernel rows, and its register allocator then spills. That
+        there is at least one it is told, in a way that TVM does not simplify: it would make a
+        second version of the kernel for none.
+        """
+        side = self.spec.out_size
+        first = tirx.Select(y == 0, T.int32(1), T.int32(0))
+        count = 2 + (y + side - 1) // side
+        if self.spec.in_size % 2:
+            count = count - (y + 1) // side
+        return T.bind(first), T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", count, 1))
+
+    def padded_taps(
+        self,
+        block: PixelBlock,
+        acc: tirx.Buffer,
+        weights_at: Expr,
+        y: Expr,
+        x: Expr,
+        source: tirx.Buffer,
+        number: Expr,
+    ) -> None:
+        """A row of the kernel lies in one piece in the input and in the panel: 3 x channels."""
+        channels, depth = self.spec.in_channels, KERNEL_SIDE * self.spec.in_channels
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
+            w_at = T.bind(weights_at + row * (depth * block.width))
+
+            def steps(k: Expr | int, count: int) -> None:
+                pixels = [
+                    consecutive(self.target, source, at + pixel * 2 * channels + k, count)
+                    for pixel in range(block.pixels)
+                ]
+                for step in range(count):
+                    values = [pixel[step] for pixel in pixels]
+                    block.multiply(acc, self.w, w_at + (k + step) * block.width, values)
+
+            ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
+            if depth >= DEPTH_UNROLL:
+                with T.serial(depth // DEPTH_UNROLL) as k:
+                    self.prefetch(block, ahead, k)
+                    steps(k * DEPTH_UNROLL, DEPTH_UNROLL)
+            if depth % DEPTH_UNROLL:
+                steps(depth - depth % DEPTH_UNROLL, depth % DEPTH_UNROLL)
+
+    def share_floats(self, block: PixelBlock) -> int:
+        """What each kernel row of each block asks for of the next panel."""
+        sharers = KERNEL_SIDE * self.spec.out_size * self.blocks_in_row
+        return -(-(1 + self.spec.depth) * block.width // sharers)
+
+    def next_share(self, block: PixelBlock, sharer: Expr) -> Expr:
+        """How far behind this panel's weights the share begins."""
+        return (1 + self.spec.depth) * block.width + sharer * self.share_floats(block)
+
+    def prefetch(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
+        """Ask for the next panel, a little in each turn of the inner loop.
+
+        Weights come cold from memory; without this, the first block of each panel waits for them:
+        2 to 8 % of the last convolution on Zen 4. ARM cores are too slow for that to matter. The
+        last panel's prefetches fall on what follows in memory: the next kernel's constants.
+        """
+        if self.target.arch is not Arch.X86_64 or block.width == self.spec.out_channels:
+            return
+        turns = KERNEL_SIDE * self.spec.in_channels // DEPTH_UNROLL
+        step = -(-self.share_floats(block) // turns)
+        Simd(self.target).prefetch(self.w, share_at + turn * step, level=1)
+
+    def image_taps(
+        self,
+        block: PixelBlock,
+        acc: tirx.Buffer,
+        weights_at: Expr,
+        y: Expr,
+        x: Expr,
+        planes: Planes,
+        kind: _Block,
+    ) -> None:
+        """The columns 2 x - 1 ... 2 (x + pixels - 1) + 1 of each row are read once."""
+        inside = range(kind.left_edge, 2 * block.pixels + 1 - kind.right_edge)
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            at = T.bind(planes.at(2 * y + row - 1) + 2 * x - 1)
+            w_at = T.bind(weights_at + row * (TAPS * block.width))
+            for channel in range(self.spec.in_channels):
+                start = at + channel * planes.plane + inside.start
+                columns = consecutive(self.target, planes.buffer, start, len(inside))
+                for tap in range(KERNEL_SIDE):
+                    wanted = range(tap, tap + 2 * block.pixels, 2)
+                    values = [columns[c - inside.start] if c in inside else None for c in wanted]
+                    step = channel * KERNEL_SIDE + tap
+                    block.multiply(acc, self.w, w_at + step * block.width, values)
