@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from levit_deploy import __version__
 from levit_deploy.commands.arguments import WrongName
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
@@ -32,7 +33,7 @@ class _Terminated(BaseException):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="levit-deploy", message="%(package)s %(version)s")
+@click.version_option(__version__, message="levit-deploy %(version)s")
 def commands() -> None:
     """Compile a trained LeViT into one self-contained C library for a CPU.
 

@@ -42,7 +42,7 @@ PEERS = ("onnxruntime", "openvino", "torch")
 def bench_command(
     folder: Path, against: str, threads: int, rounds: int, per_kernel: bool, as_json: bool
 ) -> None:
-    """Time the artifact in DIR beside other runtimes, in interleaved rounds.
+    """Time the artifact in DIR beside other runtimes.
 
     Peers run the same network in fp32, with weights of chance: latency does not depend on them.
     A ratio below 1 means that the artifact is faster.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
     from levit_deploy.targets.toolchain import Libc
+    from levit_deploy.verify.report import Verification
 
 
 @click.command("export")
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
 def export_command(
     spec: ModelSpec, weights: str, offline: bool, output: Path | None, as_json: bool
 ) -> None:
-    """Write MODEL as a folded, simplified ONNX file that any runtime can run.
+    """Write MODEL as an ONNX file for any runtime.
+
+    BatchNorm is folded and the graph simplified; it was compared with the PyTorch reference.
 
     \b
     Examples:
@@ -107,7 +110,9 @@ def compile_command(
     dump_ir: Path | None,
     as_json: bool,
 ) -> None:
-    """Compile MODEL into a C library for one CPU, and check it before handing it over.
+    """Compile MODEL into a C library for one CPU.
+
+    The library is run on real images and compared with PyTorch before it is handed over.
 
     The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
     manifest.json and verify.json. It appears when all is done, or not at all.
@@ -151,7 +156,7 @@ def compile_command(
             on_phase=phases.show,
         )
     click.echo(format_summary(deployment.program), err=True)
-    _print_hint(deployment.verification.hint)
+    _warn_if_not_executed(deployment.verification)
     if as_json:
         print_json(artifact_json(deployment.artifact, deployment.verification))
         return
@@ -172,7 +177,9 @@ def compile_command(
 def verify_command(
     folder: Path, weights: str, offline: bool, images: int | None, as_json: bool
 ) -> None:
-    """Run the artifact in DIR on real images and compare it with the PyTorch reference.
+    """Compare the artifact in DIR with the PyTorch reference.
+
+    Every entry point classifies real images, under an emulator where this CPU cannot.
 
     Writes verify.json into DIR; exits with 1 if the artifact is wrong.
 
@@ -192,7 +199,7 @@ def verify_command(
 
         verification = verify_artifact(artifact, checkpoint, images=images, on_check=phases.detail)
         verification.save(folder)
-    _print_hint(verification.hint)
+    _warn_if_not_executed(verification)
     if as_json:
         print_json(verification.to_json())
     else:
@@ -219,7 +226,8 @@ def _show_settings(phases: Phases, checkpoint: Checkpoint, settings: dict[str, s
     phases.note(columns(rows.items()))
 
 
-def _print_hint(hint: str | None) -> None:
-    """Why the artifact could not be executed is in the result; this is what would help."""
-    if hint:
-        click.echo(f"hint: {hint}", err=True)
+def _warn_if_not_executed(verification: Verification) -> None:
+    if not verification.executed:
+        click.echo("warning: the library was made, but not executed", err=True)
+    if verification.hint:
+        click.echo(f"\nhint: {verification.hint}", err=True)

@@ -57,7 +57,11 @@ def print_kernels(artifact: Artifact) -> None:
 
 
 def print_verification(verification: Verification) -> None:
-    """One line for each run."""
+    """One line for each run, or why there was none."""
+    if not verification.executed:
+        reasons = "; ".join(check.detail for check in verification.checks)
+        click.echo(f"not executed: {reasons}")
+        return
     click.echo(f"checked against the {verification.reference} on {verification.images}:")
     for check in verification.checks:
         click.echo(f"  {check.outcome.value}: {check.what}: {check.detail}")

@@ -125,7 +125,7 @@ def targets_command(as_json: bool) -> None:
 @click.command("doctor")
 @json_option
 def doctor_command(as_json: bool) -> None:
-    """Say what this machine has, what is missing, and what to type.
+    """Show what is installed, what is missing, what to type.
 
     Exits with 1 if something is missing without which nothing compiles.
 
@@ -141,7 +141,7 @@ def doctor_command(as_json: bool) -> None:
             [{"what": f.what, "ok": f.ok, "detail": f.detail, "hint": f.hint} for f in findings]
         )
     else:
-        marks = {True: "ok", False: "missing"}
+        marks = {True: "ok", False: "no"}
         print_columns((marks[f.ok], f.what, f.detail) for f in findings)
         hints = [f.hint for f in findings if f.hint]
         if hints:
@@ -156,7 +156,9 @@ def doctor_command(as_json: bool) -> None:
 @artifact_argument
 @json_option
 def inspect_command(folder: Path, as_json: bool) -> None:
-    """Say what the artifact in DIR is, what made it, and how it was verified.
+    """Show what the artifact in DIR is, and how it was made.
+
+    Files, sizes, weights, kernels, and what its verification found.
 
     \b
     Examples:

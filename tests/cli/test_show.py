@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from levit_deploy import __version__
 from levit_deploy.cli import commands
 from levit_deploy.models.spec import FAMILY, TINY
 from levit_deploy.targets.table import TARGETS
@@ -108,3 +109,12 @@ def test_a_closed_pipe_is_no_traceback(spawner: Spawner):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 1
+
+
+def test_version(cli: Cli):
+    done = cli.run("--version")
+    assert (done.returncode, done.stdout) == (0, f"levit-deploy {__version__}\n")
+
+
+def test_the_list_of_commands_is_not_cut_off(spawner: Spawner):
+    assert "..." not in spawner.run("--help").stdout.partition("Commands:")[2]
