@@ -13,7 +13,7 @@ from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.process import run_child
-from levit_deploy.verify.runner import Runner
+from levit_deploy.verify.runner import RunError, Runner
 
 SOURCE = Path(__file__).parent / "csrc" / "run_images.c"
 
@@ -51,4 +51,6 @@ class ProgramRunner(Runner):
             command = (*self._emulator, self._program, self._entry.value, inputs, outputs)
             run_child(command)
             logits: Logits = np.fromfile(outputs, np.float32)
+            if logits.size == 0 or logits.size % len(images):
+                raise RunError(f"wrote {logits.size} logits for {len(images)} images")
             return logits.reshape(len(images), -1)

@@ -131,8 +131,12 @@ def _check(runner: Runner, batch: Images, expected: Logits, on_check: OnCheck | 
         on_check(runner.name)
     try:
         with runner:
-            comparison = compare(expected, runner.infer(batch), CLOSE)
+            logits = runner.infer(batch)
     except RunError as error:
         return Check(runner.name, Outcome.FAILED, error.message)
+    if logits.shape != expected.shape:
+        detail = f"logits of shape {logits.shape}, expected {expected.shape}"
+        return Check(runner.name, Outcome.FAILED, detail)
+    comparison = compare(expected, logits, CLOSE)
     outcome = Outcome.PASSED if comparison else Outcome.FAILED
     return Check(runner.name, outcome, comparison.describe(), comparison)

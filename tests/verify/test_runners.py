@@ -101,3 +101,12 @@ def test_an_emulator_is_really_used(host_artifact: Artifact, tiny_images: Images
     runner = ProgramRunner(tmp_path / "program", Entry.F32, emulator_command(older) or ())
     with pytest.raises(RunError, match="this CPU lacks an instruction"):
         logits_of(runner, tiny_images)
+
+
+@pytest.mark.parametrize("size", [0, 79])
+def test_a_program_that_writes_too_few_logits(tiny_images: Images, tmp_path: Path, size: int):
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\nhead -c {4 * size} /dev/zero > "$3"\n')
+    program.chmod(0o755)
+    with pytest.raises(RunError, match=f"wrote {size} logits for 8 images"):
+        logits_of(ProgramRunner(program, Entry.F32), tiny_images)

@@ -69,6 +69,18 @@ def test_a_crash_is_a_failed_check(
     assert all("crashed with SIGSEGV" in check.detail for check in verification.checks)
 
 
+def test_logits_of_another_shape_are_a_failed_check(
+    host_artifact: Artifact, tiny: Checkpoint, monkeypatch
+):
+    monkeypatch.setattr(
+        "levit_deploy.verify.verification.TorchRunner.infer",
+        lambda self, images: np.zeros((len(images), 7), np.float32),
+    )
+    verification = verify_artifact(host_artifact, tiny, images=2)
+    assert not verification
+    assert verification.checks[0].detail == "logits of shape (2, 10), expected (2, 7)"
+
+
 def test_other_weights_are_refused(host_artifact: Artifact, tiny: Checkpoint):
     other = replace(tiny, digest="0" * 64)
     with pytest.raises(DeployError, match=f"compiled from weights `{tiny.digest[:12]}`") as caught:
