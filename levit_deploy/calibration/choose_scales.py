@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import numpy_helper
 
+from levit_deploy.calibration.factors import (
+    channel_factors,
+    equalize_streams,
+    layers_by_name,
+    scale_statistics,
+    scale_streams,
+)
 from levit_deploy.calibration.image_set import ImageSet
+from levit_deploy.calibration.keep_float import kept_float
+from levit_deploy.calibration.layers import Linear, linear_layers
+from levit_deploy.calibration.observers import observe, seen_range
 from levit_deploy.calibration.recipe import Recipe
-from levit_deploy.calibration.statistics import TensorStatistics, linear_layers
+from levit_deploy.calibration.rounding import (
+    activation_scale,
+    activation_steps,
+    shortest,
+    weight_scales,
+    weight_steps,
+)
+from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.calibration.table import (
-    LEVELS,
-    WEIGHT_LIMIT,
     CalibrationImages,
     CalibrationTable,
-    FloatTensor,
     LayerScale,
     TensorScale,
 )
+from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.export.folded import Layer
+from levit_deploy.export.read_graph import read_graph
 
 
 def choose_scales(
@@ -29,55 +45,85 @@ def choose_scales(
     images: ImageSet,
     recipe: Recipe,
 ) -> CalibrationTable:
-    """Decide how each layer's input and weights become 8 bits."""
-    layers = linear_layers(exported.graph)
-    weights = {t.name: numpy_helper.to_array(t) for t in exported.graph.graph.initializer}
-    readers: dict[str, tuple[str, ...]] = {}
-    for layer in layers:
-        readers[layer.input] = (*readers.get(layer.input, ()), layer.name)
+    """Decide how the linear layers' inputs and weights become 8 bits, and what stays float.
+
+    `statistics`: of the float32 model on `images`. Raises DeployError if the recipe names a layer
+    that the model does not have.
+    """
+    linears = _to_quantize(linear_layers(exported.graph), recipe)
+    model = read_graph(exported.graph)
+    streams = equalize_streams(model, statistics, linears) if recipe.equalize_streams else ()
+    statistics = scale_statistics(model, statistics, streams, linears)
+    by_name = layers_by_name(scale_streams(model, streams))
+
+    tensors: list[TensorScale] = []
+    layers: dict[str, LayerScale] = {}
+    for name in dict.fromkeys(linear.tensor for linear in linears):
+        readers = [by_name[linear.name] for linear in linears if linear.tensor == name]
+        tensor = _tensor_scale(name, statistics[name], readers, recipe)
+        tensors.append(tensor)
+        for layer in readers:
+            layers[layer.name] = _layer_scale(layer, tensor, statistics[name].sample, recipe)
     return CalibrationTable(
         model=exported.name,
         weights_digest=exported.weights_digest,
-        recipe=recipe.name,
+        recipe=recipe,
         images=CalibrationImages(
             images.source, len(images), images.skipped, images.preprocessing, images.digest
         ),
-        streams=(),
-        tensors=tuple(
-            _tensor(name, names, statistics[name], recipe) for name, names in readers.items()
-        ),
-        layers=tuple(
-            LayerScale(layer.name, as_floats(weight_scales(weights[f"{layer.name}.weight"])))
-            for layer in layers
-        ),
-        kept_float=tuple(
-            FloatTensor(node.name, "the stem in 8 bits costs accuracy")
-            for node in exported.graph.graph.node
-            if node.op_type == "Conv"
-        ),
+        streams=streams,
+        tensors=tuple(tensors),
+        layers=tuple(layers[linear.name] for linear in linears),
+        kept_float=tuple(kept_float(exported.graph, recipe)),
     )
 
 
-def weight_scales(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Largest magnitude of each output channel over 127; weight (in, out) -> (out,)."""
-    largest = np.abs(weight).max(axis=0)
-    return np.where(largest > 0, largest / WEIGHT_LIMIT, 1).astype(np.float32)
+def _to_quantize(linears: Sequence[Linear], recipe: Recipe) -> list[Linear]:
+    names = [linear.name for linear in linears]
+    for layer in recipe.float_layers:
+        if layer not in names:
+            near = difflib.get_close_matches(layer, names, n=1, cutoff=0.0)
+            raise DeployError(
+                f"no linear layer `{layer}`, which the recipe `{recipe.name}` keeps float",
+                hint=f"did you mean `{near[0]}`?",
+            )
+    return [linear for linear in linears if linear.name not in recipe.float_layers]
 
 
-def as_floats(values: NDArray[np.float32]) -> tuple[float, ...]:
-    return tuple(values.astype(np.float64).tolist())
-
-
-def _tensor(
-    name: str, readers: tuple[str, ...], seen: TensorStatistics, recipe: Recipe
+def _tensor_scale(
+    name: str, seen: TensorStatistics, readers: Sequence[Layer], recipe: Recipe
 ) -> TensorScale:
-    low, high = float(seen.low.min()), float(seen.high.max())
-    scale, zero_point = affine_scale(low, high)
-    return TensorScale(name, readers, scale, zero_point, low, high, (low, high), recipe.observer)
+    factors: tuple[float, ...] = ()
+    if recipe.channel_factors:
+        factors = tuple(map(shortest, channel_factors(seen, readers)))
+        seen = seen.scaled(np.array(factors))
+    low, high = observe(recipe.observer, seen)
+    scale, zero_point = activation_scale(low, high)
+    seen_low, seen_high = seen_range(seen)
+    return TensorScale(
+        tensor=name,
+        readers=tuple(layer.name for layer in readers),
+        scale=scale,
+        zero_point=zero_point,
+        low=shortest(low),
+        high=shortest(high),
+        seen_low=shortest(seen_low),
+        seen_high=shortest(seen_high),
+        factors=factors,
+    )
 
 
-def affine_scale(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point with which 0..255 spans `low`..`high` and zero, zero being exact."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32((high - low) / LEVELS)) or 1.0
-    return scale, round(-low / scale)
+def _layer_scale(
+    layer: Layer, tensor: TensorScale, sample: np.ndarray, recipe: Recipe
+) -> LayerScale:
+    """`sample`: tokens of the tensor (n, channels), before its factors."""
+    weight = layer.affine.weight.T
+    factors = np.array(tensor.factors or 1.0).reshape(-1, 1)
+    scales = weight_scales(weight / factors)
+    correction: tuple[float, ...] = ()
+    if recipe.bias_correction:
+        steps = activation_steps(sample * factors.T, tensor.scale, tensor.zero_point)
+        got = (steps.mean(axis=0) * tensor.scale) @ weight_steps(weight / factors, scales)
+        wanted = sample.mean(axis=0, dtype=np.float64) @ weight
+        correction = tuple(map(shortest, wanted - got * scales))
+    return LayerScale(layer.name, tuple(map(shortest, scales)), correction)

@@ -4,10 +4,12 @@
  => x -> [Mul factors] -> QuantizeLinear -> DequantizeLinear
       -> MatMul(., DequantizeLinear(W int8)) -> Add(bias [+ correction])
 
-Standard ONNX of the same opset. Names follow the tensor x: `x.factors`, `x.scaled`, `x.scale`,
-`x.zero_point`, `x.quantized`, `x.dequantized`; and the layer: `layer.weight` is now int8 (in, out),
-`layer.weight.scale` (out,), `layer.weight.zero_point`, `layer.weight.dequantized`. Nodes are named
-after their outputs. Readers of the same tensor share its QuantizeLinear and DequantizeLinear.
+Standard ONNX of the same opset. Readers of the same tensor share one QuantizeLinear and
+DequantizeLinear, which are named after it: `x.scaled`, `x.quantized`, `x.dequantized`, with the
+constants `x.factors` (1, .., 1, channels), `x.scale`, `x.zero_point` (uint8). The query of a
+shrinking attention reads some tokens of x, which are picked first and then quantized with the same
+constants. For each layer, `layer.weight` is now int8 (in, out), with `layer.weight.scale` (out,)
+and `layer.weight.zero_point` (out,), all zero; its node is `layer.weight.dequantized`.
 """
 
 from __future__ import annotations
@@ -19,9 +21,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from levit_deploy.calibration.table import WEIGHT_LIMIT, CalibrationTable, LayerScale, TensorScale
+from levit_deploy.calibration.factors import scale_streams
+from levit_deploy.calibration.rounding import weight_steps
+from levit_deploy.calibration.table import CalibrationTable, LayerScale, TensorScale
 from levit_deploy.errors import DeployError
+from levit_deploy.export.export_model import with_weights
 from levit_deploy.export.exported import ExportedModel, Precision
+from levit_deploy.export.read_graph import read_graph
 
 
 def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
@@ -40,6 +46,9 @@ def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
             f"the model has `{exported.weights_digest[:12]}`",
             hint="calibrate again: `levit-deploy quantize`",
         )
+    if table.streams:
+        model = scale_streams(read_graph(exported.graph), table.streams)
+        exported = with_weights(exported, model)
     graph = _Rewriter(exported.graph).rewrite(table)
     return replace(exported, graph=graph, precision=Precision.INT8)
 
@@ -52,17 +61,18 @@ class _Rewriter:
         self._model.CopyFrom(model)
         graph = self._model.graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in graph.value_info}
         self._nodes: list[onnx.NodeProto] = []
         self._dequantized: dict[str, str] = {}
 
     def rewrite(self, table: CalibrationTable) -> onnx.ModelProto:
         layers = {layer.layer: layer for layer in table.layers}
-        inputs = {reader: tensor for tensor in table.tensors for reader in tensor.readers}
+        tensors = {reader: tensor for tensor in table.tensors for reader in tensor.readers}
         graph = self._model.graph
         for node in graph.node:
             layer = layers.get(node.name.removesuffix(".matmul"))
             if node.op_type == "MatMul" and layer is not None:
-                self._quantize_layer(node, layer, inputs[layer.layer])
+                self._quantize_layer(node, layer, tensors[layer.layer])
             self._nodes.append(node)
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self._nodes)
@@ -73,33 +83,33 @@ class _Rewriter:
 
     def _quantize_layer(self, matmul: onnx.NodeProto, layer: LayerScale, x: TensorScale) -> None:
         weight, bias = f"{layer.layer}.weight", f"{layer.layer}.bias"
-        values = self._array(weight).astype(np.float64)
-        if x.factors:
-            values /= np.array(x.factors, np.float32).astype(np.float64)[:, None]
-        self._store(weight, quantize_weight(values, np.array(layer.scales, np.float32)))
-        self._store(f"{weight}.scale", np.array(layer.scales, np.float32))
-        self._store(f"{weight}.zero_point", np.zeros(len(layer.scales), np.int8))
+        scales = np.array(layer.scales, np.float32)
+        factors = np.array(x.factors or 1.0, np.float64).reshape(-1, 1)
+        self._store(weight, weight_steps(self._array(weight) / factors, scales))
+        self._store(f"{weight}.scale", scales)
+        self._store(f"{weight}.zero_point", np.zeros(len(scales), np.int8))
         if layer.bias_correction:
-            correction = np.array(layer.bias_correction, np.float64)
-            self._store(bias, (self._array(bias) + correction).astype(np.float32))
+            corrected = self._array(bias).astype(np.float64) + layer.bias_correction
+            self._store(bias, corrected.astype(np.float32))
 
         inputs = [weight, f"{weight}.scale", f"{weight}.zero_point"]
         matmul.input[0] = self._quantized_input(matmul.input[0], x)
         matmul.input[1] = self._node("DequantizeLinear", inputs, f"{weight}.dequantized", axis=1)
 
     def _quantized_input(self, name: str, x: TensorScale) -> str:
-        """The name of the tensor after QuantizeLinear and DequantizeLinear."""
+        """The tensor called `name`, which is x or some tokens of it, after its 8-bit form."""
         if name not in self._dequantized:
+            constants = [f"{x.tensor}.scale", f"{x.tensor}.zero_point"]
+            self._store(constants[0], np.array(x.scale, np.float32))
+            self._store(constants[1], np.array(x.zero_point, np.uint8))
             source = name
             if x.factors:
-                self._store(f"{name}.factors", np.array(x.factors, np.float32))
-                source = self._node("Mul", [name, f"{name}.factors"], f"{name}.scaled")
-            scale, zero_point = f"{name}.scale", f"{name}.zero_point"
-            self._store(scale, np.array(x.scale, np.float32))
-            self._store(zero_point, np.array(x.zero_point, np.uint8))
-            q = self._node("QuantizeLinear", [source, scale, zero_point], f"{name}.quantized")
+                shape = (*[1] * (self._ranks[name] - 1), len(x.factors))
+                self._store(f"{x.tensor}.factors", np.array(x.factors, np.float32).reshape(shape))
+                source = self._node("Mul", [name, f"{x.tensor}.factors"], f"{name}.scaled")
+            q = self._node("QuantizeLinear", [source, *constants], f"{name}.quantized")
             self._dequantized[name] = self._node(
-                "DequantizeLinear", [q, scale, zero_point], f"{name}.dequantized"
+                "DequantizeLinear", [q, *constants], f"{name}.dequantized"
             )
         return self._dequantized[name]
 
@@ -117,9 +127,3 @@ class _Rewriter:
         self, name: str, values: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]
     ) -> None:
         self._constants[name] = numpy_helper.from_array(values, name)
-
-
-def quantize_weight(weight: NDArray[np.float64], scales: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Nearest multiples of each output channel's scale: weight (in, out), scales (out,)."""
-    steps = np.rint(weight / scales.astype(np.float64))
-    return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)

@@ -16,84 +16,98 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet, Progress, ignore_progress
+from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
+from levit_deploy.export.folded import Float64
 from levit_deploy.models.images import normalize
 
-Float32 = NDArray[np.float32]
+SAMPLE_TOKENS = 2048  # per tensor: a quarter of a million values where there are 128 channels
 
-SAMPLE_TOKENS = 4096  # per tensor: half a million values where there are 128 channels
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class TensorStatistics:
-    """`low`, `high`: each channel's range over all images, (channels,).
+    """`lows`, `highs`: (2, channels), each channel's range over the even and the odd images.
 
-    `sample`: tokens (n, channels), as many from every image, evenly spaced in it.
+    `sample`: tokens (n, channels), evenly spaced over the images and in each of them.
     """
 
-    low: Float32
-    high: Float32
+    images: int
+    lows: Float64
+    highs: Float64
     sample: Float32
 
+    @property
+    def largest(self) -> Float64:
+        """Largest magnitude of each channel over all images, (channels,)."""
+        largest: Float64 = np.maximum(-self.lows.min(axis=0), self.highs.max(axis=0)).clip(min=0)
+        return largest
 
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer of an exported graph: its name, and the tensor that it reads."""
-
-    name: str
-    input: str
-
-
-def linear_layers(model: onnx.ModelProto) -> list[Linear]:
-    """The layers `MatMul [weight], Add [bias]` in order of execution."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [
-        Linear(node.name.removesuffix(".matmul"), node.input[0])
-        for node in model.graph.node
-        if node.op_type == "MatMul" and node.input[1] in constants
-    ]
+    def scaled(self, factors: Float64) -> TensorStatistics:
+        """The statistics of the tensor times positive factors, (channels,)."""
+        sample = (self.sample * factors).astype(np.float32)
+        return TensorStatistics(self.images, self.lows * factors, self.highs * factors, sample)
 
 
 def collect_statistics(
     exported: ExportedModel, images: ImageSet, progress: Progress = ignore_progress
 ) -> Mapping[str, TensorStatistics]:
-    """Statistics of every tensor that a linear layer reads, by the tensor's name.
+    """Statistics of every tensor that linear layers read, by the tensor's name.
 
     Raises DeployError, naming the tensor, if an image makes a value that is not finite.
     """
-    names = list(dict.fromkeys(layer.input for layer in linear_layers(exported.graph)))
-    session = _session_with_outputs(exported.graph, names)
-    tokens = math.ceil(SAMPLE_TOKENS / len(images))
-    ranges: dict[str, tuple[Float32, Float32]] = {}
-    samples: dict[str, list[Float32]] = {name: [] for name in names}
+    names = list(dict.fromkeys(layer.tensor for layer in linear_layers(exported.graph)))
+    session = _session(exported.graph, names)
+    watched = {name: _Watched(len(images)) for name in names}
     for done, picture in enumerate(images, start=1):
         image = normalize(picture[None], exported.normalization)
         for name, tensor in zip(names, session.run(names, {INPUT_NAME: image}), strict=True):
-            rows = tensor.reshape(-1, tensor.shape[-1])
-            if not np.isfinite(rows).all():
+            if not np.isfinite(tensor).all():
                 raise DeployError(
                     f"image {done} of `{images.source}` makes `{name}` overflow or NaN",
                     hint="check the weights: `levit-deploy export` compares them with PyTorch",
                 )
-            low, high = ranges.get(name, (rows[0], rows[0]))
-            ranges[name] = np.minimum(low, rows.min(axis=0)), np.maximum(high, rows.max(axis=0))
-            samples[name].append(_evenly(rows, tokens, offset=done))
+            watched[name].see(tensor.reshape(-1, tensor.shape[-1]))
         progress(done, len(images))
-    return {name: TensorStatistics(*ranges[name], np.concatenate(samples[name])) for name in names}
+    return {name: tensor.statistics() for name, tensor in watched.items()}
 
 
-def _evenly(rows: Float32, count: int, offset: int) -> Float32:
-    """`count` evenly spaced rows; the offset walks with the images, so that all places are seen."""
-    count = min(count, len(rows))
-    chosen = (np.arange(count) * len(rows) // count + offset) % len(rows)
-    return rows[chosen]
+class _Watched:
+    """One tensor, image after image."""
+
+    def __init__(self, images: int) -> None:
+        self._tokens = math.ceil(SAMPLE_TOKENS / images)  # of each image that is sampled
+        self._every = math.ceil(images / SAMPLE_TOKENS)
+        self._seen = 0
+        self._ranges: list[tuple[Float64, Float64]] = []  # of the even images, of the odd ones
+        self._sample: list[Float32] = []
+
+    def see(self, rows: Float32) -> None:
+        """rows: (tokens, channels)."""
+        low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
+        half = self._seen % 2
+        if self._seen < 2:
+            self._ranges.append((low, high))
+        else:
+            before = self._ranges[half]
+            self._ranges[half] = np.minimum(before[0], low), np.maximum(before[1], high)
+        if self._seen % self._every == 0:
+            count = min(self._tokens, len(rows))
+            walking = np.arange(count) * len(rows) // count + self._seen  # all places in turn
+            self._sample.append(rows[walking % len(rows)])
+        self._seen += 1
+
+    def statistics(self) -> TensorStatistics:
+        lows, highs = (np.stack(sides) for sides in zip(*self._ranges, strict=True))
+        return TensorStatistics(self._seen, lows, highs, np.concatenate(self._sample))
 
 
-def _session_with_outputs(model: onnx.ModelProto, names: list[str]) -> onnxruntime.InferenceSession:
+def _session(model: onnx.ModelProto, outputs: list[str]) -> onnxruntime.InferenceSession:
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
-    tapped.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    tapped.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(

@@ -1,15 +1,22 @@
 """CalibrationTable: every decision that turns a float model into an 8-bit one, as plain values.
 
 `choose_scales` decides and writes one, `quantize` does what it says, people read and compare it.
-All numbers are float32 values; `table_file.py` keeps them to the bit.
+Scales and factors are float32, written with as few digits as tell them apart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
-LEVELS = 255  # steps between the least and the greatest 8-bit activation
-WEIGHT_LIMIT = 127  # weights are symmetric in [-127, 127], so that two products fit 16 bits
+from levit_deploy.calibration.recipe import Recipe, parse_recipe
+from levit_deploy.errors import DeployError
+
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -18,8 +25,8 @@ class TensorScale:
 
     q[k] = clamp(rint(x[k] * factors[k] / scale), -zero_point, 255 - zero_point) + zero_point, ties
     to even; k is the channel. `factors`: (channels,), or empty for ones; the readers' weights are
-    divided by them. `observer` chose the range `low`..`high` that 0..255 spans, zero included;
-    `seen` is the range of x * factors over all calibration images.
+    divided by them. 0..255 spans the range `low`..`high`; `seen_low`..`seen_high` is that of
+    x * factors over all calibration images.
     """
 
     tensor: str
@@ -28,9 +35,9 @@ class TensorScale:
     zero_point: int
     low: float
     high: float
-    seen: tuple[float, float]
-    observer: str
-    factors: tuple[float, ...] = ()
+    seen_low: float
+    seen_high: float
+    factors: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,7 @@ class LayerScale:
 
     layer: str
     scales: tuple[float, ...]
-    bias_correction: tuple[float, ...] = ()
+    bias_correction: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,10 @@ class FloatTensor:
 
 @dataclass(frozen=True)
 class StreamFactors:
-    """Factors of one stage's residual stream: (channels,); `tensor` is the stream's first."""
+    """What multiplies the channels of one stage's residual stream, (channels,).
+
+    `tensor`: the first of the stream.
+    """
 
     tensor: str
     factors: tuple[float, ...]
@@ -85,9 +95,98 @@ class CalibrationTable:
 
     model: str
     weights_digest: str
-    recipe: str
+    recipe: Recipe
     images: CalibrationImages
     streams: tuple[StreamFactors, ...]
     tensors: tuple[TensorScale, ...]
     layers: tuple[LayerScale, ...]
     kept_float: tuple[FloatTensor, ...]
+
+    def save(self, path: Path) -> None:
+        """Write JSON, one value or one list of numbers a line, so that two tables can be compared.
+
+        Raises DeployError if it cannot be written.
+        """
+        values = asdict(self)
+        values["recipe"] = self.recipe.to_json()
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=1)
+        numbers = re.compile(r"\[[-+.\deE,\s]*\]")
+        lines = numbers.sub(lambda match: " ".join(match[0].split()), text)
+        try:
+            path.write_text(lines + "\n")
+        except OSError as error:
+            raise DeployError(f"cannot write `{path}`: {error.strerror}") from error
+
+    @staticmethod
+    def load(path: Path) -> CalibrationTable:
+        """Read a file that `save` wrote.
+
+        Raises DeployError if it is no such file, damaged, or of another schema version.
+        """
+        hint = "make one with `levit-deploy quantize`"
+        try:
+            values = json.loads(path.read_bytes())
+        except OSError as error:
+            raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=hint) from error
+        except ValueError as error:
+            raise DeployError(f"`{path}` is not JSON: {error}", hint=hint) from error
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if version != SCHEMA_VERSION:
+            raise DeployError(
+                f"`{path}` has schema version `{version}`, expected `{SCHEMA_VERSION}`", hint=hint
+            )
+        try:
+            return _table(values, path)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DeployError(f"the calibration table `{path}` is damaged", hint=hint) from error
+
+
+def _table(values: Mapping[str, Any], path: Path) -> CalibrationTable:
+    images = values["images"]
+    return CalibrationTable(
+        model=str(values["model"]),
+        weights_digest=str(values["weights_digest"]),
+        recipe=parse_recipe(values["recipe"], str(path)),
+        images=CalibrationImages(
+            source=str(images["source"]),
+            images=int(images["images"]),
+            skipped=int(images["skipped"]),
+            preprocessing=str(images["preprocessing"]),
+            digest=str(images["digest"]),
+        ),
+        streams=tuple(
+            StreamFactors(str(entry["tensor"]), _numbers(entry["factors"]))
+            for entry in values["streams"]
+        ),
+        tensors=tuple(_tensor(entry) for entry in values["tensors"]),
+        layers=tuple(
+            LayerScale(
+                layer=str(entry["layer"]),
+                scales=_numbers(entry["scales"]),
+                bias_correction=_numbers(entry["bias_correction"]),
+            )
+            for entry in values["layers"]
+        ),
+        kept_float=tuple(
+            FloatTensor(str(entry["tensor"]), str(entry["reason"]))
+            for entry in values["kept_float"]
+        ),
+    )
+
+
+def _tensor(entry: Mapping[str, Any]) -> TensorScale:
+    return TensorScale(
+        tensor=str(entry["tensor"]),
+        readers=tuple(map(str, entry["readers"])),
+        scale=float(entry["scale"]),
+        zero_point=int(entry["zero_point"]),
+        low=float(entry["low"]),
+        high=float(entry["high"]),
+        seen_low=float(entry["seen_low"]),
+        seen_high=float(entry["seen_high"]),
+        factors=_numbers(entry["factors"]),
+    )
+
+
+def _numbers(values: list[float]) -> tuple[float, ...]:
+    return tuple(map(float, values))

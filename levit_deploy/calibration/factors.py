@@ -1,0 +1,106 @@
+"""Factors that make a tensor's channels alike before they share one scale.
+
+    x -> W      =>      x * f -> W / f          f: one positive factor a channel
+
+Nothing changes in real numbers, but every channel gets its share of the 256 levels. The larger f,
+the finer the channel's activations and the coarser its weights; ranges decide between the two:
+
+    f = largest |W| ** (1 - BALANCE) / largest |x| ** BALANCE
+
+(Xiao et al., "SmoothQuant", ICML 2023, section 4.) Multiplying x by anything divides f by it: a
+network and its rescaled twin get the same 8-bit weights.
+
+Factors between q and k are not sought: the products of an attention are float32, and the scales of
+q's and k's weight rows follow any factor, so that the rounded network would be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from levit_deploy.calibration.layers import Linear
+from levit_deploy.calibration.statistics import TensorStatistics
+from levit_deploy.calibration.table import StreamFactors
+from levit_deploy.export.equalization import residual_streams, scale_stream
+from levit_deploy.export.folded import Float64, FoldedLevit, Layer, map_layers
+
+# Logit SQNR of the demonstration net: 0.5 44.1, 0.65 44.5, 0.8 44.2 dB; without factors 43.0 dB.
+BALANCE = 0.6
+
+
+def channel_factors(seen: TensorStatistics, readers: Sequence[Layer]) -> Float64:
+    """Factors of a tensor that the layers read, (channels,), their geometric mean being 1.
+
+    A channel that was always zero gets the factor that makes its weights as large as those of the
+    other channels (median), one that no layer reads the factor that does so for its activations.
+    """
+    x = seen.largest
+    weight = np.max([np.abs(layer.affine.weight).max(axis=0) for layer in readers], axis=0)
+    factors = np.ones_like(x)
+    live = (x > 0) & (weight > 0)
+    if live.any():
+        wanted = weight[live] ** (1 - BALANCE) / x[live] ** BALANCE
+        factors[live] = wanted / np.exp(np.log(wanted).mean())
+        unseen, unread = (x == 0) & (weight > 0), (x > 0) & (weight == 0)
+        factors[unseen] = weight[unseen] / np.median(weight[live] / factors[live])
+        factors[unread] = np.median(x[live] * factors[live]) / x[unread]
+    return factors
+
+
+def equalize_streams(
+    model: FoldedLevit, statistics: Mapping[str, TensorStatistics], linears: Sequence[Linear]
+) -> tuple[StreamFactors, ...]:
+    """For each residual stream the geometric mean of the factors that its readers want.
+
+    Rounded to powers of two, so that what stays float32 stays so to the bit. `linears`: the layers
+    that will be in 8 bits.
+    """
+    layers = layers_by_name(model)
+    chosen = []
+    for stream in residual_streams(model):
+        wanted = [
+            channel_factors(statistics[linear.tensor], [layers[linear.name]])
+            for linear in linears
+            if linear.name in stream.readers
+        ]
+        if wanted:
+            factors = np.exp2(np.rint(np.mean(np.log2(wanted), axis=0)))
+            chosen.append(StreamFactors(stream.tensors[0], tuple(factors.tolist())))
+    return tuple(chosen)
+
+
+def scale_streams(model: FoldedLevit, chosen: Sequence[StreamFactors]) -> FoldedLevit:
+    """The model with its streams multiplied; its logits stay what they are."""
+    streams = {stream.tensors[0]: stream for stream in residual_streams(model)}
+    for entry in chosen:
+        model = scale_stream(model, streams[entry.tensor], np.array(entry.factors))
+    return model
+
+
+def scale_statistics(
+    model: FoldedLevit,
+    statistics: Mapping[str, TensorStatistics],
+    chosen: Sequence[StreamFactors],
+    linears: Sequence[Linear],
+) -> Mapping[str, TensorStatistics]:
+    """The statistics of the model whose streams are multiplied."""
+    factors = {entry.tensor: np.array(entry.factors) for entry in chosen}
+    scaled = dict(statistics)
+    for stream in residual_streams(model):
+        if stream.tensors[0] in factors:
+            for name in {linear.tensor for linear in linears if linear.name in stream.readers}:
+                scaled[name] = statistics[name].scaled(factors[stream.tensors[0]])
+    return scaled
+
+
+def layers_by_name(model: FoldedLevit) -> Mapping[str, Layer]:
+    layers: dict[str, Layer] = {}
+
+    def note(layer: Layer) -> Layer:
+        layers[layer.name] = layer
+        return layer
+
+    map_layers(model, note)
+    return layers

@@ -1,0 +1,163 @@
+"""Sources of pictures: order, digest, preprocessing, and everything that can be wrong with them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
+
+from levit_deploy.calibration.image_set import MIN_IMAGES, model_sized, open_images
+from levit_deploy.errors import DeployError
+from levit_deploy.models.demo import DemoSplit, demo_images
+from levit_deploy.models.images import (
+    DEMO_PREPROCESSING,
+    ORIGINAL_PREPROCESSING,
+    TIMM_PREPROCESSING,
+    rgb8_input,
+)
+from levit_deploy.models.spec import get_spec
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    """18 pictures in two class folders, of two formats, beside what is no picture."""
+    for index in range(18):
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        name = f"{'cat' if index % 2 else 'dog'}/{index:02}.{'png' if index % 3 else 'JPG'}"
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("none")
+    (tmp_path / ".hidden.png").write_text("none")
+    return tmp_path
+
+
+def test_a_folder_in_the_order_of_its_paths(folder):
+    images = open_images(str(folder), ORIGINAL_PREPROCESSING, 32)
+    assert len(images) == 18
+    assert images.labels.tolist() == [0] * 9 + [1] * 9  # cat, dog
+    first = np.asarray(Image.open(folder / "cat/01.png"))
+    assert np.array_equal(next(iter(images)), model_sized(first, ORIGINAL_PREPROCESSING, 32))
+    assert images.preprocessing.startswith("original: shorter side bicubic to 36, centre 32")
+
+
+def test_the_digest_is_of_content_and_order(folder):
+    digest = open_images(str(folder), ORIGINAL_PREPROCESSING, 32).digest
+    assert open_images(str(folder), TIMM_PREPROCESSING, 64).digest == digest
+    (folder / "cat/01.png").rename(folder / "cat/00.png")
+    assert open_images(str(folder), ORIGINAL_PREPROCESSING, 32).digest == digest
+    (folder / "cat/00.png").rename(folder / "dog/99.png")
+    assert open_images(str(folder), ORIGINAL_PREPROCESSING, 32).digest != digest
+
+
+def test_all_kinds_of_pictures_become_rgb(folder):
+    Image.new("L", (40, 40), 9).save(folder / "cat/grey.png")
+    Image.new("RGBA", (40, 40), (1, 2, 3, 0)).save(folder / "cat/transparent.png")
+    Image.new("CMYK", (40, 40)).save(folder / "cat/print.jpg")
+    Image.new("P", (40, 40)).save(folder / "cat/palette.gif")
+    pictures = list(open_images(str(folder), ORIGINAL_PREPROCESSING, 32))
+    assert {(p.shape, p.dtype) for p in pictures} == {((32, 32, 3), np.dtype(np.uint8))}
+
+
+@pytest.mark.parametrize("size", [(300, 257), (256, 256), (224, 501), (100, 90), (224, 224)])
+def test_original_preprocessing_is_that_of_transformers(rng, size):
+    """But where a margin is odd: there torchvision, as the original, cuts one pixel later."""
+    picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    processor = LevitImageProcessorPil(do_rescale=False, do_normalize=False)
+    expected = processor(picture, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    if size == (224, 224):  # ours: model-sized pictures stay as they are
+        expected = picture
+    got = model_sized(picture, ORIGINAL_PREPROCESSING, 224)
+    assert np.array_equal(got, expected)
+
+
+def test_demo_pictures_are_those_of_the_8_bit_entry():
+    images = open_images("demo", DEMO_PREPROCESSING, 224, maximum=16)
+    wanted = demo_images(DemoSplit.CALIBRATION).images[::32]
+    expected = rgb8_input(wanted, get_spec("levit_128s"))
+    difference = np.stack(list(images)).astype(int) - expected
+    assert np.abs(difference).max() <= 1  # Pillow rounds between its two directions
+
+
+def test_a_maximum_takes_evenly_spaced_pictures(folder):
+    images = open_images(str(folder), ORIGINAL_PREPROCESSING, 32, maximum=16)
+    assert len(images) == 16
+    assert images.labels.sum() == 8
+
+
+def test_progress_is_told(folder):
+    told = []
+    open_images(
+        str(folder),
+        ORIGINAL_PREPROCESSING,
+        32,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(n, 18) for n in range(1, 19)]
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n broken", b"GIF89a"])
+def test_a_broken_picture_is_named_or_skipped(folder, content):
+    (folder / "cat/broken.png").write_bytes(content)
+    with pytest.raises(DeployError, match=r"cannot decode `.*cat/broken\.png`") as error:
+        open_images(str(folder), ORIGINAL_PREPROCESSING, 32)
+    assert "--skip-broken" in error.value.hint
+    images = open_images(str(folder), ORIGINAL_PREPROCESSING, 32, skip_broken=True)
+    assert (len(images), images.skipped) == (18, 1)
+
+
+def test_a_picture_cut_off_is_broken(folder):
+    whole = (folder / "cat/01.png").read_bytes()
+    (folder / "cat/01.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DeployError, match=r"cat/01\.png"):
+        open_images(str(folder), ORIGINAL_PREPROCESSING, 32)
+
+
+def test_too_few_pictures_are_refused(folder):
+    for name in ("00.JPG", "02.png", "04.png"):
+        (folder / "dog" / name).write_bytes(b"")
+    with pytest.raises(DeployError, match=f"only 15 images .* beside 3 broken ones.* {MIN_IMAGES}"):
+        open_images(str(folder), ORIGINAL_PREPROCESSING, 32, skip_broken=True)
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    with pytest.raises(DeployError, match="no image files"):
+        open_images(str(tmp_path), ORIGINAL_PREPROCESSING, 32)
+    with pytest.raises(DeployError, match=r"no images at `.*nowhere`"):
+        open_images(str(tmp_path / "nowhere"), ORIGINAL_PREPROCESSING, 32)
+
+
+def test_arrays(tmp_path, rng):
+    images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20, dtype=np.int32))
+    opened = open_images(str(tmp_path / "a.npz"), TIMM_PREPROCESSING, 32)
+    assert np.array_equal(np.stack(list(opened)), images)
+    assert opened.labels.tolist() == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": np.zeros((20, 8, 8, 3), np.uint8)}, "no array `images`"),
+        ({"images": np.full((20, 8, 8, 3), np.nan, np.float32)}, "`images` .* is float32"),
+        ({"images": np.zeros((20, 3, 8, 8), np.uint8)}, r"\(20, 3, 8, 8\), expected uint8"),
+        ({"images": np.array([None, {}])}, "cannot read"),
+        (
+            {"images": np.zeros((20, 8, 8, 3), np.uint8), "labels": np.zeros(19, int)},
+            "`labels` .* expected integers",
+        ),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(DeployError, match=message):
+        open_images(str(tmp_path / "a.npz"), ORIGINAL_PREPROCESSING, 32)
+
+
+def test_a_damaged_npz_is_refused(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and nothing more")
+    with pytest.raises(DeployError, match="cannot read"):
+        open_images(str(tmp_path / "a.npz"), ORIGINAL_PREPROCESSING, 32)
