@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv_spec import ConvSpec, ConvTile, Source
-from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Arch, Target
 
 TASKS = 28
 MOST_BAND_ROWS = 4  # of an image: what a band converts of it stays in the first cache
 SSE_BYTES = 16
+MOST_VECTORS = 4  # of a panel: more leave so few pixels that LLVM runs out of registers on NEON
 
 
 def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
@@ -24,8 +24,8 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     fitting = [
         (pixels, vectors)
         for vectors in (_vectors(width, target.float_lanes) for width in widths)
-        if (pixels := _pixels_in_registers(len(vectors), spec, target)) > 0
-        and (target.arch is not Arch.X86_64 or len(vectors) <= Simd(target).load_group)
+        if len(vectors) <= MOST_VECTORS
+        and (pixels := _pixels_in_registers(len(vectors), spec, target)) > 0
     ]
     pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, target))
     side = spec.out_size
@@ -53,17 +53,15 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, target: Target) -> int:
     x86, padded: one broadcast value at a time, and the weights. x86, image: a column's value is
     shared by two pixels and stays for the second, so about one value a pixel. NEON, padded: four
     values a pixel in one register; image: half of that, for the columns overlap; two weights at a
-    time. Without FMA, some hold products.
+    time, and two registers for the next ones. Without FMA, two hold products.
     """
     image = spec.source is not Source.PADDED
-    spare = target.vector_registers
-    if not target.fma:
-        spare -= 2 if target.arch is Arch.X86_64 else 4
+    spare = target.vector_registers - (0 if target.fma else 2)
     if target.arch is Arch.X86_64:
         return (spare - vectors - 1) // (vectors + image)
     if image:
         return (2 * (spare - 4) - 1) // (2 * vectors + 1)
-    return (spare - 2) // (vectors + 1)
+    return (spare - 4) // (vectors + 1)
 
 
 def _row_instructions(

@@ -19,6 +19,7 @@ from levit_deploy.compiler.kernels.conv import (
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.models.spec import IMAGENET
 from levit_deploy.targets.table import get_target
+from levit_deploy.targets.target import Arch
 from tests.compiler.kernels.conv_cases import make_case, reference
 from tests.compiler.kernels.linked import assembly, run_linked
 from tests.compiler.kernels.loops import innermost_loops
@@ -90,7 +91,8 @@ COPY = re.compile(r"\tv?mov[au]p[sd]\t%[xyz]mm\d+, %[xyz]mm|\tmov\tv\d+.16b, v\d
 def test_inner_loops_multiply_and_add_in_registers(name: str, channels: int) -> None:
     """At least half of the instructions are multiply-adds, and nothing is moved about.
 
-    Edges of the image take one block of a row: there, a few values may lie on the stack.
+    A few values may lie on the stack at the edges of an image, which are one block of a row, and
+    on NEON, whose tiles take every register.
     """
     target = get_target(name)
     for spec in stem(channels):
@@ -104,4 +106,5 @@ def test_inner_loops_multiply_and_add_in_registers(name: str, channels: int) -> 
             multiply_adds = sum(bool(re.search(MULTIPLY_ADD[name], line)) for line in loop)
             assert multiply_adds >= 0.5 * len(loop), kernel.shape
             spills = sum(bool(STACK.search(line) or COPY.search(line)) for line in loop)
-            assert spills <= (0 if spec.source is Source.PADDED else 0.05 * len(loop)), kernel.shape
+            strict = spec.source is Source.PADDED and target.arch is Arch.X86_64
+            assert spills <= (0 if strict else 0.05 * len(loop)), kernel.shape
