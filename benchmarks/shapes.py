@@ -1,0 +1,110 @@
+"""The kernels that a LeViT needs, from its description, with how often each one runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from levit_deploy.compiler.kernels import attention, conv, gemm, head
+from levit_deploy.compiler.kernels.attention import AttentionSpec, attention_kernel
+from levit_deploy.compiler.kernels.conv import ConvSpec, Destination, Source, conv_kernel
+from levit_deploy.compiler.kernels.gemm import GemmSpec, Layout, gemm_kernel
+from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
+from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.models.spec import MLP_RATIO, ModelSpec
+from levit_deploy.targets.target import Target
+
+
+def gemms(model: ModelSpec) -> Counter[GemmSpec]:
+    return Counter(_gemms(model))
+
+
+def _gemms(model: ModelSpec) -> Iterator[GemmSpec]:
+    for stage, (channels, side, heads) in enumerate(
+        zip(model.channels, model.grids, model.heads, strict=True)
+    ):
+        tokens = side**2
+        value = heads * model.value_dim
+        for _ in range(model.depths[stage]):
+            yield _panels(tokens, 2 * heads * model.key_dim + value, channels)
+            yield _rows(tokens, channels, value, residual=True)
+            yield from _mlp(tokens, channels)
+        if stage == 2:
+            return
+        wider, smaller = model.channels[stage + 1], model.grids[stage + 1] ** 2
+        heads = model.shrink_heads[stage]
+        value = heads * model.shrink_value_dim
+        yield _panels(tokens, heads * model.key_dim + value, channels)
+        yield _panels(smaller, heads * model.key_dim, channels, gather_side=side)
+        yield _rows(smaller, wider, value, residual=False)
+        yield from _mlp(smaller, wider)
+
+
+def _mlp(tokens: int, channels: int) -> Iterator[GemmSpec]:
+    hidden = MLP_RATIO * channels
+    yield GemmSpec(tokens, hidden, channels, Activation.HARDSWISH, False, Layout.ROWS)
+    yield _rows(tokens, channels, hidden, residual=True)
+
+
+def _rows(rows: int, columns: int, depth: int, residual: bool) -> GemmSpec:
+    return GemmSpec(rows, columns, depth, Activation.NONE, residual, Layout.ROWS)
+
+
+def _panels(rows: int, columns: int, depth: int, gather_side: int = 0) -> GemmSpec:
+    return GemmSpec(rows, columns, depth, Activation.NONE, False, Layout.PANELS, gather_side)
+
+
+def heads(model: ModelSpec) -> Counter[HeadSpec]:
+    return Counter([HeadSpec(model.grids[2] ** 2, model.channels[2], model.classes)])
+
+
+def convs(model: ModelSpec) -> Counter[ConvSpec]:
+    channels = (3, *model.stem_channels)
+    return Counter(
+        ConvSpec(
+            in_size=model.image_size >> layer,
+            in_channels=channels[layer],
+            out_channels=channels[layer + 1],
+            activation=Activation.HARDSWISH if layer < 3 else Activation.NONE,
+            source=Source.PADDED if layer else Source.IMAGE_F32,
+            destination=Destination.PADDED if layer < 3 else Destination.TOKENS,
+        )
+        for layer in range(4)
+    )
+
+
+def attentions(model: ModelSpec) -> Counter[AttentionSpec]:
+    key = model.key_dim
+    found: Counter[AttentionSpec] = Counter()
+    for side, depth, heads in zip(model.grids, model.depths, model.heads, strict=True):
+        found[AttentionSpec(heads, key, model.value_dim, side, side, 1, True)] += depth
+    for stage, heads in enumerate(model.shrink_heads):
+        side, smaller = model.grids[stage : stage + 2]
+        found[AttentionSpec(heads, key, model.shrink_value_dim, smaller, side, 2, False)] += 1
+    return found
+
+
+def _gemm(spec: GemmSpec, target: Target) -> Kernel:
+    return gemm_kernel("kernel", spec, gemm.default_tile(spec, target), target)
+
+
+def _head(spec: HeadSpec, target: Target) -> Kernel:
+    return head_kernel("kernel", spec, head.default_head_tile(spec, target), target)
+
+
+def _conv(spec: ConvSpec, target: Target) -> Kernel:
+    return conv_kernel("kernel", spec, conv.default_tile(spec, target), target)
+
+
+def _attention(spec: AttentionSpec, target: Target) -> Kernel:
+    return attention_kernel("kernel", spec, attention.default_tile(spec, target), target)
+
+
+FAMILIES: dict[str, Callable[[ModelSpec, Target], list[tuple[Kernel, int]]]] = {
+    "gemm": lambda model, target: [(_gemm(s, target), n) for s, n in gemms(model).items()],
+    "head": lambda model, target: [(_head(s, target), n) for s, n in heads(model).items()],
+    "conv": lambda model, target: [(_conv(s, target), n) for s, n in convs(model).items()],
+    "attention": lambda model, target: [
+        (_attention(s, target), n) for s, n in attentions(model).items()
+    ],
+}
