@@ -105,7 +105,8 @@ def default_tile(spec: GemmSpec, target: Target) -> GemmTile:
     """The largest tile of the target, made wider where there are too few rows to fill it."""
     mr, vectors, unroll = _largest_tile(target, spec.group_rows)
     rows = Blocks.of(spec.group_rows, mr)
-    vectors = max(vectors, -(-MIN_ACCUMULATORS // rows.smallest))
+    wanted, possible = -(-MIN_ACCUMULATORS // rows.smallest), mr * vectors // rows.size
+    vectors = max(vectors, min(wanted, possible))
     return GemmTile(rows.size, vectors * target.float_lanes, target.float_lanes, unroll)
 
 
@@ -153,7 +154,8 @@ def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> 
     """Parameters: a, panels (of `pack_weights`), residual if any, out, begin, end.
 
     Every output is one chain: acc = bias; acc = fma(a[k], w[k], acc) for k = 0, 1, ...; then the
-    activation; then + residual. So it does not depend on tile or target.
+    activation; then + residual (in one rounding with the product that ends a hardswish). So it does
+    not depend on tile or target.
     """
     return _Generator(symbol, spec, tile, target).kernel()
 
@@ -254,19 +256,23 @@ class _Generator:
         for v in range(vectors):
             column = T.bind((vector + v) * simd.lanes)
             for i in range(len(acc)):
-                z = simd.load(acc[i][v], 0)
-                if spec.activation is Activation.HARDSWISH:
-                    z = simd.hardswish(z)
-                z = T.bind(z)
+                z = T.bind(simd.load(acc[i][v], 0))
                 if spec.layout is Layout.PANELS:
                     at = (column // PANEL_COLUMNS * spec.rows + row + i) * PANEL_COLUMNS
-                    simd.store(self.out, at + column % PANEL_COLUMNS, z)
+                    self.store_vector(z, at + column % PANEL_COLUMNS, simd.lanes)
                 else:
                     at = T.bind((row + i) * spec.columns + column)
-                    body = partial(self.store_in_row, z, at)
+                    body = partial(self.store_vector, z, at)
                     branch_at_edge(simd, column, spec.columns, v == vectors - 1, body)
 
-    def store_in_row(self, z: Expr, at: Expr, count: int) -> None:
+    def store_vector(self, z: Expr, at: Expr, count: int) -> None:
+        simd = self.simd
+        gate = None
+        if self.spec.activation is Activation.HARDSWISH:
+            gate = simd.hardswish_gate(z)
         if self.spec.residual:
-            z = z + self.simd.load_first(self.residual, at, count)
-        self.simd.store_first(self.out, at, z, count)
+            residual = simd.load_first(self.residual, at, count)
+            z = z + residual if gate is None else simd.fma(z, gate, residual)
+        elif gate is not None:
+            z = z * gate
+        simd.store_first(self.out, at, z, count)

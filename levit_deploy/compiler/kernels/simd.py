@@ -126,6 +126,9 @@ class Simd:
         return T.max(a, b) if which == "max" else T.min(a, b)
 
     def hardswish(self, z: Expr) -> Expr:
-        """z * min(max(z / 6 + 0.5, 0), 1), with 1/6 as a float32 factor."""
+        return z * self.hardswish_gate(z)
+
+    def hardswish_gate(self, z: Expr) -> Expr:
+        """min(max(z / 6 + 0.5, 0), 1), with 1/6 as a float32 factor: what z is multiplied by."""
         gate = self.fma(z, self.splat(1 / 6), self.splat(0.5))
-        return z * self.minimum(self.maximum(gate, self.splat(0.0)), self.splat(1.0))
+        return self.minimum(self.maximum(gate, self.splat(0.0)), self.splat(1.0))
