@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.shapes import FAMILIES, gemms
 from benchmarks.timing import time_kernels
+
+from benchmarks.shapes import FAMILIES, gemms
 from levit_deploy.compiler.kernels.gemm import GemmTile, gemm_kernel
 from levit_deploy.models.spec import get_spec
 from levit_deploy.targets.table import get_target

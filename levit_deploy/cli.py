@@ -25,6 +25,7 @@ from levit_deploy.commands.show import (
     models_command,
     targets_command,
 )
+from levit_deploy.commands.tune import tune_command
 from levit_deploy.errors import DeployError
 
 
@@ -49,6 +50,7 @@ for command in (
     export_command,
     verify_command,
     bench_command,
+    tune_command,
     inspect_command,
     models_command,
     targets_command,

@@ -9,6 +9,7 @@ from pathlib import Path
 from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
+from levit_deploy.compiler.tuning.tile_table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.checkpoint import Checkpoint
@@ -34,18 +35,20 @@ def deploy(
     parent: Path,
     *,
     name: str | None = None,
+    tiles: Path | None = None,
     dump_ir: Path | None = None,
     command_line: Iterable[str] = (),
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
 
-    `name`: the library's (default: the model's). `dump_ir`: a folder that gets each compiler
-    phase's result and the compile log. `on_phase` is told of each step, as (phase, detail), before
-    it is made.
+    `name`: the library's (default: the model's). `tiles`: a file whose tiles go before those of
+    the package. `dump_ir`: a folder that gets each compiler phase's result and the compile log.
+    `on_phase` is told of each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
+    table = packaged_tiles(*[tiles] if tiles else [])
     on_phase("export", "")
     model = checkpoint.spec.name
     exported = export_model(checkpoint.build(), name=model, weights_digest=checkpoint.digest)
@@ -54,6 +57,7 @@ def deploy(
     program = compile_model(
         exported,
         toolchain.target,
+        tiles=table,
         dump_ir=dump_ir,
         on_phase=lambda detail: on_phase("compile", detail),
         name=name or model,

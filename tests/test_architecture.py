@@ -36,8 +36,9 @@ ROOMS = {
     ),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
+    "tune": Room((*ALL_ROOMS,), ("torch",)),
     "cli": Room(("errors", "commands"), ("click",)),
-    "commands": Room((*ALL_ROOMS, "deploy", "profile"), ("click", "rich")),
+    "commands": Room((*ALL_ROOMS, "deploy", "profile", "tune"), ("click", "rich")),
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm.
 PLAIN_DATA = {

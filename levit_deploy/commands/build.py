@@ -91,6 +91,11 @@ def export_command(
     help="The arithmetic of the library.",
 )
 @click.option(
+    "--tiles",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file that `levit-deploy tune` wrote: how kernels are cut.",
+)
+@click.option(
     "--dump-ir",
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder that gets each compiler phase's result as text.",
@@ -107,6 +112,7 @@ def compile_command(
     name: str | None,
     libc: Libc,
     precision: str,
+    tiles: Path | None,
     dump_ir: Path | None,
     as_json: bool,
 ) -> None:
@@ -151,6 +157,7 @@ def compile_command(
             toolchain,
             parent,
             name=name,
+            tiles=tiles,
             dump_ir=dump_ir,
             command_line=command_line,
             on_phase=phases.show,

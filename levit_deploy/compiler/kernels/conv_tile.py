@@ -23,7 +23,7 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     widths = [w for w in range(4, spec.out_channels + 1, 4) if spec.out_channels % w == 0]
     fitting = [
         (pixels, vectors)
-        for vectors in (_vectors(width, target.float_lanes) for width in widths)
+        for vectors in (vectors_of_width(width, target.float_lanes) for width in widths)
         if len(vectors) <= MOST_VECTORS
         and (pixels := _pixels_in_registers(len(vectors), spec, target)) > 0
     ]
@@ -36,7 +36,7 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     return ConvTile(pixels, vectors, min(side, bands), False)
 
 
-def _vectors(width: int, lanes: int) -> tuple[int, ...]:
+def vectors_of_width(width: int, lanes: int) -> tuple[int, ...]:
     """`width` channels in registers of at most `lanes`: 24 in lanes of 16 is 16 + 8."""
     vectors: list[int] = []
     while width:

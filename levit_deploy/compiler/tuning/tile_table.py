@@ -3,14 +3,15 @@
 Rows are data: JSON files of this folder's `tiles/`, and what a search wrote elsewhere.
 
     {"schema_version": 1, "rows": [
-     {"family": "gemm", "target": "x86-64-v3", "measured_on": "AMD EPYC 7R13", "microseconds": 41.0,
-      "spec": {"rows": 196, ...}, "tile": {"mr": 6, ...}}
+     {"family": "gemm", "target": "x86-64-v3", "spec": {"rows": 196, ...}, "tile": {"mr": 6, ...},
+      "measured_on": "AMD EPYC 7R13, levit-deploy 0.1.0", "microseconds": 41.0, "ratio": 0.93}
     ]}
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,14 +47,16 @@ _TileT = TypeVar("_TileT", GemmTile, ConvTile, AttentionTile)
 class TileRow:
     """The tile of one kernel on one target.
 
-    `measured_on`: the CPU, or what it was modelled with. `microseconds`: of one run, one thread.
+    `measured_on`: the CPU, or `modelled`, and the tool's version. `microseconds`: of one run, one
+    thread; None where it was modelled. `ratio`: to the family's own rule, below 1 is faster.
     """
 
     target: str
     spec: Spec
     tile: Tile
     measured_on: str
-    microseconds: float
+    microseconds: float | None
+    ratio: float = 1.0
 
 
 class TileTable:
@@ -90,14 +93,26 @@ class TileTable:
         return row.tile
 
     def save(self, path: Path) -> None:
-        """Write all rows, one a line, in a fixed order."""
+        """Write all rows, one a line, in a fixed order; the file is whole at any moment.
+
+        Raises DeployError if it cannot be written.
+        """
         family_of = {spec: family for family, (spec, _) in FAMILIES.items()}
         lines = [
             json.dumps({"family": family_of[type(row.spec)], **asdict(row)})
             for row in self.rows.values()
         ]
         rows = ",\n ".join(sorted(lines))
-        path.write_text(f'{{"schema_version": {SCHEMA_VERSION}, "rows": [\n {rows}\n]}}\n')
+        staged = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            staged.write_text(f'{{"schema_version": {SCHEMA_VERSION}, "rows": [\n {rows}\n]}}\n')
+            staged.replace(path)
+        except OSError as error:
+            raise DeployError(
+                f"cannot write `{path}`: {error.strerror}", hint="choose another file with -o"
+            ) from error
+        finally:
+            staged.unlink(missing_ok=True)
 
 
 def load_tiles(*paths: Path) -> TileTable:
@@ -108,9 +123,9 @@ def load_tiles(*paths: Path) -> TileTable:
     return TileTable(row for path in paths for row in _read(path))
 
 
-def packaged_tiles() -> TileTable:
-    """The rows that ship with the package."""
-    return load_tiles(*sorted(PACKAGED.glob("*.json")))
+def packaged_tiles(*more: Path) -> TileTable:
+    """The rows that ship with the package, then those of the files `more`."""
+    return load_tiles(*sorted(PACKAGED.glob("*.json")), *more)
 
 
 def _read(path: Path) -> list[TileRow]:
@@ -137,7 +152,8 @@ def _read_row(path: Path, number: int, row: dict[str, object]) -> TileRow:
             spec=from_json(spec_type, row["spec"]),
             tile=from_json(tile_type, row["tile"]),
             measured_on=str(row["measured_on"]),
-            microseconds=float(str(row["microseconds"])),
+            microseconds=None if (time := row["microseconds"]) is None else float(str(time)),
+            ratio=float(str(row["ratio"])),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise DeployError(

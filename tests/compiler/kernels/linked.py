@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tvm
 from numpy.typing import NDArray
-from tvm import tirx
 
-from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.passes.emit_object import emit_object
-from levit_deploy.compiler.passes.lower_kernels import lower_kernels
-from levit_deploy.compiler.passes.raw_pointers import RawFunction
+from levit_deploy.compiler.tuning.assembly import lower
 from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.target import Target
@@ -50,18 +46,6 @@ int main(void) {{
   return fclose(file);
 }}
 """
-
-
-def lower(kernel: Kernel, target: Target) -> dict[str, RawFunction]:
-    library = KernelLibrary({kernel.symbol: kernel})
-    return lower_kernels(library, {kernel.symbol: kernel.unaligned}, llvm_target(target))
-
-
-def assembly(kernel: Kernel, target: Target) -> str:
-    functions = {symbol: raw.func for symbol, raw in lower(kernel, target).items()}
-    module = tirx.transform.LowerIntrin()(tvm.IRModule(functions))
-    code = tvm.get_global_func("target.build.llvm")(module, llvm_target(target))
-    return str(code.inspect_source("asm"))
 
 
 def run_linked(

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from levit_deploy.compiler.kernels.attention import AttentionSpec
+from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
 from tests.compiler.kernels.attention_cases import AttentionCase, plain, shrinking
-from tests.compiler.kernels.linked import assembly, run_linked
-from tests.compiler.kernels.loops import innermost_loops
+from tests.compiler.kernels.linked import run_linked
 from tests.compiler.kernels.running import Array
 
 # 49 keys: the last vector is not full at any width. Key parts that share a panel.
@@ -49,7 +49,6 @@ MULTIPLY_ADD = {
     "armv7": r"\b(vmla|vmul)\.f32\tq",
 }
 EXPONENT = r"pslld|\tv?shl"  # only in softmax
-SPILL = r"%[xyz]mm.*\(%rsp|\(%rsp.*%[xyz]mm|\tv?(?:ld|st)\S*\t[qvd{].*\[sp"
 
 
 def count(pattern: str, lines: list[str]) -> int:
@@ -68,4 +67,4 @@ def test_products_stay_in_registers(name: str, spec: AttentionSpec) -> None:
     ]
     assert len(products) >= 3
     for loop in products:
-        assert count(SPILL, loop) <= len(loop) // 25
+        assert spills([loop]) <= len(loop) // 25

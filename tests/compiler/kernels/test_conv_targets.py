@@ -17,12 +17,12 @@ from levit_deploy.compiler.kernels.conv import (
     default_tile,
 )
 from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.tuning.assembly import STACK, assembly, innermost_loops
 from levit_deploy.models.spec import IMAGENET
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Arch
 from tests.compiler.kernels.conv_cases import make_case, reference
-from tests.compiler.kernels.linked import assembly, run_linked
-from tests.compiler.kernels.loops import innermost_loops
+from tests.compiler.kernels.linked import run_linked
 from tests.compiler.kernels.running import Array
 
 FIRST = ConvSpec(35, 3, 24, Activation.HARDSWISH, Source.IMAGE_F32, Destination.PADDED)
@@ -82,7 +82,6 @@ MULTIPLY_ADD = {
     "x86-64-v4": r"\bvfmadd\d+ps\b.*%[yz]mm",
     "arm64": r"\bfmla\t",
 }
-STACK = re.compile(r"%[xyz]mm.*\(%rsp|\(%rsp.*%[xyz]mm|\t(?:ld|st)\S*\t[qvd{].*\[sp")
 COPY = re.compile(r"\tv?mov[au]p[sd]\t%[xyz]mm\d+, %[xyz]mm|\tmov\tv\d+.16b, v\d+.16b")
 
 

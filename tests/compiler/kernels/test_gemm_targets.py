@@ -18,10 +18,10 @@ from levit_deploy.compiler.kernels.gemm import (
 )
 from levit_deploy.compiler.kernels.head import HeadSpec, default_head_tile, head_kernel
 from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops
 from levit_deploy.targets.table import get_target
 from tests.compiler.kernels.gemm_cases import constants_and_inputs, reference, rows_of
-from tests.compiler.kernels.linked import assembly, run_linked
-from tests.compiler.kernels.loops import innermost_loops
+from tests.compiler.kernels.linked import run_linked
 from tests.compiler.kernels.running import Array
 
 # Two sizes of rows and of panels, an edge that is no whole vector, a rest of the depth.

@@ -1,1 +1,0 @@
-"""Measurements by hand; see docs/performance.md for what they gave."""

@@ -1,0 +1,113 @@
+"""The command that searches how kernels are cut best."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from levit_deploy.commands.arguments import json_option, model_argument, target_option
+from levit_deploy.commands.output import columns, print_columns, print_json
+from levit_deploy.commands.progress import Phases
+
+if TYPE_CHECKING:
+    from levit_deploy.compiler.tuning.legality import Spec, Tile
+    from levit_deploy.compiler.tuning.tile_table import TileRow
+    from levit_deploy.models.spec import ModelSpec
+    from levit_deploy.targets.target import Target
+
+
+@click.command("tune")
+@model_argument
+@target_option
+@click.option(
+    "-o",
+    "--output",
+    default="tiles.json",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file that gets the tiles; a search that was interrupted goes on where it stopped.",
+)
+@click.option(
+    "--candidates",
+    type=click.IntRange(2, 100),
+    default=12,
+    show_default=True,
+    help="Tiles to try for each kernel, the default one among them.",
+)
+@json_option
+def tune_command(
+    spec: ModelSpec, target: Target, output: Path, candidates: int, as_json: bool
+) -> None:
+    """Search the best tile of every kernel of MODEL, for `compile --tiles`.
+
+    Kernels are timed if this CPU runs the target's code. Otherwise tiles are ranked by the
+    instructions of their inner loops, and marked as modelled. A tile replaces the default one
+    only if it is better twice.
+
+    \b
+    Examples:
+      levit-deploy tune --target host levit_128s
+      levit-deploy compile --target host levit_128s --tiles tiles.json
+    """
+    from levit_deploy.targets.host import read_cpu
+    from levit_deploy.targets.toolchain import find_toolchain
+
+    toolchain, cpu = find_toolchain(target), read_cpu()
+    with Phases() as phases:
+        phases.begin("tune")
+        from levit_deploy.compiler.tuning.search import Search
+        from levit_deploy.tune import tune_model
+
+        search = Search(toolchain, cpu, candidates)
+        settings = {
+            "model": f"{spec.name}, {spec.image_size} px",
+            "target": f"{target.name} ({target.base})" if target.base else target.name,
+            "measured": search.measured_on,
+            "output": str(output),
+        }
+        phases.note(columns(settings.items()))
+        started, found = time.monotonic(), 0
+
+        def on_row(row: TileRow, done: int, total: int) -> None:
+            nonlocal found
+            found += 1
+            left_s = (time.monotonic() - started) / found * (total - done)
+            phases.note(f"{done} of {total}, about {left_s:.0f} s left: {' '.join(_cells(row))}")
+            phases.detail(f"kernel {min(done + 1, total)} of {total}, about {left_s:.0f} s left")
+
+        rows = tune_model(spec, search, output, on_row)
+    if as_json:
+        print_json({"schema_version": 1, "path": str(output), "rows": [asdict(r) for r in rows]})
+    else:
+        _print_rows(rows, output)
+
+
+def _print_rows(rows: Sequence[TileRow], output: Path) -> None:
+    print_columns([("KERNEL", "TILE", "TO DEFAULT", "TIME"), *map(_cells, rows)])
+    better = sum(row.ratio < 1 for row in rows)
+    click.echo(f"{better} of {len(rows)} kernels are better with another tile than the default")
+    click.echo(f"{output}")
+
+
+def _cells(row: TileRow) -> tuple[str, str, str, str]:
+    family = type(row.spec).__name__.removesuffix("Spec").lower()
+    time_text = "modelled" if row.microseconds is None else f"{row.microseconds:.1f} us"
+    change = f"{row.ratio:.3f}" if row.ratio < 1 else "kept"
+    return f"{family} {_facts(row.spec)}", _facts(row.tile), change, time_text
+
+
+def _facts(value: Spec | Tile) -> str:
+    """Fields that say something, such as `rows 49, columns 256, depth 128, residual, rows`."""
+    facts = []
+    for name, fact in asdict(value).items():
+        if fact is True or isinstance(fact, str):
+            facts.append(name if fact is True else str(fact))
+        elif fact:
+            numbers = fact if isinstance(fact, tuple) else (fact,)
+            facts.append(f"{name.replace('_', ' ')} {'+'.join(map(str, numbers))}")
+    return ", ".join(facts)

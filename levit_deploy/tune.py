@@ -1,0 +1,47 @@
+"""Search the tiles of every kernel of a model, one after another, into a file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from levit_deploy.compiler.tuning.search import Search
+from levit_deploy.compiler.tuning.specs import distinct_specs
+from levit_deploy.compiler.tuning.tile_table import TileRow, TileTable, load_tiles
+from levit_deploy.export.export_model import export_model
+from levit_deploy.models.reference import Levit
+from levit_deploy.models.spec import ModelSpec
+
+
+def tune_model(
+    model: ModelSpec,
+    search: Search,
+    output: Path,
+    on_row: Callable[[TileRow, int, int], None] = lambda row, done, total: None,
+) -> list[TileRow]:
+    """The rows of all kernels of `model`, which are in the file `output` too.
+
+    Rows that are there already, made by the same CPU and version, are not made again; others for
+    the same kernels are replaced, all else stays. The file is written after each kernel. `on_row`
+    gets each new row, how many kernels are done, and how many there are.
+    Raises DeployError if `output` is no file of tiles or cannot be written, or if a search fails.
+    """
+    table = load_tiles(output) if output.exists() else TileTable()
+    table.save(output)  # what cannot be written is told of before the long work
+    torch.manual_seed(0)
+    exported = export_model(Levit(model).eval(), name=model.name, weights_digest="0" * 64)
+    specs = distinct_specs(exported, search.target)
+    rows = []
+    for done, spec in enumerate(specs, 1):
+        row = table.rows.get((search.row_target, spec))
+        if row is None or row.measured_on != search.measured_on:
+            with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
+                row = search.find(spec, Path(work))
+            table = TileTable([*table.rows.values(), row])
+            table.save(output)
+            on_row(row, done, len(specs))
+        rows.append(row)
+    return rows
