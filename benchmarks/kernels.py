@@ -4,22 +4,25 @@
     python -m benchmarks.kernels conv attention --model levit_256 --target x86-64-v3
     python -m benchmarks.kernels gemm --tiles 6x16x8,4x24x8     # mr x nr x depth_unroll
 
-One thread, constants cold (see benchmarks/timing.py). `share` is of the core's multiply-add peak,
-measured between the kernels with registers only.
+One thread, constants cold (see levit_deploy/compiler/tuning/timing.py). `share` is of the core's
+multiply-add peak, measured before the kernels with registers only.
 """
 
 from __future__ import annotations
 
 import argparse
-
-from benchmarks.timing import time_kernels
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.shapes import FAMILIES, gemms
 from levit_deploy.compiler.kernels.gemm import GemmTile, gemm_kernel
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.tuning.timing import KernelTimer
 from levit_deploy.models.spec import get_spec
 from levit_deploy.targets.table import get_target
-
-CONSTANTS = ("panels", "mirrored_bias")
+from levit_deploy.targets.toolchain import Toolchain, find_toolchain
+from levit_deploy.verify.kernel_profile import measure_peak_gflops
 
 
 def main() -> None:
@@ -33,17 +36,25 @@ def main() -> None:
     parser.add_argument("--tiles", help="for gemm: compare these")
     options = parser.parse_args()
     model, target = get_spec(options.model), get_target(options.target)
+    toolchain = find_toolchain(target)
+    with tempfile.TemporaryDirectory() as work:
+        peak_gflops = measure_peak_gflops(toolchain, Path(work))
+
+    def share(kernel: Kernel, microseconds: float) -> float:
+        return 2e-3 * kernel.multiply_adds / microseconds / peak_gflops
 
     if options.tiles:
         sizes = [tuple(map(int, tile.split("x"))) for tile in options.tiles.split(",")]
         lanes = target.float_lanes
         tiles = [GemmTile(mr, nr, lanes, unroll) for mr, nr, unroll in sizes]
         for spec, count in gemms(model).items():
-            kernels = [gemm_kernel("kernel", spec, tile, target) for tile in tiles]
-            timings = time_kernels(kernels, CONSTANTS, target, options.rounds)
+            kernels = [
+                gemm_kernel(f"kernel{i}", spec, tile, target) for i, tile in enumerate(tiles)
+            ]
+            times = time_kernels(kernels, toolchain, options.rounds)
             shares = "  ".join(
-                f"{tile} {timing.share_of_peak:.3f}"
-                for tile, timing in zip(tiles, timings, strict=True)
+                f"{kernel.tile} {share(kernel, time):.3f}"
+                for kernel, time in zip(kernels, times, strict=True)
             )
             print(f"{count} x {kernels[0].shape:50} {shares}", flush=True)
         return
@@ -51,14 +62,21 @@ def main() -> None:
     total = 0.0
     for family in options.families:
         for kernel, count in FAMILIES[family](model, target):
-            (timing,) = time_kernels([kernel], CONSTANTS, target, options.rounds)
-            total += timing.seconds * count
+            (time,) = time_kernels([kernel], toolchain, options.rounds)
+            total += time * count
             print(
                 f"{count} x {kernel.kind:10} {kernel.shape:50} {kernel.tile:28}"
-                f" {timing.seconds * 1e6:8.1f} us  share {timing.share_of_peak:.3f}",
+                f" {time:8.1f} us  share {share(kernel, time):.3f}",
                 flush=True,
             )
-    print(f"together {total * 1e6:.0f} us")
+    print(f"together {total:.0f} us")
+
+
+def time_kernels(kernels: Sequence[Kernel], toolchain: Toolchain, rounds: int) -> list[float]:
+    """Microseconds of each, in interleaved rounds."""
+    with tempfile.TemporaryDirectory() as work:
+        timer = KernelTimer(kernels, toolchain, Path(work))
+        return timer.microseconds(range(len(kernels)), rounds)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Measurements by hand; see docs/performance.md for what they gave."""
