@@ -50,13 +50,16 @@ class ExpConstants(NamedTuple):
 
 
 def load_constants(simd: Simd, buffer: tirx.Buffer, at: int) -> ExpConstants:
-    """The registers that `ExpConstants.store` stored.
+    """What `ExpConstants.store` stored: loaded here, or, with 16 registers, where it is used.
 
-    Why they come from memory: LLVM does not trust itself to keep constants of its own in
-    registers through the loop, and makes each one anew in every turn (NEON: dup).
+    Constants of its own LLVM makes anew in every turn of the loop (NEON: dup), or it gives them
+    all registers and spills what it computes (AVX2). Operands in memory cost x86 nothing.
     """
     places = range(at, at + len(ExpConstants()) * simd.lanes, simd.lanes)
-    return ExpConstants(*(T.bind(simd.load(buffer, place)) for place in places))
+    loads = [simd.load(buffer, place) for place in places]
+    if simd.target.vector_registers > 16:
+        loads = [T.bind(load) for load in loads]
+    return ExpConstants(*loads)
 
 
 def exponential(simd: Simd, x: Expr, constants: ExpConstants) -> Expr:
