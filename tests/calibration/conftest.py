@@ -24,8 +24,12 @@ def pictures(tmp_path_factory) -> ImageSet:
 
 
 @pytest.fixture(scope="session")
-def exported() -> ExportedModel:
-    net = randomize(Levit(TINY), seed=3)
+def net() -> Levit:
+    return randomize(Levit(TINY), seed=3)
+
+
+@pytest.fixture(scope="session")
+def exported(net) -> ExportedModel:
     return export_model(net, name="levit_tiny", weights_digest="ab" * 32)
 
 
