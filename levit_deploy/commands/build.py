@@ -92,7 +92,7 @@ def export_command(
 )
 @click.option(
     "--tiles",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, path_type=Path),
     help="A file that `levit-deploy tune` wrote: how kernels are cut.",
 )
 @click.option(

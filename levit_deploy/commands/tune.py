@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 def tune_command(
     spec: ModelSpec, target: Target, output: Path, candidates: int, as_json: bool
 ) -> None:
-    """Search the best tile of every kernel of MODEL, for `compile --tiles`.
+    """Search the best tile of each kernel.
 
-    Kernels are timed if this CPU runs the target's code. Otherwise tiles are ranked by the
-    instructions of their inner loops, and marked as modelled. A tile replaces the default one
-    only if it is better twice.
+    `compile --tiles` reads the file. Kernels of MODEL are timed if this CPU runs the target's code.
+    Otherwise tiles are ranked by the instructions of their inner loops, and marked as modelled. A
+    tile replaces the default one only if it is better twice.
 
     \b
     Examples:

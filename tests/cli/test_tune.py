@@ -90,12 +90,12 @@ def test_compile_uses_the_tiles_of_a_file(cli: Cli):
     assert tiles == {str(TILE)}
 
 
-@pytest.mark.parametrize("damage", ["text", "tile"])
+@pytest.mark.parametrize("damage", ["missing", "text", "tile"])
 def test_compile_refuses_what_it_cannot_use(cli: Cli, damage: str):
     path = cli.folder / "tiles.json"
     if damage == "text":
         path.write_text("{}")
-    else:
+    elif damage == "tile":
         TileTable([replace(ROW, tile=replace(TILE, mr=99))]).save(path)
     done = cli.compile("--tiles", path)
     assert done.returncode == 1
