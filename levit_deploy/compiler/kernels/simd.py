@@ -112,6 +112,15 @@ class Simd:
             return a * b + c
         return T.call_llvm_pure_intrin(self.type(), "llvm.fma", a, b, c)
 
+    def fence(self, vector: Expr) -> Expr:
+        """`vector`, float32 or int32, as it is: LLVM neither contracts a product with the addition
+        that follows nor reorders additions across it. Costs nothing."""
+        kind = str(vector.ty)
+        value = T.reinterpret(self.type(), vector)
+        return T.reinterpret(
+            kind, T.call_llvm_pure_intrin(self.type(), "llvm.arithmetic.fence", value)
+        )
+
     def maximum(self, a: Expr, b: Expr) -> Expr:
         return self._extremum("max", a, b)
 

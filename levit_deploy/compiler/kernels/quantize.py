@@ -1,0 +1,197 @@
+"""Float registers -> stored 8-bit activations: the last step of a kernel before an 8-bit layer.
+
+    q = min(max(rint(x * factor[channel]), -zero_point), 255 - zero_point) + zero_point
+
+rint rounds ties to even and the product is rounded once, so every target stores the same q, in
+its own `ActivationStorage`. A kernel that writes such a tensor ends like this:
+
+    quantizer = Quantizer(simd, channels, constants, out)      # at the top, outside all loops
+    factors = quantizer.factors(channel, len(values))          # perhaps once for many rows
+    steps = [quantizer.steps(x, factor) for x, factor in zip(values, factors)]
+    quantizer.store(row, channel, steps)
+
+`values` are registers of neighbouring channels of one row, the first of them `channel`, a
+multiple of the register's lanes. `constants` is the parameter that `pack_quantization` fills,
+`out` one of `quantized_buffer`. x must not be NaN; infinities saturate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.activation_storage import (
+    ActivationStorage,
+    activation_storage,
+    row_stride,
+)
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.narrowing import (
+    concat,
+    lanes_of,
+    nearest,
+    saturate_to_8,
+    saturate_to_16,
+)
+from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.targets.target import Target
+
+LARGEST_Q = 255
+_TAIL_FLOATS = 16  # behind the factors: the zero point and padding
+_ZMM_LANES = 16
+
+
+def quantization_size(channels: int) -> int:
+    """float32 values of `pack_quantization`."""
+    return row_stride(channels) + _TAIL_FLOATS
+
+
+def pack_quantization(factors: NDArray[np.float32], zero_point: int) -> NDArray[np.float32]:
+    """The constant of a `Quantizer`, flat: `factors` (channels,), zeros, then the zero point."""
+    packed = np.zeros(quantization_size(len(factors)), np.float32)
+    packed[: len(factors)] = factors
+    packed[row_stride(len(factors))] = zero_point
+    return packed
+
+
+class Quantizer:
+    """Emits the quantization of a tensor with `channels`, as registers of `simd`."""
+
+    def __init__(
+        self, simd: Simd, channels: int, constants: tirx.Buffer, out: tirx.Buffer
+    ) -> None:
+        self.simd = simd
+        self.channels = channels
+        self.constants = constants
+        self.out = out
+        self.storage = activation_storage(simd.target)
+        zero_point = T.bind(constants[row_stride(channels)])
+        self.low = T.bind(T.float32(0) - zero_point)
+        self.high = T.bind(T.float32(LARGEST_Q) - zero_point)
+        # What is added to the steps to store them, and the least result.
+        offset = T.bind(T.cast(zero_point, "int32"))
+        self.offset = {
+            ActivationStorage.U8: offset,
+            ActivationStorage.S16: T.int32(0),
+        }.get(self.storage, offset - 128)
+        self.least = T.int32(0) - offset if self.storage is ActivationStorage.S16 else T.int32(0)
+
+    def factors(self, channel: Expr | int, count: int) -> list[Expr]:
+        """The factors of `count` registers of channels from `channel` on."""
+        lanes = self.simd.lanes
+        return [T.bind(self.simd.load(self.constants, channel + i * lanes)) for i in range(count)]
+
+    def steps(self, x: Expr, factor: Expr) -> Expr:
+        """rint(x * factor) as int32, not yet limited."""
+        return T.bind(nearest(self.simd, x * factor, self.low, self.high))
+
+    def store(self, row: Expr | int, channel: Expr | int, steps: Sequence[Expr]) -> None:
+        """Limit the steps of neighbouring channels and store them."""
+        for vector in self._packed(steps):
+            lanes = lanes_of(vector)
+            at = self.storage.index(row, channel, self.channels)
+            T.buffer_store(self.out, vector, [T.ramp(at, 1, lanes)])
+            channel = channel + lanes
+
+    def _packed(self, steps: Sequence[Expr]) -> list[Expr]:
+        """What is stored, in order, in as few vectors as the storage allows."""
+        lanes = self.simd.lanes
+        if lanes == _ZMM_LANES:
+            return [self._packed_512(step) for step in steps]
+        pairs = [steps[i : i + 2] for i in range(0, len(steps), 2)]
+        words = [saturate_to_16(self.simd, pair) for pair in pairs]
+        if self.storage is ActivationStorage.S16:
+            return [T.max(word, self._splat_16(self.least, lanes_of(word))) for word in words]
+        packed = [
+            saturate_to_8(
+                self.simd,
+                T.call_llvm_pure_intrin(
+                    str(word.ty),
+                    "llvm.sadd.sat",
+                    word,
+                    self._splat_16(self.offset, lanes_of(word)),
+                ),
+            )
+            for word in words
+        ]
+        if self.storage is not ActivationStorage.S8:
+            return packed
+        whole = len(steps) // 4 * 2
+        quads = [concat(*packed[i : i + 2]) for i in range(0, whole, 2)]
+        return [*quads, *packed[whole:]]
+
+    def _packed_512(self, steps: Expr) -> Expr:
+        def splat(value: Expr) -> Expr:
+            return T.broadcast(value, _ZMM_LANES)
+
+        limited = T.max(steps + splat(self.offset), splat(self.least))
+        return T.cast(limited, f"{self.storage.dtype}x{_ZMM_LANES}")
+
+    @staticmethod
+    def _splat_16(value: Expr, lanes: int) -> Expr:
+        return T.broadcast(T.cast(value, "int16"), lanes)
+
+
+@dataclass(frozen=True)
+class QuantizeSpec:
+    """x float32 (rows, channels) row-major -> stored 8-bit activations."""
+
+    rows: int
+    channels: int
+
+
+def quantize_kernel(symbol: str, spec: QuantizeSpec, target: Target) -> Kernel:
+    """Parameters: x, constants (of `pack_quantization`), out, begin, end. A task is one row.
+
+    For tensors whose producer cannot do it.
+    """
+    simd = Simd(target)
+    storage = activation_storage(target)
+    sizes = spec.rows * spec.channels, quantization_size(spec.channels)
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(symbol)
+        T.func_attr({"tirx.noalias": True})
+        x = T.arg("x", T.Buffer((sizes[0],), "float32"))
+        constants = T.arg("quantization", T.Buffer((sizes[1],), "float32"))
+        out = T.arg("out", T.Buffer((storage.size(spec.rows, spec.channels),), storage.dtype))
+        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+        quantizer = Quantizer(simd, spec.channels, constants, out)
+
+        def quantize(row: Expr, channel: Expr | int, vectors: int, last: int) -> None:
+            """`vectors` registers from `channel`, of which the last holds `last` channels."""
+            steps = []
+            for v, factor in enumerate(quantizer.factors(channel, vectors)):
+                at = row * spec.channels + channel + v * simd.lanes
+                count = last if v == vectors - 1 else simd.lanes
+                steps.append(quantizer.steps(simd.load_first(x, at, count), factor))
+            quantizer.store(row, channel, steps)
+
+        width = 4 * simd.lanes
+        whole, rest = divmod(spec.channels, width)
+        with T.serial(begin, end) as row:
+            if whole:
+                with T.serial(whole) as block:
+                    quantize(row, block * width, 4, simd.lanes)
+            if rest:
+                vectors = -(-rest // simd.lanes)
+                quantize(row, whole * width, vectors, rest - (vectors - 1) * simd.lanes)
+
+    return Kernel(
+        symbol=symbol,
+        func=builder.get(),
+        tasks=spec.rows,
+        scratch_bytes=0,
+        unaligned=(),
+        kind="quantize",
+        shape=f"{spec.rows}x{spec.channels}",
+        tile=f"1x{width}",
+        multiply_adds=0,
+        bytes_moved=5 * spec.rows * spec.channels,
+    )

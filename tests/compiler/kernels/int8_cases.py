@@ -1,0 +1,92 @@
+"""8-bit gemm: random layers, and their results by numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm_int8 import GemmInt8Spec, pack_weights_int8
+from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.quantize import pack_quantization
+from levit_deploy.compiler.kernels.activation_storage import activation_storage
+from levit_deploy.targets.target import Target
+from tests.compiler.kernels.rounding import Float32, fma, hardswish, quantize
+
+
+@dataclass(frozen=True)
+class Layer:
+    """q (input rows, depth) and weights (depth, columns); `zero_points` of input and output."""
+
+    spec: GemmInt8Spec
+    q: NDArray[np.uint8]
+    weights: NDArray[np.int8]
+    multiplier: Float32
+    bias: Float32
+    residual: Float32
+    factors: Float32
+    zero_points: tuple[int, int]
+
+
+def make_layer(
+    spec: GemmInt8Spec, zero_points: tuple[int, int] = (37, 200), seed: int = 0
+) -> Layer:
+    """Every value of q and weights occurs; the results have a standard deviation of about 3."""
+    rng = np.random.default_rng(seed)
+    spread = 3 / (127 * 0.58 * 80 * np.sqrt(spec.depth))
+    return Layer(
+        spec,
+        rng.integers(0, 256, (spec.input_rows, spec.depth), np.uint8),
+        rng.integers(-127, 128, (spec.depth, spec.columns), np.int8),
+        (spread * rng.uniform(0.5, 2, spec.columns)).astype(np.float32),
+        rng.standard_normal(spec.columns, np.float32),
+        rng.standard_normal((spec.rows, spec.columns), np.float32),
+        rng.uniform(10, 40, spec.columns).astype(np.float32),
+        zero_points,
+    )
+
+
+def extreme_layer(spec: GemmInt8Spec) -> Layer:
+    """The largest sums there can be, positive and negative: anything that saturates shows."""
+    layer = make_layer(spec, zero_points=(0, 128))
+    layer.q[:] = 255
+    layer.weights[:] = 127
+    layer.weights[:, 1::2] = -127
+    return layer
+
+
+def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.generic]]:
+    """The kernel's inputs and constants in their order."""
+    spec, zero_point = layer.spec, layer.zero_points[0]
+    panels = pack_weights_int8(
+        layer.weights, layer.multiplier, layer.bias, zero_point, tile, target
+    )
+    inputs = [activation_storage(target).pack(layer.q, zero_point), panels]
+    inputs += [layer.residual] * spec.residual
+    return inputs + [pack_quantization(layer.factors, layer.zero_points[1])] * spec.quantized
+
+
+def reference(layer: Layer) -> tuple[Float32, NDArray[np.uint8]]:
+    """x and its quantized copy, (rows, columns), by the definition of the numbers."""
+    spec, q = layer.spec, layer.q.astype(np.int64) - layer.zero_points[0]
+    if spec.gather_side:
+        grid = q.reshape(spec.gather_side, spec.gather_side, spec.depth)
+        q = grid[::2, ::2].reshape(spec.rows, spec.depth)
+    total = q @ layer.weights.astype(np.int64)
+    assert np.abs(total).max() < 2**31, "the sums fit int32"
+    x = fma(total.astype(np.float32), layer.multiplier, layer.bias)
+    if spec.activation is Activation.HARDSWISH:
+        x = hardswish(x)
+    if spec.residual:
+        x = x + layer.residual
+    return x, quantize(x, layer.factors, layer.zero_points[1])
+
+
+def rows_of(spec: GemmInt8Spec, flat: Float32) -> Float32:
+    """The float output in any layout -> (rows, columns)."""
+    if spec.layout is Layout.ROWS:
+        return flat.reshape(spec.rows, spec.columns)
+    panels = flat.reshape(-1, spec.rows, PANEL_COLUMNS).transpose(1, 0, 2)
+    return panels.reshape(spec.rows, -1)[:, : spec.columns]

@@ -1,0 +1,41 @@
+"""float32 arithmetic with one rounding, in numpy: what kernels promise to the bit."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+def fma(a: Float32, b: Float32, c: Float32) -> Float32:
+    """a * b + c, rounded once.
+
+    The product of two float32 has at most 48 bits and is exact in float64. The sum in float64 is
+    rounded to odd: if it is inexact and its last bit is even, it moves one step towards the exact
+    value, whose error is known exactly (Knuth's TwoSum). A second rounding of such a value, to at
+    least two bits fewer, gives what rounding the exact one once would have given (Boldo and
+    Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
+    odd", IEEE Transactions on Computers 57, 2008).
+    """
+    product = np.multiply(a, b, dtype=np.float64)
+    addend = np.broadcast_to(np.asarray(c, np.float64), product.shape)
+    total = product + addend
+    shift = total - product
+    error = (product - (total - shift)) + (addend - shift)
+    even = total.view(np.int64) % 2 == 0
+    toward = np.where(error > 0, np.inf, -np.inf)
+    odd = np.where((error != 0) & even, np.nextafter(total, toward), total)
+    return odd.astype(np.float32)
+
+
+def hardswish(z: Float32) -> Float32:
+    """z * min(max(fma(z, 1/6, 0.5), 0), 1), as `Simd.hardswish`."""
+    gate = fma(z, np.float32(1 / 6), np.float32(0.5))
+    return z * np.clip(gate, np.float32(0), np.float32(1))
+
+
+def quantize(x: Float32, factors: Float32, zero_point: int) -> NDArray[np.uint8]:
+    """The 8-bit activations of x (..., channels): rint ties to even, limits, zero point."""
+    steps = np.clip(np.rint(x * factors), -zero_point, 255 - zero_point)
+    return (steps + zero_point).astype(np.uint8)
