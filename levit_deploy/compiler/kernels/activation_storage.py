@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
 
-from levit_deploy.targets.target import Int8Dot, Target
+from levit_deploy.targets.target import Arch, Int8Dot, Target
 
 CHANNEL_GRANULE = 16
 PAIR_CHANNELS = 8  # of S8_PAIRS: neighbouring channels of one row
@@ -22,23 +22,21 @@ Index: TypeAlias = Expr | int
 
 
 class ActivationStorage(StrEnum):
-    """U8, S8, S16: row-major. S8_PAIRS: two rows and eight channels at a time,
+    """U8, S8: row-major. S8_PAIRS: two rows and eight channels at a time,
     [ceil(rows / 2)][channels / 8][2][8], the operand of smmla."""
 
     U8 = "u8"  # q
     S8 = "s8"  # q - 128
     S8_PAIRS = "s8_pairs"  # q - 128
-    S16 = "s16"  # q - zero_point
 
     @property
     def dtype(self) -> str:
-        return {"u8": "uint8", "s16": "int16"}.get(self.value, "int8")
+        return "uint8" if self is ActivationStorage.U8 else "int8"
 
-    def zero(self, zero_point: int) -> int:
-        """The stored value that stands for 0."""
-        if self is ActivationStorage.S16:
-            return 0
-        return zero_point if self is ActivationStorage.U8 else zero_point - 128
+    @property
+    def offset(self) -> int:
+        """stored value - q."""
+        return 0 if self is ActivationStorage.U8 else -128
 
     def size(self, rows: int, channels: int) -> int:
         """Stored values of a (rows, channels) tensor."""
@@ -53,19 +51,17 @@ class ActivationStorage(StrEnum):
         block = channel // PAIR_CHANNELS * (2 * PAIR_CHANNELS) + channel % PAIR_CHANNELS
         return row // 2 * (2 * stride) + row % 2 * PAIR_CHANNELS + block
 
-    def pack(self, q: NDArray[np.uint8], zero_point: int) -> NDArray[np.generic]:
-        """`q` (rows, channels) as it is stored, flat; the padding holds what stands for 0."""
+    def pack(self, q: NDArray[np.uint8]) -> NDArray[np.generic]:
+        """`q` (rows, channels) as it is stored, flat; the padding is arbitrary."""
         rows, channels = q.shape
-        flat = np.full(self.size(rows, channels), self.zero(zero_point), self.dtype)
-        flat[self._places(rows, channels)] = q.astype(np.int16) - (zero_point - self.zero(zero_point))
+        flat = np.full(self.size(rows, channels), 99, self.dtype)
+        flat[self._places(rows, channels)] = q.astype(np.int16) + self.offset
         return flat
 
-    def unpack(
-        self, flat: NDArray[np.generic], rows: int, channels: int, zero_point: int
-    ) -> NDArray[np.uint8]:
-        """The inverse of `pack`: q as uint8 (rows, channels)."""
+    def unpack(self, flat: NDArray[np.generic], rows: int, channels: int) -> NDArray[np.uint8]:
+        """The inverse of `pack`: q (rows, channels)."""
         stored = flat[self._places(rows, channels)].astype(np.int16)
-        return (stored + (zero_point - self.zero(zero_point))).astype(np.uint8)
+        return (stored - self.offset).astype(np.uint8)
 
     def _places(self, rows: int, channels: int) -> NDArray[np.int64]:
         row, channel = np.mgrid[:rows, :channels]
@@ -79,15 +75,8 @@ def row_stride(channels: int) -> int:
 
 
 def activation_storage(target: Target) -> ActivationStorage:
-    """What `target` multiplies without changing it first.
-
-    vpdpbusd takes unsigned by signed bytes; sdot, smmla and smull signed by signed; pmaddwd
-    16 bits by 16 bits, and there q - zero_point needs no correction by the zero point.
-    """
-    return {
-        Int8Dot.VPDPBUSD: ActivationStorage.U8,
-        Int8Dot.MADD: ActivationStorage.S16,
-        Int8Dot.SDOT: ActivationStorage.S8,
-        Int8Dot.MLAL: ActivationStorage.S8,
-        Int8Dot.SMMLA: ActivationStorage.S8_PAIRS,
-    }[target.int8_dot]
+    """What `target` multiplies as it is: vpdpbusd and pmaddubsw take unsigned by signed bytes,
+    sdot, smmla and smull signed by signed."""
+    if target.int8_dot is Int8Dot.SMMLA:
+        return ActivationStorage.S8_PAIRS
+    return ActivationStorage.U8 if target.arch is Arch.X86_64 else ActivationStorage.S8

@@ -27,31 +27,22 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.activation_storage import activation_storage, row_stride
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
-from levit_deploy.compiler.kernels.int8_dot_tile import MaddTile, SdotTile, VpdpbusdTile
+from levit_deploy.compiler.kernels.int8_dot_tile import MaddTile, MaddubsTile, SdotTile, VpdpbusdTile, pairs_fit
 from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.int8_matrix_tile import SmmlaTile
 from levit_deploy.compiler.kernels.int8_tile import HEADER_BYTES, Int8Tile, load_float
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
-from levit_deploy.compiler.kernels.register_tile import branch_at_edge
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Int8Dot, Target
-
-_FAMILIES: dict[Int8Dot, type[Int8Tile]] = {
-    Int8Dot.VPDPBUSD: VpdpbusdTile,
-    Int8Dot.MADD: MaddTile,
-    Int8Dot.SDOT: SdotTile,
-    Int8Dot.SMMLA: SmmlaTile,
-    Int8Dot.MLAL: MlalTile,
-}
-
 
 @dataclass(frozen=True)
 class GemmInt8Spec:
     """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
 
     `layout`: that of the float output, None if x is not stored as float. `quantized`: x is stored
-    as 8-bit activations. At least one of them. `gather_side`: as in `gemm.GemmSpec`.
+    as 8-bit activations. At least one of them. `pairs_fit`: what `int8_dot_tile.pairs_fit` says of
+    the weights. `gather_side`: as in `gemm.GemmSpec`.
     """
 
     rows: int
@@ -61,6 +52,7 @@ class GemmInt8Spec:
     residual: bool
     layout: Layout | None
     quantized: bool
+    pairs_fit: bool
     gather_side: int = 0
 
     @property
@@ -83,7 +75,7 @@ class GemmInt8Spec:
 def default_tile(spec: GemmInt8Spec, target: Target) -> GemmTile:
     lanes = target.float_lanes
     mr, vectors = (6, 4) if target.vector_registers == 32 else (6, 2)
-    return GemmTile(Blocks.of(spec.group_rows, mr).size, vectors * lanes, lanes, 4)
+    return GemmTile(Blocks.of(spec.group_rows, mr).size, vectors * lanes, lanes, 2)
 
 
 def pack_weights_int8(
@@ -101,30 +93,49 @@ def pack_weights_int8(
     Panel after panel as `int8_tile` says; columns are padded with zeros to a multiple of
     `tile.lanes`, the depth to what the instructions take.
     """
-    family = _FAMILIES[target.int8_dot]
+    family = _family(target, pairs_fit(weights))
     depth, columns = weights.shape
-    padded_columns = -(-columns // tile.lanes) * tile.lanes
-    padded = np.zeros((_padded_depth(depth, family), padded_columns), np.int8)
+    cut = _Cut(columns, depth, tile, family)
+    padded = np.zeros((cut.padded_depth, cut.padded_columns), np.int8)
     padded[:depth, :columns] = weights
-    zero = activation_storage(target).zero(zero_point)
-    header = np.zeros((3, padded_columns), np.int32)
+    header = np.zeros((3, cut.padded_columns), np.int32)
+    zero = zero_point + activation_storage(target).offset
     header[0] = -zero * padded.sum(axis=0, dtype=np.int32)
     header[1, :columns] = multiplier.astype(np.float32).view(np.int32)
     header[2, :columns] = bias.astype(np.float32).view(np.int32)
-    parts = []
-    panels = tile.panels(columns)
-    start = 0
-    for panel in range(panels.count):
-        vectors = panels.size if panel < panels.large else panels.size - 1
-        end = start + vectors * tile.lanes
-        parts.append(np.ascontiguousarray(header[:, start:end]).view(np.int8).ravel())
-        parts.append(family.pack(padded[:, start:end]))
-        start = end
+    parts: list[NDArray[np.int8]] = []
+    for panel in range(cut.panels.count):
+        size = cut.panels.size - (panel >= cut.panels.large)
+        start = int(cut.panels.start(panel, size)) * cut.unit
+        columns_of_panel = slice(start, start + size * cut.unit)
+        parts.append(np.ascontiguousarray(header[:, columns_of_panel]).view(np.int8).ravel())
+        parts.append(family.pack(padded[:, columns_of_panel]))
     return np.concatenate(parts)
 
 
-def _padded_depth(depth: int, family: type[Int8Tile]) -> int:
-    return -(-depth // family.step_depth) * family.step_depth
+def _family(target: Target, pairs_fit: bool) -> type[Int8Tile]:
+    if target.int8_dot is Int8Dot.MADD:
+        return MaddubsTile if pairs_fit else MaddTile
+    return {
+        Int8Dot.VPDPBUSD: VpdpbusdTile,
+        Int8Dot.SDOT: SdotTile,
+        Int8Dot.SMMLA: SmmlaTile,
+        Int8Dot.MLAL: MlalTile,
+    }[target.int8_dot]
+
+
+class _Cut:
+    """The panels of a weight matrix. `unit`: columns that are not separated."""
+
+    def __init__(self, columns: int, depth: int, tile: GemmTile, family: type[Int8Tile]) -> None:
+        self.unit = tile.lanes * family.vector_granule
+        self.panels = Blocks.of(-(-columns // self.unit), -(-tile.nr // self.unit))
+        self.padded_columns = -(-columns // self.unit) * self.unit
+        self.padded_depth = -(-depth // family.step_depth) * family.step_depth
+
+    @property
+    def bytes(self) -> int:
+        return (HEADER_BYTES + self.padded_depth) * self.padded_columns
 
 
 def gemm_int8_kernel(
@@ -149,9 +160,8 @@ class _Generator:
         self.target = target
         self.simd = Simd(target)
         self.storage = activation_storage(target)
-        self.family = _FAMILIES[target.int8_dot]
-        self.depth = _padded_depth(spec.depth, self.family)
-        self.panels = tile.panels(spec.columns)
+        self.family = _family(target, spec.pairs_fit)
+        self.cut = _Cut(spec.columns, spec.depth, tile, self.family)
         granule = self.family.row_granule
         self.blocks = Blocks.of(-(-spec.group_rows // granule), -(-tile.mr // granule))
         self.groups = spec.rows // spec.group_rows
@@ -159,11 +169,6 @@ class _Generator:
     @property
     def tiles_per_panel(self) -> int:
         return self.groups * self.blocks.count
-
-    @property
-    def panels_bytes(self) -> int:
-        columns = -(-self.spec.columns // self.tile.lanes) * self.tile.lanes
-        return (HEADER_BYTES + self.depth) * columns
 
     def kernel(self) -> Kernel:
         spec = self.spec
@@ -176,7 +181,7 @@ class _Generator:
         return Kernel(
             symbol=self.symbol,
             func=self.func(),
-            tasks=self.tiles_per_panel * self.panels.count,
+            tasks=self.tiles_per_panel * self.cut.panels.count,
             scratch_bytes=0,
             unaligned=(),
             kind="gemm int8",
@@ -184,7 +189,7 @@ class _Generator:
             tile=str(self.tile),
             multiply_adds=outputs * spec.depth,
             bytes_moved=read
-            + self.panels_bytes
+            + self.cut.bytes
             + 4 * outputs * (spec.residual + (spec.layout is not None))
             + outputs * spec.quantized,
         )
@@ -196,7 +201,7 @@ class _Generator:
             T.func_attr({"tirx.noalias": True})
             a_size = self.storage.size(spec.input_rows, spec.depth)
             self.a = T.arg("a", T.Buffer((a_size,), self.storage.dtype))
-            self.w = T.arg("panels", T.Buffer((self.panels_bytes,), "int8"))
+            self.w = T.arg("panels", T.Buffer((self.cut.bytes,), "int8"))
             if spec.residual:
                 size = spec.rows * spec.columns
                 self.residual = T.arg("residual", T.Buffer((size,), "float32"))
@@ -221,46 +226,55 @@ class _Generator:
         group = T.bind(tile_row // self.blocks.count)
         block = T.bind(tile_row % self.blocks.count)
 
-        def register_tile(vectors: int, granules: int) -> None:
+        def register_tile(units: int, granules: int) -> None:
             first = T.bind(self.blocks.start(block, granules) * granule)
-            vector = T.bind(self.panels.start(panel, vectors))
+            column = T.bind(self.cut.panels.start(panel, units) * self.cut.unit)
             tile = self.family(
                 simd=self.simd,
                 mr=granules * granule,
-                vectors=vectors,
-                depth=self.depth,
+                vectors=units * self.family.vector_granule,
+                depth=self.cut.padded_depth,
                 unroll=self.tile.depth_unroll,
                 sharers=self.tiles_per_panel,
                 gathered=spec.gather_side > 0,
             )
-            w_at = T.bind(vector * (self.simd.lanes * (HEADER_BYTES + self.depth)))
+            w_at = T.bind(column * (HEADER_BYTES + self.cut.padded_depth))
             acc = tile.multiply(self.a, self.rows(group, first, tile.mr), self.w, w_at, tile_row)
             row = T.bind(group * spec.group_rows + first)
-            self.epilogue(acc, row, vector, w_at + 4 * tile.width)
+            header = w_at + 4 * tile.width
+            if spec.group_rows % granule == 0:
+                self.epilogue(acc, row, column, header)
+                return
+            self.epilogue(acc[:-1], row, column, header)
+            with T.If(first + tile.mr <= spec.group_rows), T.Then():
+                self.epilogue(acc[-1:], row + (tile.mr - 1), column, header)
 
-        self.panels.branch(
+        self.cut.panels.branch(
             panel,
-            lambda vectors: self.blocks.branch(
-                block, lambda granules: register_tile(vectors, granules)
-            ),
+            lambda units: self.blocks.branch(block, lambda granules: register_tile(units, granules)),
         )
 
     def rows(self, group: Expr, first: Expr, count: int) -> list[Expr]:
-        """Where `count` rows of `a` start, from row `first` of the group."""
-        step = 2 if self.spec.gather_side else 1
-        token = group * (2 * self.spec.gather_side) + first * step
-        stride = row_stride(self.spec.depth)
-        start = T.bind(token * stride)
-        return [start + i * step * stride for i in range(count)]
+        """Where `count` rows of `a` start, from row `first` of the group.
 
-    def epilogue(self, acc: list[list[Expr]], row: Expr, vector: Expr, header: Expr) -> None:
+        One that is beyond the group, to fill a granule, is some row instead.
+        """
+        spec = self.spec
+        step = 2 if spec.gather_side else 1
+        stride = row_stride(spec.depth)
+        start = T.bind((group * (2 * spec.gather_side) + first * step) * stride)
+        rows = [start + i * step * stride for i in range(count)]
+        if spec.gather_side and spec.group_rows % self.family.row_granule:
+            rows[-1] = T.bind(T.min(rows[-1], T.int32((spec.input_rows - 1) * stride)))
+        return rows
+
+    def epilogue(self, acc: list[list[Expr]], row: Expr, column: Expr, header: Expr) -> None:
         """Accumulators -> float -> activation -> + residual -> out, quantized.
 
         `header`: byte of the tile's multipliers in the panel; its biases follow.
         """
         simd, spec = self.simd, self.spec
         vectors = len(acc[0])
-        column = T.bind(vector * simd.lanes)
         steps: list[list[Expr]] = [[] for _ in acc]
         for v0 in range(0, vectors, simd.load_group):
             group = range(v0, min(v0 + simd.load_group, vectors))
@@ -277,33 +291,44 @@ class _Generator:
                     z = T.bind(simd.fma(total, multipliers[g], biases[g]))
                     if spec.activation is Activation.HARDSWISH:
                         z = T.bind(simd.fence(simd.hardswish(z)))
-                    x = self.store_float(
-                        z, row + i, T.bind(column + v * simd.lanes), v == vectors - 1
-                    )
+                    x = self.store_float(z, row + i, column, v, vectors)
                     if spec.quantized:
                         steps[i].append(self.quantizer.steps(x, factors[g]))
         if spec.quantized:
             for i, row_steps in enumerate(steps):
                 self.quantizer.store(row + i, column, row_steps)
 
-    def store_float(self, z: Expr, row: Expr, column: Expr, last: bool) -> Expr:
-        """Add the residual, store x where the spec wants it, and return it."""
+    def store_float(self, z: Expr, row: Expr, first: Expr, v: int, vectors: int) -> Expr:
+        """Add the residual, store x where the spec wants it, and return it.
+
+        z is register `v` of a tile with `vectors`, whose first column is `first`.
+        """
         simd, spec = self.simd, self.spec
+        column = T.bind(first + v * simd.lanes)
         if spec.layout is Layout.PANELS:
             at = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
             simd.store(self.out, at + column % PANEL_COLUMNS, z)
         if spec.layout is Layout.PANELS or not (spec.residual or spec.layout):
             return z
         at = T.bind(row * spec.columns + column)
-        x = simd.register()
 
-        def add_and_store(count: int) -> None:
-            value = z
-            if spec.residual:
-                value = T.bind(z + simd.load_first(self.residual, at, count))
-            if spec.layout:
-                simd.store_first(self.out, at, value, count)
-            simd.store(x, 0, value)
+        def add_and_store(count: int) -> Expr:
+            x = z
+            if spec.residual and count:
+                x = T.bind(z + simd.load_first(self.residual, at, count))
+            if spec.layout and count:
+                simd.store_first(self.out, at, x, count)
+            return x
 
-        branch_at_edge(simd, column, spec.columns, last, add_and_store)
-        return T.bind(simd.load(x, 0))
+        rest = spec.columns % self.cut.unit
+        unit = vectors * simd.lanes - self.cut.unit  # where the last one of the tile starts
+        if rest == 0 or v * simd.lanes < unit:
+            return add_and_store(simd.lanes)
+        register = simd.register()
+        with T.If(first + vectors * simd.lanes <= spec.columns):
+            with T.Then():
+                simd.store(register, 0, add_and_store(simd.lanes))
+            with T.Else():
+                columns_left = unit + rest - v * simd.lanes
+                simd.store(register, 0, add_and_store(min(max(columns_left, 0), simd.lanes)))
+        return T.bind(simd.load(register, 0))

@@ -32,6 +32,7 @@ class SmmlaTile(Int8Tile):
 
     step_depth = 2 * PAIR_CHANNELS
     row_granule = 2
+    vector_granule = 2  # so that the eight channels of S8_PAIRS are in one panel
 
     @classmethod
     def pack(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:

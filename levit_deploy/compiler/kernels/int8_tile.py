@@ -46,8 +46,9 @@ class Int8Tile(ABC):
 
     # k that one step takes; the depth is padded to a multiple of it with weights of zero.
     step_depth: ClassVar[int]
-    # Rows that are multiplied together: `mr` is a multiple.
+    # Rows, and registers of columns, that belong together: `mr` and `vectors` are multiples.
     row_granule: ClassVar[int] = 1
+    vector_granule: ClassVar[int] = 1
 
     @classmethod
     @abstractmethod

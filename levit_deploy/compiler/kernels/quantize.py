@@ -75,13 +75,8 @@ class Quantizer:
         zero_point = T.bind(constants[row_stride(channels)])
         self.low = T.bind(T.float32(0) - zero_point)
         self.high = T.bind(T.float32(LARGEST_Q) - zero_point)
-        # What is added to the steps to store them, and the least result.
-        offset = T.bind(T.cast(zero_point, "int32"))
-        self.offset = {
-            ActivationStorage.U8: offset,
-            ActivationStorage.S16: T.int32(0),
-        }.get(self.storage, offset - 128)
-        self.least = T.int32(0) - offset if self.storage is ActivationStorage.S16 else T.int32(0)
+        # What is added to the steps to store them.
+        self.offset = T.bind(T.cast(zero_point, "int32") + self.storage.offset)
 
     def factors(self, channel: Expr | int, count: int) -> list[Expr]:
         """The factors of `count` registers of channels from `channel` on."""
@@ -107,36 +102,23 @@ class Quantizer:
             return [self._packed_512(step) for step in steps]
         pairs = [steps[i : i + 2] for i in range(0, len(steps), 2)]
         words = [saturate_to_16(self.simd, pair) for pair in pairs]
-        if self.storage is ActivationStorage.S16:
-            return [T.max(word, self._splat_16(self.least, lanes_of(word))) for word in words]
-        packed = [
-            saturate_to_8(
-                self.simd,
-                T.call_llvm_pure_intrin(
-                    str(word.ty),
-                    "llvm.sadd.sat",
-                    word,
-                    self._splat_16(self.offset, lanes_of(word)),
-                ),
-            )
-            for word in words
-        ]
+        packed = [saturate_to_8(self.simd, self._add_offset(word)) for word in words]
         if self.storage is not ActivationStorage.S8:
             return packed
         whole = len(steps) // 4 * 2
         quads = [concat(*packed[i : i + 2]) for i in range(0, whole, 2)]
         return [*quads, *packed[whole:]]
 
+    def _add_offset(self, words: Expr) -> Expr:
+        """int16 steps, saturated, to what is stored before it is limited to 8 bits."""
+        offset = T.broadcast(T.cast(self.offset, "int16"), lanes_of(words))
+        return T.call_llvm_pure_intrin(str(words.ty), "llvm.sadd.sat", words, offset)
+
     def _packed_512(self, steps: Expr) -> Expr:
-        def splat(value: Expr) -> Expr:
-            return T.broadcast(value, _ZMM_LANES)
-
-        limited = T.max(steps + splat(self.offset), splat(self.least))
-        return T.cast(limited, f"{self.storage.dtype}x{_ZMM_LANES}")
-
-    @staticmethod
-    def _splat_16(value: Expr, lanes: int) -> Expr:
-        return T.broadcast(T.cast(value, "int16"), lanes)
+        """The steps are at most 255 - zero_point; below, they have no limit yet."""
+        q = steps + T.broadcast(self.offset, _ZMM_LANES)
+        positive = T.max(q, T.broadcast(T.int32(0), _ZMM_LANES))
+        return T.cast(positive, f"uint8x{_ZMM_LANES}")
 
 
 @dataclass(frozen=True)

@@ -63,22 +63,25 @@ def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.g
     panels = pack_weights_int8(
         layer.weights, layer.multiplier, layer.bias, zero_point, tile, target
     )
-    inputs = [activation_storage(target).pack(layer.q, zero_point), panels]
+    inputs = [activation_storage(target).pack(layer.q), panels]
     inputs += [layer.residual] * spec.residual
     return inputs + [pack_quantization(layer.factors, layer.zero_points[1])] * spec.quantized
 
 
-def reference(layer: Layer) -> tuple[Float32, NDArray[np.uint8]]:
-    """x and its quantized copy, (rows, columns), by the definition of the numbers."""
+def reference(layer: Layer, *, fused: bool = True) -> tuple[Float32, NDArray[np.uint8]]:
+    """x and its quantized copy, (rows, columns), by the definition of the numbers.
+
+    `fused`: whether the target has FMA.
+    """
     spec, q = layer.spec, layer.q.astype(np.int64) - layer.zero_points[0]
     if spec.gather_side:
         grid = q.reshape(spec.gather_side, spec.gather_side, spec.depth)
         q = grid[::2, ::2].reshape(spec.rows, spec.depth)
     total = q @ layer.weights.astype(np.int64)
     assert np.abs(total).max() < 2**31, "the sums fit int32"
-    x = fma(total.astype(np.float32), layer.multiplier, layer.bias)
+    x = fma(total.astype(np.float32), layer.multiplier, layer.bias, fused=fused)
     if spec.activation is Activation.HARDSWISH:
-        x = hardswish(x)
+        x = hardswish(x, fused=fused)
     if spec.residual:
         x = x + layer.residual
     return x, quantize(x, layer.factors, layer.zero_points[1])

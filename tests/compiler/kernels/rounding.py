@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 
-def fma(a: Float32, b: Float32, c: Float32) -> Float32:
-    """a * b + c, rounded once.
+def fma(a: Float32, b: Float32, c: Float32, *, fused: bool = True) -> Float32:
+    """a * b + c, rounded once; if not `fused`, twice, as on a target without FMA.
 
     The product of two float32 has at most 48 bits and is exact in float64. The sum in float64 is
     rounded to odd: if it is inexact and its last bit is even, it moves one step towards the exact
@@ -18,6 +18,8 @@ def fma(a: Float32, b: Float32, c: Float32) -> Float32:
     Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
     odd", IEEE Transactions on Computers 57, 2008).
     """
+    if not fused:
+        return a * b + c
     product = np.multiply(a, b, dtype=np.float64)
     addend = np.broadcast_to(np.asarray(c, np.float64), product.shape)
     total = product + addend
@@ -29,9 +31,9 @@ def fma(a: Float32, b: Float32, c: Float32) -> Float32:
     return odd.astype(np.float32)
 
 
-def hardswish(z: Float32) -> Float32:
+def hardswish(z: Float32, *, fused: bool = True) -> Float32:
     """z * min(max(fma(z, 1/6, 0.5), 0), 1), as `Simd.hardswish`."""
-    gate = fma(z, np.float32(1 / 6), np.float32(0.5))
+    gate = fma(z, np.float32(1 / 6), np.float32(0.5), fused=fused)
     return z * np.clip(gate, np.float32(0), np.float32(1))
 
 
