@@ -15,6 +15,7 @@ from levit_deploy.compiler.passes.add_rgb8_entry import add_rgb8_entry
 from levit_deploy.compiler.passes.canonicalize import canonicalize
 from levit_deploy.compiler.passes.emit_object import emit_object
 from levit_deploy.compiler.passes.flatten import flatten
+from levit_deploy.compiler.passes.fuse_quantize import fuse_quantize
 from levit_deploy.compiler.passes.group_kernels import group_kernels
 from levit_deploy.compiler.passes.import_onnx import import_onnx
 from levit_deploy.compiler.passes.lower_default import lower_default
@@ -84,7 +85,7 @@ def compile_model(
 
     # Phase 6: a flat list of calls, for a float and for an 8-bit image
     phase.begin("flatten")
-    flat = flatten(module, library, name)
+    flat = fuse_quantize(flatten(module, library, name), library)
     flat = add_rgb8_entry(
         flat,
         library,

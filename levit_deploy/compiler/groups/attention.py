@@ -7,12 +7,13 @@ Before, `attention`: x (1, N, C)
 Before, `shrinking_attention`: the same with two projections,
     kv = linear(x); reshape; permute; split: k, v
     q  = linear(every second row and column of x as a square grid); reshape; permute
-After:  gemm (one, or two) into PANELS layout, attention.
+After:  gemm (one, or two) into PANELS layout, attention. Each projection may be float or 8 bits.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isqrt
 
 from tvm.ir import Expr
@@ -20,13 +21,12 @@ from tvm.relax.dpl import DFPattern, is_const, is_op, is_tuple_get_item, wildcar
 
 from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
+from levit_deploy.compiler.groups.layer import LAYER_FORMS, Layer, LayerForm
 from levit_deploy.compiler.groups.patterns import (
     Float32,
     array_of,
     hardswish,
-    is_bias,
     is_float32,
-    linear,
     permuted,
     shape_of,
 )
@@ -40,35 +40,44 @@ from levit_deploy.compiler.kernels.gemm import GemmSpec, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 
 
-def attention_group() -> Group:
-    x, weight, bias, table = wildcard(), is_const(), is_const(), is_const()
-    split = is_op("relax.split")(_by_head(linear(x, weight, bias)))
-    q, k, v = (is_tuple_get_item(split, index) for index in range(3))
-    parts = {"x": x, "weight": weight, "bias": bias, "table": table, "split": split}
-    return Group("attention", _attend(q, k, v, table), parts, _plan_attention)
+def attention_groups() -> list[Group]:
+    return [_attention_group(form) for form in LAYER_FORMS]
 
 
-def shrinking_attention_group() -> Group:
+def shrinking_attention_groups() -> list[Group]:
+    return [_shrinking_attention_group(kv, q) for kv in LAYER_FORMS for q in LAYER_FORMS]
+
+
+def _attention_group(form: LayerForm) -> Group:
     x, table = wildcard(), is_const()
-    kv_weight, kv_bias, q_weight, q_bias = (is_const() for _ in range(4))
-    split = is_op("relax.split")(_by_head(linear(x, kv_weight, kv_bias)))
+    qkv = form(x)
+    split = is_op("relax.split")(_by_head(qkv.pattern))
+    q, k, v = (is_tuple_get_item(split, index) for index in range(3))
+    parts = {"x": x, **qkv.parts, "table": table, "split": split}
+    plan = partial(_plan_attention, qkv)
+    return Group(f"{qkv.form}attention", _attend(q, k, v, table), parts, plan)
+
+
+def _shrinking_attention_group(kv_form: LayerForm, q_form: LayerForm) -> Group:
+    x, table = wildcard(), is_const()
+    kv = kv_form(x)
+    split = is_op("relax.split")(_by_head(kv.pattern))
     k, v = (is_tuple_get_item(split, index) for index in range(2))
     slices = [wildcard() for _ in range(4)]
     grid = is_op("relax.reshape")(x, wildcard())
     every_second = is_op("relax.strided_slice")(grid, *slices)
-    asking = is_op("relax.reshape")(every_second, wildcard())
-    q = _by_head(linear(asking, q_weight, q_bias))
+    asking = q_form(is_op("relax.reshape")(every_second, wildcard()), "q_")
     parts = {
         "x": x,
-        "weight": kv_weight,
-        "bias": kv_bias,
-        "q_weight": q_weight,
-        "q_bias": q_bias,
+        **kv.parts,
+        **asking.parts,
         "table": table,
         "split": split,
         "slice": every_second,
     }
-    return Group("shrinking_attention", _attend(q, k, v, table), parts, _plan_shrinking)
+    name = f"{kv.form}kv_{asking.form}q_shrinking_attention"
+    pattern = _attend(_by_head(asking.pattern), k, v, table)
+    return Group(name, pattern, parts, partial(_plan_shrinking, kv, asking))
 
 
 def _by_head(projected: DFPattern) -> DFPattern:
@@ -84,18 +93,26 @@ def _attend(q: DFPattern, k: DFPattern, v: DFPattern, table: DFPattern) -> DFPat
 
 
 @dataclass(frozen=True)
+class _Projection:
+    """One gemm in front of the attention."""
+
+    layer: Layer
+    spec: GemmSpec
+
+    def emit(self, calls: KernelCalls, parts: Parts) -> Expr:
+        return self.layer.emit(calls, self.spec, parts["x"], parts, (self.spec.output_size,))
+
+
+@dataclass(frozen=True)
 class _AttentionPlan:
-    """`projection` makes qkv, or kv; `q_projection` the queries of a shrinking attention."""
+    """`projections`: of qkv; or of the queries, then of kv."""
 
     spec: AttentionSpec
-    projection: GemmSpec
-    q_projection: GemmSpec | None
+    projections: tuple[_Projection, ...]
 
     def emit(self, calls: KernelCalls, parts: Parts) -> Expr:
         spec = self.spec
-        projected = [_project(calls, self.projection, parts, "")]
-        if self.q_projection:
-            projected.insert(0, _project(calls, self.q_projection, parts, "q_"))
+        projected = [projection.emit(calls, parts) for projection in self.projections]
         tile = calls.tiles.attention(spec, calls.target)
         bias = pack_bias(_table(parts), spec)
         assert bias is not None, "a plan exists only for a table that can be packed"
@@ -111,22 +128,16 @@ class _AttentionPlan:
         )
 
 
-def _project(calls: KernelCalls, spec: GemmSpec, parts: Parts, prefix: str) -> Expr:
-    weight = array_of(parts[f"{prefix}weight"])
-    bias = array_of(parts[f"{prefix}bias"]).ravel()
-    return calls.gemm(spec, parts["x"], weight, bias, (spec.output_size,))
-
-
-def _plan_attention(parts: Parts) -> _AttentionPlan | None:
+def _plan_attention(qkv: Layer, parts: Parts) -> _AttentionPlan | None:
     """The split says the channels of q, k and v in a head; all else follows and is checked."""
     sizes = _split_sizes(parts)
     if sizes is None or len(sizes) != 3 or sizes[0] != sizes[1]:
         return None
     key_dim, _, value_dim = sizes
-    return _plan(parts, key_dim, value_dim, stride=1)
+    return _plan(parts, key_dim, value_dim, qkv)
 
 
-def _plan_shrinking(parts: Parts) -> _AttentionPlan | None:
+def _plan_shrinking(kv: Layer, q: Layer, parts: Parts) -> _AttentionPlan | None:
     sizes = _split_sizes(parts)
     if sizes is None or len(sizes) != 2:
         return None
@@ -139,7 +150,7 @@ def _plan_shrinking(parts: Parts) -> _AttentionPlan | None:
         return None
     if grid != (1, side, side) or rows != (1, half, half):
         return None
-    return _plan(parts, *sizes, stride=2)
+    return _plan(parts, *sizes, kv, q)
 
 
 def _split_sizes(parts: Parts) -> tuple[int, ...] | None:
@@ -150,10 +161,14 @@ def _split_sizes(parts: Parts) -> tuple[int, ...] | None:
     return tuple(int(field.shape[3]) for field in split.ty.fields)
 
 
-def _plan(parts: Parts, key_dim: int, value_dim: int, stride: int) -> _AttentionPlan | None:
+def _plan(
+    parts: Parts, key_dim: int, value_dim: int, layer: Layer, q_layer: Layer | None = None
+) -> _AttentionPlan | None:
+    """`layer`: of qkv, or of kv where `q_layer` makes the queries of a shrinking attention."""
     x, table = shape_of(parts["x"]), _table(parts)
-    floats = [name for name in parts if name != "split"]
-    if not all(is_float32(parts[name]) for name in floats) or len(x) != 3 or table.ndim != 3:
+    if not (is_float32(parts["x"]) and is_float32(parts["table"])):
+        return None
+    if len(x) != 3 or table.ndim != 3:
         return None
     heads, queries, keys = table.shape
     spec = AttentionSpec(
@@ -162,10 +177,10 @@ def _plan(parts: Parts, key_dim: int, value_dim: int, stride: int) -> _Attention
         value_dim=value_dim,
         query_side=isqrt(queries),
         key_side=isqrt(keys),
-        stride=stride,
-        fused_qkv=stride == 1,
+        stride=2 if q_layer else 1,
+        fused_qkv=q_layer is None,
     )
-    expected_side = -(-spec.key_side // stride)
+    expected_side = -(-spec.key_side // spec.stride)
     head_columns = value_dim + key_dim * (2 if spec.fused_qkv else 1)
     projection = GemmSpec(
         rows=x[1],
@@ -175,26 +190,23 @@ def _plan(parts: Parts, key_dim: int, value_dim: int, stride: int) -> _Attention
         residual=False,
         layout=Layout.PANELS,
     )
-    if stride == 2 and not (
-        shape_of(parts["q_weight"]) == (projection.depth, heads * key_dim)
-        and is_bias(parts["q_bias"], heads * key_dim)
-    ):
-        return None
     fits = (
         x[:2] == (1, spec.key_side**2)
         and keys == spec.key_side**2
         and queries == expected_side**2
-        and shape_of(parts["weight"]) == (projection.depth, projection.columns)
-        and is_bias(parts["bias"], projection.columns)
+        and layer.weight_shape(parts) == (projection.depth, projection.columns)
     )
     if not fits or not is_supported(spec) or pack_bias(table, spec) is None:
         return None
-    if stride == 1:
-        return _AttentionPlan(spec, projection, None)
+    projections = (_Projection(layer, projection),)
+    if q_layer is None:
+        return _AttentionPlan(spec, projections)
     q_projection = replace(
         projection, rows=queries, columns=heads * key_dim, gather_side=spec.key_side
     )
-    return _AttentionPlan(spec, projection, q_projection)
+    if q_layer.weight_shape(parts) != (q_projection.depth, q_projection.columns):
+        return None
+    return _AttentionPlan(spec, (_Projection(q_layer, q_projection), *projections))
 
 
 def _table(parts: Parts) -> Float32:

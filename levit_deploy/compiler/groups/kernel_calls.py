@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,8 +13,16 @@ from tvm.ir import Expr
 
 from levit_deploy.compiler.groups.patterns import Float32
 from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, gemm_kernel, pack_weights
+from levit_deploy.compiler.kernels.gemm_int8 import (
+    GemmInt8Spec,
+    default_tile,
+    gemm_int8_kernel,
+    pack_weights_int8,
+)
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.tuning.tile_table import TileTable
 from levit_deploy.export.exported import Normalization
 from levit_deploy.targets.target import Target
@@ -23,10 +31,19 @@ Operand: TypeAlias = Expr | NDArray[np.generic]
 
 
 @dataclass(frozen=True)
+class Quantization:
+    """q[k] = clamp(rint(x[k] * factors[k]), -zero_point, 255 - zero_point) + zero_point."""
+
+    factors: Float32
+    zero_point: int
+
+
+@dataclass(frozen=True)
 class KernelCalls:
     """`name` starts every symbol; `tiles` says how each kernel is cut for `target`.
 
-    `normalization`: what kernels that read 8-bit images do to them first.
+    `normalization`: what kernels that read 8-bit images do to them first. `quantized`: the 8-bit
+    copies made so far, by tensor, zero point and factors.
     """
 
     builder: relax.BlockBuilder
@@ -35,6 +52,7 @@ class KernelCalls:
     target: Target
     tiles: TileTable
     normalization: Normalization
+    quantized: dict[tuple[Expr, int, bytes], Expr] = field(default_factory=dict)
 
     def call(
         self,
@@ -42,15 +60,16 @@ class KernelCalls:
         make: Callable[[str], Kernel],
         operands: Sequence[Operand],
         shape: Sequence[int],
+        dtype: str = "float32",
     ) -> Expr:
-        """Call a kernel that writes a float32 tensor of `shape`; arrays become constants.
+        """Call a kernel that writes a tensor of `shape`; arrays become constants.
 
         `symbol` is completed by the program's name; it decides which kernel it is: `make` is asked
         for it only the first time.
         """
         symbol = self._add(symbol, make)
         inputs = [relax.const(o) if isinstance(o, np.ndarray) else o for o in operands]
-        result = relax.TensorType(list(shape), "float32")
+        result = relax.TensorType(list(shape), dtype)
         return self.builder.emit(relax.call_dps_packed(symbol, relax.Tuple(inputs), result))
 
     def add_rgb8_twin(self, symbol: str, twin: str, make: Callable[[str], Kernel]) -> None:
@@ -78,6 +97,69 @@ class KernelCalls:
             shape,
         )
 
+    def gemm_int8(
+        self,
+        spec: GemmSpec,
+        x: Expr,
+        quantization: Quantization,
+        weight: NDArray[np.int8],
+        multiplier: Float32,
+        bias: Float32,
+        shape: Sequence[int],
+        residual: Expr | None = None,
+    ) -> Expr:
+        """`gemm` with 8-bit weights (depth, columns) on x, which is quantized first.
+
+        `multiplier`: (columns,), what one step of x times one step of the weights is worth.
+        """
+        int8 = GemmInt8Spec(
+            rows=spec.rows,
+            columns=spec.columns,
+            depth=spec.depth,
+            activation=spec.activation,
+            residual=spec.residual,
+            layout=spec.layout,
+            quantized=False,
+            gather_side=spec.gather_side,
+        )
+        target, tile = self.target, default_tile(int8, self.target)
+        zero_point = quantization.zero_point
+        panels = pack_weights_int8(weight, multiplier, bias, zero_point, tile, target)
+        operands: list[Operand] = [self._quantize(x, int8.input_rows, quantization), panels]
+        if residual is not None:
+            operands.append(residual)
+        symbol = gemm_symbol(spec, tile, "gemm_int8")
+        if spec.layout is Layout.ROWS:
+            self.library.quantizing_twins[f"{self.name}_{symbol}"] = lambda twin, keep_float: (
+                gemm_int8_kernel(
+                    twin,
+                    replace(int8, quantized=True, layout=Layout.ROWS if keep_float else None),
+                    tile,
+                    target,
+                )
+            )
+        return self.call(
+            symbol, lambda symbol: gemm_int8_kernel(symbol, int8, tile, target), operands, shape
+        )
+
+    def _quantize(self, x: Expr, rows: int, quantization: Quantization) -> Expr:
+        """The 8-bit copy of x (.., rows, channels), as the target stores it."""
+        factors, zero_point = quantization.factors, quantization.zero_point
+        key = (x, zero_point, factors.tobytes())
+        if key not in self.quantized:
+            spec = QuantizeSpec(rows, len(factors))
+            storage = activation_storage(self.target)
+            symbol = f"quantize_r{rows}_k{len(factors)}"
+            self.library.quantizers.add(f"{self.name}_{symbol}")
+            self.quantized[key] = self.call(
+                symbol,
+                lambda symbol: quantize_kernel(symbol, spec, self.target),
+                [x, pack_quantization(factors, zero_point)],
+                (storage.size(rows, len(factors)),),
+                storage.dtype,
+            )
+        return self.quantized[key]
+
     def _add(self, symbol: str, make: Callable[[str], Kernel]) -> str:
         full_symbol = f"{self.name}_{symbol}"
         if full_symbol not in self.library.kernels:
@@ -85,9 +167,9 @@ class KernelCalls:
         return full_symbol
 
 
-def gemm_symbol(spec: GemmSpec, tile: GemmTile) -> str:
+def gemm_symbol(spec: GemmSpec, tile: GemmTile, family: str = "gemm") -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
-    words = ["gemm", f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
+    words = [family, f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
     words += [spec.activation.value] * (spec.activation is not Activation.NONE)
     words += ["residual"] * spec.residual
     words += [spec.layout.value] * (spec.layout is not Layout.ROWS)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from levit_deploy.compiler.groups.attention import attention_group, shrinking_attention_group
+from levit_deploy.compiler.groups.attention import attention_groups, shrinking_attention_groups
 from levit_deploy.compiler.groups.group import Group
 from levit_deploy.compiler.groups.head import head_group
 from levit_deploy.compiler.groups.linear import linear_groups
+from levit_deploy.compiler.groups.mean import mean_group
 from levit_deploy.compiler.groups.stem import stem_group
 
 
@@ -13,8 +14,9 @@ def levit_groups() -> list[Group]:
     """The larger groups hold linear layers, so they come before them."""
     return [
         stem_group(),
-        attention_group(),
-        shrinking_attention_group(),
+        *attention_groups(),
+        *shrinking_attention_groups(),
         head_group(),
         *linear_groups(),
+        mean_group(),
     ]

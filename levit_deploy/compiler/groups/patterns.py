@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import tvm
@@ -35,8 +36,12 @@ def shape_of(expr: Expr) -> tuple[int, ...]:
     return tuple(int(extent) for extent in expr.ty.shape)
 
 
+def dtype_of(expr: Expr) -> str:
+    return str(expr.ty.dtype)
+
+
 def is_float32(expr: Expr) -> bool:
-    return str(expr.ty.dtype) == "float32"
+    return dtype_of(expr) == "float32"
 
 
 def is_bias(expr: Expr, columns: int) -> bool:
@@ -47,3 +52,8 @@ def is_bias(expr: Expr, columns: int) -> bool:
 
 def array_of(constant: tvm.ir.GenericConst) -> Float32:
     return np.ascontiguousarray(constant.value.numpy(), np.float32)
+
+
+def numbers_of(constant: tvm.ir.GenericConst) -> NDArray[Any]:
+    """The constant's values in its own type."""
+    return np.asarray(constant.value.numpy())

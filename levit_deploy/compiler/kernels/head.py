@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm import MIN_ACCUMULATORS, GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.mean import mean_of_tokens
 from levit_deploy.compiler.kernels.register_tile import RegisterTile, branch_at_edge
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Target
@@ -62,7 +62,7 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
         logits = T.arg("logits", T.Buffer((spec.classes,), "float32"))
         mean = T.arg("scratch", T.Buffer((spec.channels,), "float32"))
         begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
-        _mean_of_tokens(simd, spec, a, mean)
+        mean_of_tokens(simd, spec.tokens, spec.channels, a, mean)
 
         def panel_product(panel: Expr, vectors: int) -> None:
             row = RegisterTile(
@@ -98,22 +98,3 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
         multiply_adds=spec.channels * spec.classes,
         bytes_moved=4 * (spec.tokens * spec.channels + weights + spec.classes),
     )
-
-
-def _mean_of_tokens(simd: Simd, spec: HeadSpec, a: tirx.Buffer, mean: tirx.Buffer) -> None:
-    scale = 1 / spec.tokens
-
-    def channels(first: Expr | int, count: int) -> None:
-        total = simd.register()
-        simd.store(total, 0, simd.load_first(a, first, count))
-        with T.serial(1, spec.tokens) as token:
-            value = simd.load_first(a, token * spec.channels + first, count)
-            simd.store(total, 0, simd.load(total, 0) + value)
-        simd.store_first(mean, first, simd.load(total, 0) * simd.splat(scale), count)
-
-    whole = spec.channels // simd.lanes
-    if whole:
-        with T.serial(whole) as vector:
-            channels(vector * simd.lanes, simd.lanes)
-    if spec.channels % simd.lanes:
-        channels(whole * simd.lanes, spec.channels % simd.lanes)

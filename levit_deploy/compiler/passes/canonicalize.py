@@ -1,8 +1,9 @@
 """Bring the imported module into the one form that later passes read.
 
 Before: inference-time ops, variables bound twice, operations on constants.
-After: every value is bound once, what is constant is a constant, dead bindings are gone, and every
-shape is known.
+After: every value is bound once, what is constant is a constant (but 8-bit weights, which stay 8
+bits), every reader of a quantized tensor quantizes it, dead bindings are gone, and every shape is
+known.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import tvm
 from tvm import relax, tirx
 
+from levit_deploy.compiler.passes.canonicalize_qdq import canonicalize_qdq
+from levit_deploy.compiler.passes.hold_weights import hold_weights
 from levit_deploy.errors import DeployError
 
 
@@ -21,7 +24,7 @@ def canonicalize(module: tvm.IRModule) -> tvm.IRModule:
         relax.transform.FoldConstant(),
         relax.transform.DeadCodeElimination(),
     ]
-    module = tvm.transform.Sequential(passes)(module)
+    module = canonicalize_qdq(hold_weights(module, tvm.transform.Sequential(passes)))
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             if not _is_static(binding.var.ty):

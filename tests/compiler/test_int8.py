@@ -1,0 +1,172 @@
+"""8-bit models through the whole compiler, compared with ONNX Runtime running the same graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from levit_deploy.compiler.compile_log import fallbacks
+from levit_deploy.compiler.pipeline import compile_model
+from levit_deploy.compiler.program import Entry, Program
+from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel
+from levit_deploy.targets.table import get_target
+from tests.compiler.execute import run
+from tests.compiler.graphs import Array, exported, random_image, random_rgb8, reference
+from tests.compiler.levit import compiled_tiny, exported_tiny
+from tests.compiler.quantized import (
+    compiled_int8_tiny,
+    factored_tiny,
+    partly_float_tiny,
+    quantized_tiny,
+)
+
+HOST = get_target("x86-64-v3")
+
+
+def assert_close(logits: Array, expected: Array) -> None:
+    """A step of an activation that falls the other way moves a logit by less than this."""
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-2 * np.ptp(expected))
+    assert logits.argmax() == expected.argmax()
+
+
+def kinds(program: Program) -> list[str]:
+    return [call.kind for call in program.calls if call.entry is not Entry.RGB8]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_computes_what_the_graph_says(seed: int, tmp_path: Path) -> None:
+    model, program = quantized_tiny(), compiled_int8_tiny()
+    assert not fallbacks(program)
+    image = random_image(model, seed)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def test_the_8_bit_entry(tmp_path: Path) -> None:
+    model, program = quantized_tiny(), compiled_int8_tiny()
+    image, normalised = random_rgb8(model)
+    logits = run(program, HOST, image, tmp_path, entry=Entry.RGB8, shift=1)
+    assert_close(logits, reference(model, normalised))
+
+
+@pytest.mark.parametrize(
+    "target_name",
+    ["x86-64-v4", "x86-64-v4-vnni", "arm64", "arm64-dotprod", "arm64-i8mm", "x86-64", "armv7"],
+)
+def test_every_target_is_right(target_name: str, tmp_path: Path) -> None:
+    """With FMA the logits have x86-64-v3's bits."""
+    model, target = quantized_tiny(), get_target(target_name)
+    program = compiled_int8_tiny(target_name)
+    for seed in range(2):
+        image = random_image(model, seed)
+        logits = run(program, target, image, tmp_path / "target", shift=4)
+        assert_close(logits, reference(model, image))
+        if target.fma:
+            here = run(compiled_int8_tiny(), HOST, image, tmp_path / "host")
+            assert logits.tobytes() == here.tobytes()
+
+
+@pytest.mark.parametrize("parts", [2, 16])
+def test_the_split_over_workers_does_not_change_a_bit(parts: int, tmp_path: Path) -> None:
+    image = random_image(quantized_tiny())
+    whole = run(compiled_int8_tiny(), HOST, image, tmp_path)
+    split = run(compiled_int8_tiny(), HOST, image, tmp_path, parts=parts)
+    assert split.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("scale", [0, 30, 1e6])
+def test_activations_out_of_range_saturate(scale: float, tmp_path: Path) -> None:
+    model = quantized_tiny()
+    image = np.float32(scale) * random_image(model)
+    logits = run(compiled_int8_tiny(), HOST, image, tmp_path)
+    assert_close(logits, reference(model, image))
+
+
+def test_no_weight_has_a_float_copy() -> None:
+    """8 bits take a quarter; what is left of the difference are scales, sums and factors."""
+    layers = [t for t in quantized_tiny().graph.graph.initializer if t.name.endswith(".weight")]
+    weights = sum(int(np.prod(t.dims)) for t in layers if t.data_type == onnx.TensorProto.INT8)
+    saved = len(compiled_tiny().constants) - len(compiled_int8_tiny().constants)
+    assert weights > 50_000
+    assert saved > 2.5 * weights
+
+
+def test_copies_are_made_where_the_tensor_is_made() -> None:
+    """Alone: after the stem, five attentions, the mean, and for the second reader of a stream."""
+    made = kinds(compiled_int8_tiny())
+    assert made.count("attention") == 5
+    assert made.count("gemm int8") == 23
+    assert made.count("quantize") <= 1 + 5 + 1 + 2
+    assert "gemm" not in made
+
+
+@pytest.mark.parametrize("ending", [".kv", ".q.1", ".qkv", ".0", ".proj.1", "head"])
+def test_layers_that_stay_float(ending: str, tmp_path: Path) -> None:
+    model = partly_float_tiny(ending)
+    program = compile_model(model, HOST)
+    assert not fallbacks(program)
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def test_factors_of_channels(tmp_path: Path) -> None:
+    model = factored_tiny()
+    program = compile_model(model, HOST)
+    assert not fallbacks(program)
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def test_readers_of_one_copy_share_it(tmp_path: Path) -> None:
+    model = _two_layers()
+    program = compile_model(model, HOST)
+    assert kinds(program).count("quantize") == 1
+    assert kinds(program).count("gemm int8") == 2
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def test_a_layer_without_a_kernel_is_right(tmp_path: Path) -> None:
+    """Weights that are not symmetric: default lowering computes them in float."""
+    model = _two_layers(weight_zero_point=3)
+    program = compile_model(model, HOST)
+    assert "gemm int8" not in kinds(program)
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def _two_layers(weight_zero_point: int = 0) -> ExportedModel:
+    """The sum of two linear layers, one with hardswish, that read the same 8-bit tensor."""
+    rng = np.random.default_rng(5)
+    node = helper.make_node
+    nodes = [
+        node("Flatten", [INPUT_NAME], ["x"]),
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("DequantizeLinear", ["w1", "sw", "zw"], ["f1"], axis=1),
+        node("MatMul", ["d", "f1"], ["m1"]),
+        node("Add", ["m1", "b"], ["a1"]),
+        node("HardSwish", ["a1"], ["h1"]),
+        node("DequantizeLinear", ["w2", "sw", "zw"], ["f2"], axis=1),
+        node("MatMul", ["d", "f2"], ["m2"]),
+        node("Add", ["m2", "b"], ["a2"]),
+        node("Add", ["h1", "a2"], [OUTPUT_NAME]),
+    ]
+    weights = {
+        "s": np.float32(0.03),
+        "z": np.uint8(131),
+        "w1": rng.integers(-127, 128, (192, 7), dtype=np.int8),
+        "w2": rng.integers(-127, 128, (192, 7), dtype=np.int8),
+        "sw": rng.uniform(0.001, 0.002, 7).astype(np.float32),
+        "zw": np.full(7, weight_zero_point, np.int8),
+        "b": rng.standard_normal(7).astype(np.float32),
+    }
+    return exported(nodes, weights, size=8, classes=7)
+
+
+def test_the_exported_model_is_left_float() -> None:
+    assert "gemm int8" not in kinds(compiled_tiny())
+    assert not fallbacks(compile_model(exported_tiny(), HOST))
