@@ -19,6 +19,7 @@ from levit_deploy import __version__
 from levit_deploy.commands.arguments import WrongName
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
+from levit_deploy.commands.quantize import quantize_command
 from levit_deploy.commands.show import (
     doctor_command,
     inspect_command,
@@ -48,6 +49,7 @@ def commands() -> None:
 for command in (
     compile_command,
     export_command,
+    quantize_command,
     verify_command,
     bench_command,
     tune_command,

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from levit_deploy.calibration.image_set import ImageSet
+from levit_deploy.calibration.quantize_model import quantize_model
+from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
@@ -29,6 +32,14 @@ class Deployment:
     verification: Verification
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What makes a model 8 bits: pictures, and how to use them."""
+
+    images: ImageSet
+    recipe: Recipe
+
+
 def deploy(
     checkpoint: Checkpoint,
     toolchain: Toolchain,
@@ -36,15 +47,17 @@ def deploy(
     *,
     name: str | None = None,
     tiles: Path | None = None,
+    calibration: Calibration | None = None,
     dump_ir: Path | None = None,
     command_line: Iterable[str] = (),
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
 
-    `name`: the library's (default: the model's). `tiles`: a file whose tiles go before those of
-    the package. `dump_ir`: a folder that gets each compiler phase's result and the compile log.
-    `on_phase` is told of each step, as (phase, detail), before it is made.
+    `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how to
+    quantize it, if not None. `tiles`: a file whose tiles go before those of the package.
+    `dump_ir`: a folder that gets each compiler phase's result and the compile log. `on_phase` is
+    told of each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
@@ -52,10 +65,20 @@ def deploy(
     on_phase("export", "")
     model = checkpoint.spec.name
     exported = export_model(checkpoint.build(), name=model, weights_digest=checkpoint.digest)
+    quantized = None
+    if calibration:
+        on_phase("calibrate", "")
+        quantized, _ = quantize_model(
+            exported,
+            calibration.images,
+            calibration.recipe,
+            lambda done, total: on_phase("calibrate", f"{done} of {total} images"),
+        )
+        name = name or f"{model}_{quantized.precision}"
 
     on_phase("compile", "")
     program = compile_model(
-        exported,
+        quantized or exported,
         toolchain.target,
         tiles=table,
         dump_ir=dump_ir,
@@ -72,7 +95,10 @@ def deploy(
     def check(artifact: Artifact) -> None:
         on_phase("verify", "")
         verification = verify_artifact(
-            artifact, checkpoint, on_check=lambda detail: on_phase("verify", detail)
+            artifact,
+            checkpoint,
+            quantized=quantized,
+            on_check=lambda detail: on_phase("verify", detail),
         )
         verification.save(artifact.folder)
         verifications.append(verification)
@@ -81,7 +107,7 @@ def deploy(
     artifact = build_artifact(
         program,
         toolchain,
-        reference_self_test(checkpoint),
+        reference_self_test(checkpoint, quantized),
         parent,
         command_line=command_line,
         check=check,

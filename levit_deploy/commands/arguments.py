@@ -98,3 +98,21 @@ name_option: Decorator = click.option(
     type=Named("name", _library_name),
     help="What the library, its header and its symbols are called.  [default: the model's name]",
 )
+recipe_option: Decorator = click.option(
+    "--recipe",
+    default="w8a8",
+    show_default=True,
+    help="How to quantize: a name, or a .json file.",
+)
+skip_broken_option: Decorator = click.option(
+    "--skip-broken", is_flag=True, help="Leave out pictures that cannot be read."
+)
+
+
+def data_option(required: bool) -> Decorator:
+    return click.option(
+        "--data",
+        required=required,
+        metavar="FOLDER|FILE.npz|demo",
+        help="The pictures to calibrate int8 on; `demo` are those in the package.",
+    )

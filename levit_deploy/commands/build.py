@@ -9,20 +9,24 @@ import click
 
 from levit_deploy.commands.arguments import (
     artifact_argument,
+    data_option,
     json_option,
     libc_option,
     model_argument,
     name_option,
     offline_option,
+    recipe_option,
+    skip_broken_option,
     target_option,
     weights_option,
 )
-from levit_deploy.commands.output import bytes_text, columns, print_json
+from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
+from levit_deploy.commands.settings import load_checkpoint, show_settings
 
 if TYPE_CHECKING:
-    from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
     from levit_deploy.targets.toolchain import Libc
@@ -54,8 +58,8 @@ def export_command(
     """
     path = output or Path(f"{spec.name}.onnx")
     with Phases() as phases:
-        checkpoint = _load_weights(phases, spec, weights, offline)
-        _show_settings(phases, checkpoint, {"output": str(path)})
+        checkpoint = load_checkpoint(phases, spec, weights, offline)
+        show_settings(phases, checkpoint, {"output": str(path)})
         phases.begin("export")
         from levit_deploy.export.export_model import export_model
 
@@ -85,11 +89,14 @@ def export_command(
 @libc_option
 @click.option(
     "--precision",
-    type=click.Choice(["fp32"]),
+    type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="The arithmetic of the library.",
+    help="The arithmetic of the library; int8 needs --data.",
 )
+@data_option(required=False)
+@recipe_option
+@skip_broken_option
 @click.option(
     "--tiles",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -113,12 +120,16 @@ def compile_command(
     libc: Libc,
     precision: str,
     tiles: Path | None,
+    data: str | None,
+    recipe: str,
+    skip_broken: bool,
     dump_ir: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL into a C library for one CPU.
 
-    The library is run on real images and compared with PyTorch before it is handed over.
+    The library is run on real images and compared with PyTorch (int8: with ONNX Runtime on the
+    same 8-bit model) before it is handed over.
 
     The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
     manifest.json and verify.json. It appears when all is done, or not at all.
@@ -127,7 +138,10 @@ def compile_command(
     Examples:
       levit-deploy compile --target host levit_128s --weights demo -o build/
       levit-deploy compile --target rpi4 --libc glibc-2.31 levit_256 --weights model.pth
+      levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
     """
+    if (precision == "int8") != (data is not None):
+        raise click.UsageError("--precision int8 and --data go together: try `--data demo`")
     from levit_deploy.runtime.artifact import folder_name
     from levit_deploy.runtime.publish import check_destination
     from levit_deploy.targets.toolchain import find_toolchain
@@ -136,17 +150,20 @@ def compile_command(
     check_destination(destination)  # what cannot work is told of before the long work
     toolchain = find_toolchain(target, libc)
     with Phases() as phases:
-        checkpoint = _load_weights(phases, spec, weights, offline)
-        _show_settings(
+        checkpoint = load_checkpoint(phases, spec, weights, offline)
+        show_settings(
             phases,
             checkpoint,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
-                "precision": precision,
+                "precision": f"int8, {recipe}, calibrated on {data}" if data else precision,
                 "libc": str(libc),
                 "linker": toolchain.version,
                 "output": str(destination),
             },
+        )
+        calibration = (
+            open_calibration(phases, checkpoint, data, recipe, skip_broken) if data else None
         )
         phases.begin("export")
         from levit_deploy.compiler.compile_log import format_summary
@@ -158,6 +175,7 @@ def compile_command(
             parent,
             name=name,
             tiles=tiles,
+            calibration=calibration,
             dump_ir=dump_ir,
             command_line=command_line,
             on_phase=phases.show,
@@ -200,7 +218,7 @@ def verify_command(
 
     artifact = Artifact.load(folder)
     with Phases() as phases:
-        checkpoint = _load_weights(phases, get_spec(artifact.manifest.model), weights, offline)
+        checkpoint = load_checkpoint(phases, get_spec(artifact.manifest.model), weights, offline)
         phases.begin("verify")
         from levit_deploy.verify.verification import verify_artifact
 
@@ -213,24 +231,6 @@ def verify_command(
         print_verification(verification)
     if not verification:
         raise click.exceptions.Exit(1)
-
-
-def _load_weights(phases: Phases, spec: ModelSpec, weights: str, offline: bool) -> Checkpoint:
-    phases.begin("weights")
-    from levit_deploy.models.weights import load_weights
-
-    return load_weights(spec, weights, offline=offline, progress=phases.amount)
-
-
-def _show_settings(phases: Phases, checkpoint: Checkpoint, settings: dict[str, str]) -> None:
-    """What was decided, once, before the long work."""
-    spec = checkpoint.spec
-    rows = {
-        "model": f"{spec.name}, {spec.image_size} px, {spec.classes} classes",
-        "weights": f"{checkpoint.source} ({checkpoint.origin.value}, {checkpoint.digest[:12]})",
-        **settings,
-    }
-    phases.note(columns(rows.items()))
 
 
 def _warn_if_not_executed(verification: Verification) -> None:

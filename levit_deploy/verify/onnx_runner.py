@@ -12,16 +12,19 @@ from levit_deploy.verify.runner import Runner
 
 
 class OnnxRunner(Runner):
-    """The graph of `exported` (batch 1), one thread."""
+    """The graph of `exported` (batch 1), one thread; `as_written`: no graph optimisations."""
 
     name = "ONNX Runtime"
 
-    def __init__(self, exported: ExportedModel) -> None:
+    def __init__(self, exported: ExportedModel, *, as_written: bool = False) -> None:
         self._exported = exported
+        self._as_written = as_written
 
     def activate(self) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
+        if self._as_written:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = onnxruntime.InferenceSession(
             self._exported.graph.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

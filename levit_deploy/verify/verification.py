@@ -1,4 +1,4 @@
-"""Run an artifact on real images and hold it against the PyTorch reference."""
+"""Run an artifact on real images and hold it against its reference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
+from levit_deploy.export.exported import ExportedModel, Precision
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
 from levit_deploy.runtime.artifact import Artifact
@@ -19,15 +20,14 @@ from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
-from levit_deploy.verify.comparison import Logits, compare
+from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.entry import Entry
+from levit_deploy.verify.expectation import Expectation, expect
 from levit_deploy.verify.images import Images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.runner import RunError, Runner
-from levit_deploy.verify.tolerance import CLOSE
-from levit_deploy.verify.torch_runner import TorchRunner
 
 NATIVE_IMAGES = 16
 EMULATED_IMAGES = 2  # an emulator takes seconds for what the CPU does in milliseconds
@@ -35,26 +35,33 @@ EMULATED_IMAGES = 2  # an emulator takes seconds for what the CPU does in millis
 OnCheck = Callable[[str], None]
 
 
-def reference_self_test(checkpoint: Checkpoint) -> SelfTest:
-    """What a library with these weights must compute for its built-in image."""
+def reference_self_test(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> SelfTest:
+    """What a library with these weights must compute for its built-in image.
+
+    `quantized`: the 8-bit model that it is made of, if it is.
+    """
     spec = checkpoint.spec
     pixels = self_test_image(spec.image_size)[None]
     images = Images(pixels, normalize(pixels, spec.normalization), "self test")
-    logits = TorchRunner(checkpoint.build()).infer(images)[0]
+    precision = quantized.precision if quantized else Precision.FP32
+    expected = expect(checkpoint, precision, quantized, images)
+    logits = expected.logits[0]
     span = float(np.ptp(np.append(logits, 0.0)))
-    return SelfTest(tuple(logits.tolist()), CLOSE.fraction * span)
+    return SelfTest(tuple(logits.tolist()), expected.tolerance.fraction * span)
 
 
 def verify_artifact(
     artifact: Artifact,
     checkpoint: Checkpoint,
     *,
+    quantized: ExportedModel | None = None,
     images: int | None = None,
     on_check: OnCheck | None = None,
 ) -> Verification:
     """Run every entry point of `artifact` wherever this machine can, and compare.
 
-    `checkpoint`: the weights that it was compiled from. `images`: how many (default: 16, or 2
+    `checkpoint`: the weights that it was compiled from; `quantized`: the 8-bit model, if it was
+    compiled from one and that is at hand. `images`: how many (default: 16, or 2
     under an emulator). `on_check` is told of each run before it is made. Raises DeployError if
     the weights are others than the artifact's; whatever the artifact does wrong is in the result.
     """
@@ -71,11 +78,11 @@ def verify_artifact(
     emulator = () if native else emulator_command(target)
     batch = real_images(checkpoint.spec, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
     hint: str | None = None
+    expected = expect(checkpoint, manifest.precision, quantized, batch)
     if emulator is None:
         missing, hint = missing_emulator(target)
         checks = [Check(f"lib{manifest.name}", Outcome.NOT_EXECUTED, missing)]
     else:
-        expected = TorchRunner(checkpoint.build()).infer(batch)
         shared = native and _loads_here(manifest.libc)
         checks = [
             *(_check_shared(artifact, batch, expected, on_check) if shared else ()),
@@ -87,7 +94,7 @@ def verify_artifact(
         machine=cpu.model,
         build_id=manifest.build_id,
         weights_digest=manifest.weights_digest,
-        reference=TorchRunner.name,
+        reference=expected.reference,
         images=f"{len(batch)} {batch.source}",
         checks=tuple(checks),
         hint=hint,
@@ -100,7 +107,7 @@ def _loads_here(libc: str) -> bool:
 
 
 def _check_shared(
-    artifact: Artifact, batch: Images, expected: Logits, on_check: OnCheck | None
+    artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
 ) -> Iterator[Check]:
     for entry in Entry:
         yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
@@ -111,7 +118,7 @@ def _check_static(
     target: Target,
     emulator: tuple[str, ...],
     batch: Images,
-    expected: Logits,
+    expected: Expectation,
     on_check: OnCheck | None,
 ) -> Iterator[Check]:
     try:
@@ -126,7 +133,7 @@ def _check_static(
             yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
 
 
-def _check(runner: Runner, batch: Images, expected: Logits, on_check: OnCheck | None) -> Check:
+def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:
     if on_check:
         on_check(runner.name)
     try:
@@ -134,9 +141,10 @@ def _check(runner: Runner, batch: Images, expected: Logits, on_check: OnCheck | 
             logits = runner.infer(batch)
     except RunError as error:
         return Check(runner.name, Outcome.FAILED, error.message)
-    if logits.shape != expected.shape:
-        detail = f"logits of shape {logits.shape}, expected {expected.shape}"
+    if logits.shape != expected.logits.shape:
+        detail = f"logits of shape {logits.shape}, expected {expected.logits.shape}"
         return Check(runner.name, Outcome.FAILED, detail)
-    comparison = compare(expected, logits, CLOSE)
+    comparison = compare(expected.logits, logits, expected.tolerance)
     outcome = Outcome.PASSED if comparison else Outcome.FAILED
-    return Check(runner.name, outcome, comparison.describe(), comparison)
+    detail = comparison.describe() + expected.agreement(logits)
+    return Check(runner.name, outcome, detail, comparison)

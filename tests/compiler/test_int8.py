@@ -18,8 +18,8 @@ from tests.compiler.execute import run
 from tests.compiler.graphs import Array, exported, random_image, random_rgb8, reference
 from tests.compiler.levit import compiled_tiny, exported_tiny
 from tests.compiler.quantized import (
+    PLAIN,
     compiled_int8_tiny,
-    factored_tiny,
     partly_float_tiny,
     quantized_tiny,
 )
@@ -112,8 +112,8 @@ def test_layers_that_stay_float(ending: str, tmp_path: Path) -> None:
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
 
-def test_factors_of_channels(tmp_path: Path) -> None:
-    model = factored_tiny()
+def test_without_factors_of_channels(tmp_path: Path) -> None:
+    model = quantized_tiny(PLAIN)
     program = compile_model(model, HOST)
     assert not fallbacks(program)
     image = random_image(model)

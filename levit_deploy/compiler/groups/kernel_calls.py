@@ -21,6 +21,7 @@ from levit_deploy.compiler.kernels.gemm_int8 import (
     gemm_int8_kernel,
     pack_weights_int8,
 )
+from levit_deploy.compiler.kernels.int8_dot_tile import pairs_fit
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.tuning.tile_table import TileTable
@@ -120,6 +121,7 @@ class KernelCalls:
             residual=spec.residual,
             layout=spec.layout,
             quantized=False,
+            pairs_fit=pairs_fit(weight),
             gather_side=spec.gather_side,
         )
         target, tile = self.target, default_tile(int8, self.target)
@@ -128,7 +130,7 @@ class KernelCalls:
         operands: list[Operand] = [self._quantize(x, int8.input_rows, quantization), panels]
         if residual is not None:
             operands.append(residual)
-        symbol = gemm_symbol(spec, tile, "gemm_int8")
+        symbol = gemm_symbol(spec, tile, f"gemm_int8{'_pairs_fit' * int8.pairs_fit}")
         if spec.layout is Layout.ROWS:
             self.library.quantizing_twins[f"{self.name}_{symbol}"] = lambda twin, keep_float: (
                 gemm_int8_kernel(

@@ -1,0 +1,108 @@
+"""The command that makes an 8-bit model, and what it shares with `compile --precision int8`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from levit_deploy.commands.arguments import (
+    data_option,
+    json_option,
+    model_argument,
+    offline_option,
+    recipe_option,
+    skip_broken_option,
+    weights_option,
+)
+from levit_deploy.commands.output import bytes_text, print_json
+from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.settings import load_checkpoint, show_settings
+
+if TYPE_CHECKING:
+    from levit_deploy.deploy import Calibration
+    from levit_deploy.models.checkpoint import Checkpoint
+    from levit_deploy.models.spec import ModelSpec
+
+
+@click.command("quantize")
+@model_argument
+@weights_option
+@offline_option
+@data_option(required=True)
+@recipe_option
+@skip_broken_option
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The ONNX file to write.  [default: MODEL_int8.onnx]",
+)
+@json_option
+def quantize_command(
+    spec: ModelSpec,
+    weights: str,
+    offline: bool,
+    data: str,
+    recipe: str,
+    skip_broken: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Write MODEL in 8 bits as a standard ONNX file, and beside it the table of all decisions.
+
+    \b
+    Examples:
+      levit-deploy quantize levit_128s --weights demo --data demo -o levit_128s_int8.onnx
+      levit-deploy quantize levit_256 --data photos/ --recipe w8a8-percentile
+    """
+    path = output or Path(f"{spec.name}_int8.onnx")
+    with Phases() as phases:
+        checkpoint = load_checkpoint(phases, spec, weights, offline)
+        settings = {"recipe": recipe, "data": data, "output": str(path)}
+        show_settings(phases, checkpoint, settings)
+        calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
+        phases.begin("export")
+        from levit_deploy.calibration.quantize_model import quantize_model
+        from levit_deploy.export.export_model import export_model
+
+        exported = export_model(
+            checkpoint.build(), name=spec.name, weights_digest=checkpoint.digest
+        )
+        phases.begin("calibrate")
+        quantized, table = quantize_model(
+            exported,
+            calibration.images,
+            calibration.recipe,
+            lambda done, total: phases.detail(f"{done} of {total} images"),
+        )
+        quantized.save(path)
+        table_path = path.with_suffix(".calibration.json")
+        table.save(table_path)
+    if as_json:
+        files = {"path": str(path), "table": str(table_path)}
+        print_json({**files, "weights_digest": checkpoint.digest})
+    else:
+        click.echo(f"{path}  {bytes_text(path.stat().st_size)}\n{table_path}")
+
+
+def open_calibration(
+    phases: Phases, checkpoint: Checkpoint, data: str, recipe: str, skip_broken: bool
+) -> Calibration:
+    """The pictures that `data` names, each looked at once, and the recipe."""
+    phases.begin("pictures")
+    from levit_deploy.calibration.image_set import open_images
+    from levit_deploy.calibration.recipe import get_recipe
+    from levit_deploy.deploy import Calibration
+
+    images = open_images(
+        data,
+        checkpoint.preprocessing,
+        checkpoint.spec.image_size,
+        skip_broken=skip_broken,
+        progress=lambda done, total: phases.detail(f"{done} of {total}"),
+    )
+    skipped = f", {images.skipped} broken ones left out" if images.skipped else ""
+    phases.note(f"pictures: {len(images)} of {images.source}, {images.preprocessing}{skipped}")
+    return Calibration(images, get_recipe(recipe))
