@@ -42,7 +42,7 @@ def compiled_int8_tiny(target_name: str = "x86-64-v3") -> Program:
 def partly_float_tiny(ending: str) -> ExportedModel:
     """The layers whose names end with `ending` stay float."""
     names = [node.name for node in exported_tiny().graph.graph.node if node.op_type == "MatMul"]
-    layers = [name.removesuffix(".matmul") for name in names]
+    layers = [n.removesuffix(".matmul") for n in names if n.endswith(".matmul")]
     kept = tuple(name for name in layers if name.endswith(ending))
     assert kept
     return quantized_tiny(replace(PLAIN, float_layers=kept))

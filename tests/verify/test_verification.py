@@ -73,7 +73,7 @@ def test_logits_of_another_shape_are_a_failed_check(
     host_artifact: Artifact, tiny: Checkpoint, monkeypatch
 ):
     monkeypatch.setattr(
-        "levit_deploy.verify.verification.TorchRunner.infer",
+        "levit_deploy.verify.expectation.TorchRunner.infer",
         lambda self, images: np.zeros((len(images), 7), np.float32),
     )
     verification = verify_artifact(host_artifact, tiny, images=2)

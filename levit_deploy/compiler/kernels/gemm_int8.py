@@ -27,7 +27,13 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.activation_storage import activation_storage, row_stride
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
-from levit_deploy.compiler.kernels.int8_dot_tile import MaddTile, MaddubsTile, SdotTile, VpdpbusdTile, pairs_fit
+from levit_deploy.compiler.kernels.int8_dot_tile import (
+    MaddTile,
+    MaddubsTile,
+    SdotTile,
+    VpdpbusdTile,
+    pairs_fit,
+)
 from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.int8_matrix_tile import SmmlaTile
 from levit_deploy.compiler.kernels.int8_tile import HEADER_BYTES, Int8Tile, load_float
@@ -35,6 +41,7 @@ from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Int8Dot, Target
+
 
 @dataclass(frozen=True)
 class GemmInt8Spec:
@@ -138,9 +145,7 @@ class _Cut:
         return (HEADER_BYTES + self.padded_depth) * self.padded_columns
 
 
-def gemm_int8_kernel(
-    symbol: str, spec: GemmInt8Spec, tile: GemmTile, target: Target
-) -> Kernel:
+def gemm_int8_kernel(symbol: str, spec: GemmInt8Spec, tile: GemmTile, target: Target) -> Kernel:
     """Parameters: a (stored as `activation_storage(target)`), panels (of `pack_weights_int8`),
     residual if any, quantization (of `quantize.pack_quantization`) if quantized, out (float32) if
     `layout`, out_quantized if quantized, begin, end.
@@ -172,7 +177,8 @@ class _Generator:
 
     def kernel(self) -> Kernel:
         spec = self.spec
-        read = self.storage.size(spec.input_rows, spec.depth) * np.dtype(self.storage.dtype).itemsize
+        item_bytes = np.dtype(self.storage.dtype).itemsize
+        read = self.storage.size(spec.input_rows, spec.depth) * item_bytes
         outputs = spec.rows * spec.columns
         words = [spec.activation.value] + ["residual"] * spec.residual
         words += [spec.layout.value] if spec.layout else []
@@ -251,7 +257,9 @@ class _Generator:
 
         self.cut.panels.branch(
             panel,
-            lambda units: self.blocks.branch(block, lambda granules: register_tile(units, granules)),
+            lambda units: self.blocks.branch(
+                block, lambda granules: register_tile(units, granules)
+            ),
         )
 
     def rows(self, group: Expr, first: Expr, count: int) -> list[Expr]:

@@ -78,12 +78,8 @@ class MlalTile(Int8Tile):
         # Unfenced, LLVM adds up the pairs of several steps first.
         return self.simd.fence(total + pairs)
 
-    def finish(
-        self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr
-    ) -> list[list[Expr]]:
-        initial = [
-            T.bind(load_int32(self.simd, w, at + v * _BYTES)) for v in range(self.vectors)
-        ]
+    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
+        initial = [T.bind(load_int32(self.simd, w, at + v * _BYTES)) for v in range(self.vectors)]
         return [
             [
                 T.bind(self._sum_of_each([read(r) for r in row[4 * v : 4 * v + 4]]) + initial[v])

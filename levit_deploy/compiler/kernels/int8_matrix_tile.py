@@ -82,9 +82,7 @@ class SmmlaTile(Int8Tile):
             return T.bind(a.vload([first], "int8x16"))
         return T.bind(concat(a.vload([first], "int8x8"), a.vload([second], "int8x8")))
 
-    def finish(
-        self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr
-    ) -> list[list[Expr]]:
+    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
         sums = []
         for pair in acc:
             registers = [read(register) for register in pair]

@@ -73,9 +73,7 @@ class Int8Tile(ABC):
         weights at byte `at`."""
 
     @abstractmethod
-    def finish(
-        self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr
-    ) -> list[list[Expr]]:
+    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
         """The sums by row and register of columns; the initial values are at byte `at`."""
 
     @property

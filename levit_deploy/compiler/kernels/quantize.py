@@ -64,9 +64,7 @@ def pack_quantization(factors: NDArray[np.float32], zero_point: int) -> NDArray[
 class Quantizer:
     """Emits the quantization of a tensor with `channels`, as registers of `simd`."""
 
-    def __init__(
-        self, simd: Simd, channels: int, constants: tirx.Buffer, out: tirx.Buffer
-    ) -> None:
+    def __init__(self, simd: Simd, channels: int, constants: tirx.Buffer, out: tirx.Buffer) -> None:
         self.simd = simd
         self.channels = channels
         self.constants = constants

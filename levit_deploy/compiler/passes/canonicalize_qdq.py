@@ -24,8 +24,9 @@ def canonicalize_qdq(module: tvm.IRModule) -> tvm.IRModule:
     def definition(expr: relax.Expr, op: str) -> relax.Call | None:
         """The call of `op` that computes `expr`."""
         value = values.get(expr) if isinstance(expr, relax.Var) else None
-        is_call = isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op)
-        return value if is_call and value.op.name == op else None
+        if isinstance(value, relax.Call) and getattr(value.op, "name", "") == op:
+            return value
+        return None
 
     def own_quantization(value: relax.Expr) -> relax.Expr:
         if not isinstance(value, relax.Call) or not isinstance(value.op, tvm.ir.Op):

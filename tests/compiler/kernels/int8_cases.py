@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
 from levit_deploy.compiler.kernels.gemm_int8 import GemmInt8Spec, pack_weights_int8
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.quantize import pack_quantization
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.rounding import Float32, fma, hardswish, quantize
 
