@@ -64,14 +64,14 @@ def _report(work: Path, rounds: int) -> list[str]:
         "minimum over interleaved rounds in which the contenders take turns (see",
         "`levit_deploy/verify/latency.py`); a ratio below 1 means that we are faster.",
         "",
-        f"levit-deploy {__version__} on {host.description}, code for {host.base},",
+        f"levit-deploy {__version__}, code for {host.base}, {host.description.split(': ')[-1]},",
         f"{platform.system()} {platform.release().split('-')[0]}.",
         "",
         "## fp32, one thread",
         "",
-        "Peers run the same exported network. The ratios are ours to the fastest peer's.",
+        "Peers run the same exported network. Ratios are of wall time, in brackets of CPU time.",
         "",
-        "| model | ours | ONNX Runtime | OpenVINO | ratio of wall time | ratio of CPU time |",
+        "| model | ours | ONNX Runtime | OpenVINO | ours / ONNX Runtime | ours / the faster |",
         "|---|---|---|---|---|---|",
     ]
     artifacts = {}
@@ -121,10 +121,14 @@ def _measure(artifact: Artifact, threads: int, rounds: int, work: Path) -> list[
 
 def _cells(latencies: Sequence[Latency]) -> str:
     ours, *peers = latencies
+    times = (f"{latency.min_wall_us / 1e3:.2f} ms" for latency in latencies)
+    return " | ".join((*times, _ratio(ours, peers[:1]), _ratio(ours, peers)))
+
+
+def _ratio(ours: Latency, peers: Sequence[Latency]) -> str:
     wall = ours.min_wall_us / min(peer.min_wall_us for peer in peers)
     cpu = ours.min_cpu_us / min(peer.min_cpu_us for peer in peers)
-    times = (f"{latency.min_wall_us / 1e3:.2f} ms" for latency in latencies)
-    return " | ".join((*times, f"{wall:.3f}", f"{cpu:.3f}"))
+    return f"{wall:.3f} ({cpu:.3f})"
 
 
 def _versions(latencies: Sequence[Latency]) -> list[str]:
