@@ -50,7 +50,9 @@ def quantize_command(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Write MODEL in 8 bits as a standard ONNX file, and beside it the table of all decisions.
+    """Write MODEL in 8 bits as a standard ONNX file.
+
+    Beside it lands the table of all decisions, as JSON.
 
     \b
     Examples:

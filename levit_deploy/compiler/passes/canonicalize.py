@@ -24,7 +24,7 @@ def canonicalize(module: tvm.IRModule) -> tvm.IRModule:
         relax.transform.FoldConstant(),
         relax.transform.DeadCodeElimination(),
     ]
-    module = canonicalize_qdq(hold_weights(module, tvm.transform.Sequential(passes)))
+    module = hold_weights(module, tvm.transform.Sequential(passes))
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             if not _is_static(binding.var.ty):
@@ -32,7 +32,7 @@ def canonicalize(module: tvm.IRModule) -> tvm.IRModule:
                     f"`{binding.var.name}` has a shape that is known only at run time",
                     hint="export the model with static shapes",
                 )
-    return module
+    return canonicalize_qdq(module)
 
 
 def _is_static(type_: relax.Type) -> bool:

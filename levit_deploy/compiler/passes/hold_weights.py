@@ -24,6 +24,8 @@ def hold_weights(
         for binding in block.bindings
         if _dequantizes_weights(binding.value)
     }
+    if not held:
+        return fold(module)
     weights: dict[str, tvm.runtime.Tensor] = {}
     builder = relax.BlockBuilder()
     with builder.function("main", [*main.params, *held.values()]):
