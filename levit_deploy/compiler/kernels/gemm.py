@@ -122,13 +122,14 @@ def _largest_tile(target: Target, rows: int) -> tuple[int, int, int]:
         # of a, 2 weights: 32 of 32), 83 % with 4x24 (24 + 4 times four values + 2), which suits 16
         # rows. Others: 7x12 84 %, with more outside the loop; 6x16 83 %; 8x8 82 %.
         return (4, 6, 8) if Blocks.of(rows, 5).size == 4 else (5, 4, 16)
-    # Measured on Zen 4 with cold weights: these and what is near them (4x24 and 5x16 with AVX2,
-    # 14x32 and 16x16 with AVX-512) differ by 3 % at most. With 196 rows they reach 0.97 of the
-    # core's peak, with 49 rows 0.93. With 16 rows it is 0.97 as long as the weights come from the
-    # third cache level; from memory, which then gives about 10 GB/s to one core, 0.7 to 0.9.
     if target.vector_registers == 32:
-        return 8, 2, 8  # 16 accumulators, 2 weights, a splat: 19 of 32; narrow panels, many tasks
-    return 6, 2, 8  # 12 accumulators, 2 weights, a splat: 15 of 16
+        # 16 accumulators. Measured on Zen 4, cold weights, 196 / 49 / 16 rows, share of peak:
+        # 0.97 / 0.97 / 0.94. 14x32 (28 accumulators): the same at 49 rows and more, 0.91 at 16;
+        # 6x64: 0.68 at 16 rows, where half as many and twice as wide panels come too late.
+        return 8, 2, 8
+    # 12 accumulators, 2 weights, a splat: 15 of 16. Measured on Zen 4 as above: 0.99 / 0.94 /
+    # 0.81. 4x24 (16 of 16): 0.96 / 0.87 / 0.79; 5x16: 0.93 / 0.93 / 0.80; 4x16: 0.89 / 0.87 / 0.76.
+    return 6, 2, 8
 
 
 def pack_weights(

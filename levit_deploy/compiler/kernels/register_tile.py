@@ -61,28 +61,27 @@ class RegisterTile:
         if self.depth >= unroll:
             with T.serial(self.depth // unroll) as turn:
                 at = weights + turn * (unroll * self.width)
+                self._prefetch(w, at, share)
                 window, start = simd.window(w, at, unroll * self.width)
                 for k in range(0, unroll, simd.splat_group):
                     count = min(simd.splat_group, unroll - k)
-                    self._prefetch(w, at, share, k, count)
                     step_at = start + k * self.width
                     self._steps(acc, a, a_at + (turn * unroll + k), window, step_at, count)
         for k in range(self.depth - self.depth % unroll, self.depth):
             self._steps(acc, a, a_at + k, w, weights + k * self.width, 1)
         return acc
 
-    def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr, k: int, count: int) -> None:
-        """Of this tile's share of the next panel, what belongs to `count` steps of a turn from `k`.
+    def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr) -> None:
+        """This tile's share of the cache lines that the next panel needs for the same turn.
 
         Weights come cold from memory, and one panel ahead is as far as a core can look without
         losing the present one. The last panel's prefetches fall on what follows in memory: the
         constants of the next kernel.
         """
-        unroll = self.depth_unroll
-        lines = -(-unroll * self.width // CACHE_LINE_FLOATS)  # of one turn
+        lines = -(-self.depth_unroll * self.width // CACHE_LINE_FLOATS)
         mine = -(-lines // self.sharers)
         next_panel = (1 + self.depth) * self.width
-        for line in range(-(-mine * k // unroll), -(-mine * (k + count) // unroll)):
+        for line in range(mine):
             self.simd.prefetch(w, at + next_panel + (share * mine + line) * CACHE_LINE_FLOATS)
 
     def _steps(
