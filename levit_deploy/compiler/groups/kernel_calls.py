@@ -15,10 +15,10 @@ from levit_deploy.compiler.groups.patterns import Float32
 from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, gemm_kernel, pack_weights
-from levit_deploy.compiler.kernels.gemm_int8 import (
+from levit_deploy.compiler.kernels.gemm_int8 import gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm_int8_spec import (
     GemmInt8Spec,
     default_tile,
-    gemm_int8_kernel,
     pack_weights_int8,
 )
 from levit_deploy.compiler.kernels.int8_dot_tile import pairs_fit

@@ -43,9 +43,7 @@ class ActivationStorage(StrEnum):
         even = rows + rows % 2 if self is ActivationStorage.S8_PAIRS else rows
         return even * row_stride(channels)
 
-    def index(  # type: ignore[override]
-        self, row: Index, channel: Index, channels: int
-    ) -> Index:
+    def place(self, row: Index, channel: Index, channels: int) -> Index:
         """Where (row, channel) of a tensor with `channels` is."""
         stride = row_stride(channels)
         if self is not ActivationStorage.S8_PAIRS:
@@ -67,7 +65,7 @@ class ActivationStorage(StrEnum):
 
     def _places(self, rows: int, channels: int) -> NDArray[np.int64]:
         row, channel = np.mgrid[:rows, :channels]
-        return np.asarray(self.index(row, channel, channels))
+        return np.asarray(self.place(row, channel, channels))
 
 
 def row_stride(channels: int) -> int:

@@ -31,6 +31,7 @@ from levit_deploy.compiler.kernels.int8_tile import (
 )
 
 GROUP = 4  # k in one lane
+WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next are loaded
 _MADD = {
     4: "llvm.x86.sse2.pmadd.wd",
     8: "llvm.x86.avx2.pmadd.wd",
@@ -97,15 +98,21 @@ class _BroadcastTile(_DotTile):
         at: Expr,
     ) -> None:
         lanes = self.simd.lanes
-        weights = [
-            self.weights(w.vload([at + GROUP * lanes * v], f"int8x{GROUP * lanes}"))
-            for v in range(self.vectors)
-        ]
-        for registers, row in zip(acc, rows, strict=True):
-            splat = T.broadcast(T.reinterpret("int32", a.vload([row + k], "uint8x4")), lanes)
-            activations = self.activations(splat)
-            for register, weight in zip(registers, weights, strict=True):
-                write(register, self.dot(read(register), activations, weight))
+        wide = self.vectors > WEIGHTS_TOGETHER
+        splats = [self.splat(a, row + k) for row in rows] if wide else []
+        for first in range(0, self.vectors, WEIGHTS_TOGETHER):
+            group = range(first, min(first + WEIGHTS_TOGETHER, self.vectors))
+            places = [at + GROUP * lanes * v for v in group]
+            weights = [self.weights(w.vload([place], f"int8x{GROUP * lanes}")) for place in places]
+            for i, registers in enumerate(acc):
+                activations = splats[i] if wide else self.splat(a, rows[i] + k)
+                for v, weight in zip(group, weights, strict=True):
+                    write(registers[v], self.dot(read(registers[v]), activations, weight))
+
+    def splat(self, a: tirx.Buffer, at: Expr) -> list[Expr]:
+        """Four k in every lane, as `dot` takes them."""
+        four = T.reinterpret("int32", a.vload([at], f"uint8x{GROUP}"))
+        return self.activations(T.broadcast(four, self.simd.lanes))
 
     def weights(self, loaded: Expr) -> list[Expr]:
         """What `dot` takes, from a register of bytes."""
@@ -124,6 +131,8 @@ class _BroadcastTile(_DotTile):
 
 
 class VpdpbusdTile(_BroadcastTile):
+    instruction = "vpdpbusd"
+
     def dot(self, total: Expr, a: list[Expr], w: list[Expr]) -> Expr:
         lanes = self.simd.lanes
         return self.call(f"int32x{lanes}", _VPDPBUSD[lanes], total, *a, *w)
@@ -131,6 +140,8 @@ class VpdpbusdTile(_BroadcastTile):
 
 class MaddubsTile(_BroadcastTile):
     """For weights that `pairs_fit` accepts."""
+
+    instruction = "pmaddubsw"
 
     def dot(self, total: Expr, a: list[Expr], w: list[Expr]) -> Expr:
         lanes = self.simd.lanes
@@ -142,6 +153,8 @@ class MaddubsTile(_BroadcastTile):
 
 class MaddTile(_BroadcastTile):
     """For any weights. Bytes become words where they are: even ones and odd ones apart."""
+
+    instruction = "pmaddwd"
 
     def weights(self, loaded: Expr) -> list[Expr]:
         words = T.bind(T.reinterpret(f"int16x{2 * self.simd.lanes}", loaded))
@@ -167,6 +180,7 @@ class MaddTile(_BroadcastTile):
 class SdotTile(_DotTile):
     """a: S8. A step is one load of each row: 16 k, four by four."""
 
+    instruction = "sdot"
     step_depth = 16
 
     def step(

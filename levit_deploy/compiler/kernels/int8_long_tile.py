@@ -30,7 +30,9 @@ _BYTES = 16  # of a register
 class MlalTile(Int8Tile):
     """Accumulators by row and column."""
 
+    instruction = "smlal"
     step_depth = _BYTES
+    sums_per_vector = 4
 
     @classmethod
     def pack(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:

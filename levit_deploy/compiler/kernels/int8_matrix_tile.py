@@ -30,6 +30,7 @@ _BYTES = 16  # of a register
 class SmmlaTile(Int8Tile):
     """Accumulators by pair of rows and pair of columns."""
 
+    instruction = "smmla"
     step_depth = 2 * PAIR_CHANNELS
     row_granule = 2
     vector_granule = 2  # so that the eight channels of S8_PAIRS are in one panel

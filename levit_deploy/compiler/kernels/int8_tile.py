@@ -44,10 +44,14 @@ class Int8Tile(ABC):
     sharers: int
     gathered: bool
 
+    # What multiplies, for people.
+    instruction: ClassVar[str]
     # k that one step takes; the depth is padded to a multiple of it with weights of zero.
     step_depth: ClassVar[int]
     # Rows, and registers of columns, that belong together: `mr` and `vectors` are multiples.
     row_granule: ClassVar[int] = 1
+    # Registers of sums for one row and one register of columns.
+    sums_per_vector: ClassVar[int] = 1
     vector_granule: ClassVar[int] = 1
 
     @classmethod

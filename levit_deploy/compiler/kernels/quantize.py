@@ -89,7 +89,7 @@ class Quantizer:
         """Limit the steps of neighbouring channels and store them."""
         for vector in self._packed(steps):
             lanes = lanes_of(vector)
-            at = self.storage.index(row, channel, self.channels)
+            at = self.storage.place(row, channel, self.channels)
             T.buffer_store(self.out, vector, [T.ramp(at, 1, lanes)])
             channel = channel + lanes
 

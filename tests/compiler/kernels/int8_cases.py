@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
-from levit_deploy.compiler.kernels.gemm_int8 import GemmInt8Spec, pack_weights_int8
+from levit_deploy.compiler.kernels.gemm_int8_spec import GemmInt8Spec, pack_weights_int8
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target
@@ -33,13 +33,21 @@ class Layer:
 def make_layer(
     spec: GemmInt8Spec, zero_points: tuple[int, int] = (37, 200), seed: int = 0
 ) -> Layer:
-    """Every value of q and weights occurs; the results have a standard deviation of about 3."""
+    """All values of q and of the weights occur; results have a standard deviation of about 3.
+
+    With `pairs_fit` no two neighbouring weights of one sign exceed 128 together.
+    """
     rng = np.random.default_rng(seed)
-    spread = 3 / (127 * 0.58 * 80 * np.sqrt(spec.depth))
+    largest = 64 if spec.pairs_fit else 127
+    spread = 3 / (0.58 * largest * 80 * np.sqrt(spec.depth))
+    weights = rng.integers(-largest, largest + 1, (spec.depth, spec.columns), np.int8)
+    if spec.pairs_fit:
+        weights[::2, ::3] = 127
+        weights[1::2, ::3] = rng.integers(-127, 2, weights[1::2, ::3].shape, np.int8)
     return Layer(
         spec,
         rng.integers(0, 256, (spec.input_rows, spec.depth), np.uint8),
-        rng.integers(-127, 128, (spec.depth, spec.columns), np.int8),
+        weights,
         (spread * rng.uniform(0.5, 2, spec.columns)).astype(np.float32),
         rng.standard_normal(spec.columns, np.float32),
         rng.standard_normal((spec.rows, spec.columns), np.float32),
@@ -49,11 +57,12 @@ def make_layer(
 
 
 def extreme_layer(spec: GemmInt8Spec) -> Layer:
-    """The largest sums there can be, positive and negative: anything that saturates shows."""
+    """The largest sums there can be, of either sign: anything that saturates on the way shows."""
     layer = make_layer(spec, zero_points=(0, 128))
     layer.q[:] = 255
-    layer.weights[:] = 127
-    layer.weights[:, 1::2] = -127
+    layer.weights[:] = 64 if spec.pairs_fit else 127
+    layer.weights[:, 1::2] *= -1
+    layer.multiplier[:] = np.float32(3 / (255 * 127 * spec.depth))
     return layer
 
 

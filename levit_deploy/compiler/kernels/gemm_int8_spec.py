@@ -1,0 +1,186 @@
+"""What an 8-bit linear layer is, how it is cut for a target, and its constants.
+
+weights int8 (depth, columns), multiplier, bias (columns,), zero point  ->  panels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.compiler.kernels.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
+from levit_deploy.compiler.kernels.int8_dot_tile import (
+    MaddTile,
+    MaddubsTile,
+    SdotTile,
+    VpdpbusdTile,
+    pairs_fit,
+)
+from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.int8_matrix_tile import SmmlaTile
+from levit_deploy.compiler.kernels.int8_tile import HEADER_BYTES, Int8Tile
+from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.targets.target import Arch, Int8Dot, Target
+
+# Registers of sums under way that keep the multipliers busy: as in `gemm`.
+MIN_ACCUMULATORS = 8
+
+
+@dataclass(frozen=True)
+class GemmInt8Spec:
+    """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
+
+    `layout`: that of the float output; None if x is not stored as float. `quantized`: x is stored
+    as 8-bit activations too, or instead. `pairs_fit`: what `int8_dot_tile.pairs_fit` says of the
+    weights; it decides between two kernels where the CPU has no dot product, and nothing else.
+    `gather_side`: as in `gemm.GemmSpec`.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    activation: Activation
+    residual: bool
+    layout: Layout | None
+    quantized: bool
+    pairs_fit: bool
+    gather_side: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.layout or self.quantized, "the result is stored"
+        assert not (self.residual and self.layout is Layout.PANELS), "the stream is row-major"
+
+    @property
+    def input_rows(self) -> int:
+        return self.gather_side**2 if self.gather_side else self.rows
+
+    @property
+    def group_rows(self) -> int:
+        """Rows that lie at one distance from each other: all, or those of one row of the grid."""
+        return (self.gather_side + 1) // 2 if self.gather_side else self.rows
+
+    @property
+    def output_size(self) -> int:
+        """float32 values in the float output; in PANELS columns are padded to 16."""
+        if self.layout is Layout.PANELS:
+            return -(-self.columns // PANEL_COLUMNS) * PANEL_COLUMNS * self.rows
+        return self.rows * self.columns if self.layout else 0
+
+
+def tile_family(target: Target, pairs_fit: bool) -> type[Int8Tile]:
+    """The instructions by which `target` multiplies weights of which `pairs_fit` says that."""
+    if target.int8_dot is Int8Dot.MADD:
+        return MaddubsTile if pairs_fit else MaddTile
+    families: dict[Int8Dot, type[Int8Tile]] = {
+        Int8Dot.VPDPBUSD: VpdpbusdTile,
+        Int8Dot.SDOT: SdotTile,
+        Int8Dot.SMMLA: SmmlaTile,
+        Int8Dot.MLAL: MlalTile,
+    }
+    return families[target.int8_dot]
+
+
+def default_tile(spec: GemmInt8Spec, target: Target) -> GemmTile:
+    """The largest tile of the target, made wider where there are too few rows to fill it."""
+    mr, vectors, unroll = _largest_tile(target, spec.pairs_fit)
+    rows = Blocks.of(spec.group_rows, mr)
+    if rows.size < mr:
+        sums = rows.size * tile_family(target, spec.pairs_fit).sums_per_vector
+        vectors = max(vectors, -(-MIN_ACCUMULATORS // sums))
+    lanes = target.float_lanes
+    return GemmTile(rows.size, vectors * lanes, lanes, unroll)
+
+
+def _largest_tile(target: Target, pairs_fit: bool) -> tuple[int, int, int]:
+    """(rows, registers of columns, steps in one turn of the loop) that fit without spills.
+
+    Figures, all for the linear layers of LeViT-128S. x86: time against the fp32 kernels on Zen 4,
+    cold weights. ARM: million instructions.
+    """
+    if target.arch is Arch.X86_64:
+        return _largest_x86_tile(target, pairs_fit)
+    if target.int8_dot is Int8Dot.SDOT:
+        # 20 sums, 5 times 16 k, 2 weights. 19.6; 6x16, whose loop has room for one step: 20.1;
+        # 7x12: 20.1.
+        return 5, 4, 2
+    if target.int8_dot is Int8Dot.SMMLA:
+        # 24 sums of 2x2, 3 times two rows, 2 weights. 12.5; 8x8: 13.2.
+        return 6, 4, 2
+    if target.vector_registers == 32:
+        # 16 times four sums, 4 times 16 k, twice where LLVM loads two steps together, 2 weights,
+        # products. 54.1; two steps in a turn: 55.2; 5x4, with a spill: 55.0.
+        return 4, 1, 4
+    return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
+
+
+def _largest_x86_tile(target: Target, pairs_fit: bool) -> tuple[int, int, int]:
+    if target.vector_registers == 32:
+        # vpdpbusd: 0.26 (0.25 is the limit), and so are 14x32 and 6x64; vpmaddubsw: 0.49, 6x64
+        # 0.50; vpmaddwd: 0.68.
+        return 8, 2, 2
+    if target.int8_dot is Int8Dot.VPDPBUSD:
+        return 6, 2, 2  # 12 sums, 2 weights, a: 15 of 16
+    if not target.fma:
+        return (4, 2, 1) if pairs_fit else (3, 2, 2)  # two operands: one more for a copy
+    if pairs_fit:
+        return 5, 2, 2  # 10 sums, 2 weights, a, ones, a product: 15 of 16. 0.51, as 4x16
+    return 4, 2, 2  # 8 sums, 2 times two weights, two of a, a product: 15. 0.75; 3x16: 0.80
+
+
+class PanelCut:
+    """A weight matrix cut into column panels. `unit`: columns that stay together."""
+
+    def __init__(self, columns: int, depth: int, tile: GemmTile, family: type[Int8Tile]) -> None:
+        self.unit = tile.lanes * family.vector_granule
+        self.panels = Blocks.of(-(-columns // self.unit), -(-tile.nr // self.unit))
+        self.columns = -(-columns // self.unit) * self.unit
+        self.depth = -(-depth // family.step_depth) * family.step_depth
+
+    @property
+    def bytes(self) -> int:
+        """Of all panels."""
+        return (HEADER_BYTES + self.depth) * self.columns
+
+    def slices(self) -> list[slice]:
+        """The columns of each panel."""
+        count, large = self.panels.count, self.panels.large
+        widths = [(self.panels.size - (panel >= large)) * self.unit for panel in range(count)]
+        ends = np.cumsum(widths)
+        return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+
+
+def pack_weights_int8(
+    weights: NDArray[np.int8],
+    multiplier: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    zero_point: int,
+    tile: GemmTile,
+    target: Target,
+) -> NDArray[np.int8]:
+    """The constant `panels` of `gemm_int8_kernel`, flat.
+
+    `weights` (depth, columns) in -127 ... 127; `multiplier` (columns,): input scale * weight
+    scale; `bias` (columns,); `zero_point`: that of the input. Panel after panel as `int8_tile`
+    says; columns and depth are padded with zeros to what the instructions take.
+    """
+    assert weights.min(initial=0) >= -127, "-128 could overflow a sum of 16 bits"
+    family = tile_family(target, pairs_fit(weights))
+    depth, columns = weights.shape
+    cut = PanelCut(columns, depth, tile, family)
+    padded = np.zeros((cut.depth, cut.columns), np.int8)
+    padded[:depth, :columns] = weights
+    # What the zero point's stored value adds to the sums is taken off where they start.
+    zero = zero_point + activation_storage(target).offset
+    header = np.zeros((3, cut.columns), np.int32)
+    header[0] = -zero * padded.sum(axis=0, dtype=np.int32)
+    header[1, :columns] = multiplier.astype(np.float32).view(np.int32)
+    header[2, :columns] = bias.astype(np.float32).view(np.int32)
+    parts: list[NDArray[np.int8]] = []
+    for panel in cut.slices():
+        parts.append(np.ascontiguousarray(header[:, panel]).view(np.int8).ravel())
+        parts.append(family.pack(padded[:, panel]))
+    return np.concatenate(parts)
