@@ -16,7 +16,7 @@ from levit_deploy.compiler.tuning.tile_table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.checkpoint import Checkpoint
-from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.report import Outcome, Verification
@@ -65,10 +65,10 @@ def deploy(
     on_phase("export", "")
     model = checkpoint.spec.name
     exported = export_model(checkpoint.build(), name=model, weights_digest=checkpoint.digest)
-    quantized = None
+    quantized, calibration_table = None, None
     if calibration:
         on_phase("calibrate", "")
-        quantized, _ = quantize_model(
+        quantized, calibration_table = quantize_model(
             exported,
             calibration.images,
             calibration.recipe,
@@ -104,12 +104,17 @@ def deploy(
         verifications.append(verification)
         _refuse_wrong(verification)
 
+    def add_files(folder: Path) -> None:
+        if calibration_table:
+            calibration_table.save(folder / CALIBRATION_FILE)
+
     artifact = build_artifact(
         program,
         toolchain,
         reference_self_test(checkpoint, quantized),
         parent,
         command_line=command_line,
+        add_files=add_files,
         check=check,
     )
     return Deployment(program, artifact, verifications[0])

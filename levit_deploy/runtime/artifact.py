@@ -8,6 +8,8 @@ from pathlib import Path
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.manifest import FileRecord, Manifest
 
+CALIBRATION_FILE = "calibration.json"
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -27,6 +29,11 @@ class Artifact:
     @property
     def header(self) -> Path:
         return self.folder / f"{self.manifest.name}.h"
+
+    @property
+    def calibration_table(self) -> Path | None:
+        """What the 8-bit model that it was compiled from is made by; None if it is fp32."""
+        return self.folder / CALIBRATION_FILE if CALIBRATION_FILE in self.manifest.files else None
 
     @staticmethod
     def load(folder: Path) -> Artifact:

@@ -38,14 +38,16 @@ def build_artifact(
     parent: Path,
     *,
     command_line: Iterable[str] = (),
+    add_files: Callable[[Path], None] | None = None,
     check: Callable[[Artifact], None] | None = None,
 ) -> Artifact:
     """Make `parent`/<name>-<target>-<precision>, replacing an older one when all is done.
 
-    `check` sees the complete artifact before it is put in place; it may add files (verify.json),
-    and if it raises nothing is put in place. The libraries depend on `program`, `toolchain` and
-    `self_test` alone, to the byte. Raises DeployError if a tool fails, if the library would ask
-    for more than the C library, or if the folder cannot be written.
+    `add_files` may put more files and folders into the one that it is given; the manifest lists
+    them. `check` sees the complete artifact before it is put in place; it may add verify.json, and
+    if it or `add_files` raises nothing is put in place. The libraries depend on `program`,
+    `toolchain` and `self_test` alone, to the byte. Raises DeployError if a tool fails, if the
+    library would ask for more than the C library, or if the folder cannot be written.
     """
     destination = parent / folder_name(program.name, program.target, program.precision)
     with staged_folder(destination) as folder:
@@ -62,6 +64,8 @@ def build_artifact(
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
         shutil.rmtree(work)
+        if add_files is not None:
+            add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
         manifest.save(folder)
         if check is not None:
@@ -172,7 +176,7 @@ def _manifest(
     command_line: tuple[str, ...],
     folder: Path,
 ) -> Manifest:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Manifest(
         name=program.name,
         model=program.model,
@@ -193,5 +197,5 @@ def _manifest(
         toolchain=toolchain.version,
         versions=package_versions(),
         kernels=tuple(KernelRecord.of(call) for call in program.calls),
-        files={path.name: FileRecord.of(path) for path in files},
+        files={path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files},
     )

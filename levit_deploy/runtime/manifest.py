@@ -75,8 +75,8 @@ class Manifest:
     Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
-    packages of the machine that built them. `kernels`: in the order of the calls. `files`: by name,
-    all but this file and verify.json.
+    packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
+    their path in the folder, all but this file and verify.json.
     """
 
     name: str

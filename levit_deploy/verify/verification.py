@@ -25,6 +25,7 @@ from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.expectation import Expectation, expect
 from levit_deploy.verify.images import Images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.model_of import quantized_model_of
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.runner import RunError, Runner
@@ -61,9 +62,10 @@ def verify_artifact(
     """Run every entry point of `artifact` wherever this machine can, and compare.
 
     `checkpoint`: the weights that it was compiled from; `quantized`: the 8-bit model, if it was
-    compiled from one and that is at hand. `images`: how many (default: 16, or 2
-    under an emulator). `on_check` is told of each run before it is made. Raises DeployError if
-    the weights are others than the artifact's; whatever the artifact does wrong is in the result.
+    compiled from one and that is at hand (default: by the artifact's table). `images`: how many
+    (default: 16, or 2 under an emulator). `on_check` is told of each run before it is made. Raises
+    DeployError if the weights are others than the artifact's; whatever the artifact does wrong is
+    in the result.
     """
     manifest = artifact.manifest
     if manifest.weights_digest != checkpoint.digest:
@@ -78,6 +80,7 @@ def verify_artifact(
     emulator = () if native else emulator_command(target)
     batch = real_images(checkpoint.spec, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
     hint: str | None = None
+    quantized = quantized or quantized_model_of(artifact, checkpoint)
     expected = expect(checkpoint, manifest.precision, quantized, batch)
     if emulator is None:
         missing, hint = missing_emulator(target)

@@ -1,14 +1,19 @@
-"""A tiny LeViT compiled once for this machine, and what it takes to compile it again."""
+"""A tiny LeViT compiled once for this machine, in float and 8 bits, and how to do it again."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from levit_deploy.calibration.image_set import ImageSet, open_images
+from levit_deploy.calibration.recipe import DEFAULT_RECIPE
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
+from levit_deploy.deploy import Calibration, Deployment, deploy
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from levit_deploy.models.images import DEMO_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
@@ -63,3 +68,23 @@ def host_artifact(
     builder: Builder, host_program: Program, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     return builder.artifact(host_program, tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(scope="session")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
+    """24 pictures of coloured noise, of the tiny net's size."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (24, TINY.image_size, TINY.image_size, 3), dtype=np.uint8)
+    file = tmp_path_factory.mktemp("pictures") / "noise.npz"
+    np.savez(file, images=pixels)
+    return open_images(str(file), DEMO_PREPROCESSING, TINY.image_size)
+
+
+@pytest.fixture(scope="session")
+def int8_deployment(
+    tiny: Checkpoint, noise: ImageSet, tmp_path_factory: pytest.TempPathFactory
+) -> Deployment:
+    """The tiny net in 8 bits, calibrated on noise, for this machine."""
+    parent = tmp_path_factory.mktemp("int8")
+    toolchain = find_toolchain(get_target("host"))
+    return deploy(tiny, toolchain, parent, calibration=Calibration(noise, DEFAULT_RECIPE))
