@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.kernel_library import QuantizedCopy
 from levit_deploy.compiler.program import Entry, Space
 
 Constant = NDArray[np.generic]
@@ -31,11 +33,15 @@ class Step:
 
 @dataclass(frozen=True)
 class FlatProgram:
-    """`buffer_bytes` and `constants` are what the indices of ARENA and CONSTANT values name."""
+    """`buffer_bytes` and `constants` are what the indices of ARENA and CONSTANT values name.
+
+    `quantized`: which of the buffers are 8-bit tensors.
+    """
 
     steps: tuple[Step, ...]
     buffer_bytes: tuple[int, ...]
     constants: tuple[Constant, ...]
+    quantized: Mapping[int, QuantizedCopy] = field(default_factory=dict)
 
     def text(self) -> str:
         """One line a step, for `--dump-ir`."""

@@ -5,9 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import tvm
+from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.kernel import Kernel
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class QuantizedCopy:
+    """An 8-bit tensor that a kernel writes; the fields are those of program.QuantizedTensor.
+
+    `readers`: grows with each call that reads it.
+    """
+
+    rows: int
+    channels: int
+    signed: bool
+    zero: int
+    steps: Float32
+    strides: tuple[int, int, int]
+    readers: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -21,12 +41,15 @@ class KernelLibrary:
     tensor. `quantizing_twins`: for the symbol of a kernel (inputs.., out) that writes a float
     tensor, what makes the kernel (inputs.., quantization, [out,] out_quantized) of a given symbol
     that makes the copy too; the flag says whether it still writes the float tensor.
+
+    `quantized`: the 8-bit tensors, by the name of the variable that holds them in Relax.
     """
 
     kernels: dict[str, Kernel] = field(default_factory=dict)
     rgb8_twins: dict[str, str] = field(default_factory=dict)
     quantizers: set[str] = field(default_factory=set)
     quantizing_twins: dict[str, Callable[[str, bool], Kernel]] = field(default_factory=dict)
+    quantized: dict[str, QuantizedCopy] = field(default_factory=dict)
 
 
 def fallback_symbol(name: str, function: tvm.ir.GlobalVar) -> str:

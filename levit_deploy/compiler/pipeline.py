@@ -22,7 +22,7 @@ from levit_deploy.compiler.passes.lower_default import lower_default
 from levit_deploy.compiler.passes.lower_groups import lower_groups
 from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from levit_deploy.compiler.passes.plan_program import Placement, place
-from levit_deploy.compiler.program import KernelCall, Program, Space
+from levit_deploy.compiler.program import Entry, KernelCall, Program, QuantizedTensor, Space
 from levit_deploy.compiler.tuning.tile_table import TileTable, packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
@@ -126,6 +126,7 @@ def compile_model(
         kernels_object=kernels_object,
         constants=placement.constants,
         calls=calls,
+        tensors=_tensors(flat, placement),
         arena_bytes=placement.arena_bytes,
         scratch_bytes=placement.scratch_bytes,
         selftest_image_offset=placement.selftest_image_offset,
@@ -189,3 +190,28 @@ def _calls(
         )
         calls.append(call)
     return tuple(calls)
+
+
+def _tensors(flat: FlatProgram, placement: Placement) -> tuple[QuantizedTensor, ...]:
+    """A buffer is written by the first steps that name it: one of each entry, or of both."""
+    written: dict[int, tuple[int, int]] = {}  # buffer -> (step, offset)
+    for position, (step, args) in enumerate(zip(flat.steps, placement.args, strict=True)):
+        for value, arg in zip(step.values, args, strict=False):  # scratch comes behind the values
+            if value.space is Space.ARENA and step.entry is not Entry.RGB8:
+                written.setdefault(value.index, (position, arg.offset_bytes))
+    tensors = [
+        QuantizedTensor(
+            readers=tuple(copy.readers),
+            step=written[buffer][0],
+            offset_bytes=written[buffer][1],
+            size_bytes=flat.buffer_bytes[buffer],
+            rows=copy.rows,
+            channels=copy.channels,
+            signed=copy.signed,
+            zero=copy.zero,
+            steps=tuple(copy.steps.tolist()),
+            strides=copy.strides,
+        )
+        for buffer, copy in flat.quantized.items()
+    ]
+    return tuple(sorted(tensors, key=lambda tensor: tensor.step))

@@ -11,10 +11,13 @@ the same bits. Pointers never alias; all but the caller's own buffers are aligne
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from levit_deploy.errors import DeployError
 
@@ -62,12 +65,42 @@ class KernelCall:
 
 
 @dataclass(frozen=True)
+class QuantizedTensor:
+    """An 8-bit tensor (rows, channels), complete in the arena when the call `step` is done.
+
+    x is stored as the byte x * steps[channel] + zero, rounded and limited; the byte is an int8 if
+    `signed`, else a uint8. (row, channel) lies at
+    row // 2 * strides[0] + row % 2 * strides[1] + channel // 8 * strides[2] + channel % 8
+    behind `offset_bytes`; what is in between is not defined. `readers`: the matrix products, nodes
+    of the ONNX graph, that read it. `step`: index into Program.calls.
+    """
+
+    readers: tuple[str, ...]
+    step: int
+    offset_bytes: int
+    size_bytes: int
+    rows: int
+    channels: int
+    signed: bool
+    zero: int
+    steps: tuple[float, ...]
+    strides: tuple[int, int, int]
+
+    @staticmethod
+    def of(values: Mapping[str, Any]) -> QuantizedTensor:
+        """The inverse of `asdict`, also after JSON has made lists of tuples."""
+        lists = {key: tuple(values[key]) for key in ("readers", "steps", "strides")}
+        return QuantizedTensor(**{**values, **lists})
+
+
+@dataclass(frozen=True)
 class Program:
     """Everything the runtime room needs to make a library.
 
     `name`: the library's, a C identifier; `model`: the variant's, such as `levit_128s`.
     `mean`, `std`: the per-channel RGB statistics that the 8-bit entry normalises with.
     `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
+    `tensors`: what is 8 bits between the calls, in the order in which it is made.
     `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
     untouched until the first call has read it.
     """
@@ -84,9 +117,18 @@ class Program:
     kernels_object: bytes
     constants: bytes
     calls: tuple[KernelCall, ...]
+    tensors: tuple[QuantizedTensor, ...]
     arena_bytes: int
     scratch_bytes: int
     selftest_image_offset: int
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of what is executed: kernels, constants, and calls."""
+        digest = hashlib.sha256()
+        for part in (self.kernels_object, self.constants, repr(self.calls).encode()):
+            digest.update(hashlib.sha256(part).digest())
+        return digest.hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write `program.json`, `kernels.o` and `constants.bin` into an existing folder."""
@@ -117,6 +159,7 @@ class Program:
             )
             for call in fields.pop("calls")
         )
+        tensors = tuple(QuantizedTensor.of(entry) for entry in fields.pop("tensors"))
         mean, std = tuple(fields.pop("mean")), tuple(fields.pop("std"))
         return Program(
             **fields,
@@ -125,4 +168,5 @@ class Program:
             kernels_object=(folder / "kernels.o").read_bytes(),
             constants=(folder / "constants.bin").read_bytes(),
             calls=calls,
+            tensors=tensors,
         )

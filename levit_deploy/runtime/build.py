@@ -187,6 +187,7 @@ def _manifest(
         image_size=program.image_size,
         classes=program.classes,
         weights_digest=program.weights_digest,
+        program_digest=program.digest,
         build_id=driver.build_id,
         abi_version=ABI_VERSION,
         workspace_bytes=driver.workspace_bytes,

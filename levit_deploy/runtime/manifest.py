@@ -72,7 +72,8 @@ class KernelRecord:
 class Manifest:
     """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
 
-    Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
+    `program_digest`: of kernels, constants and calls; `build_id` is also of the self test and the C
+    around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
     packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
@@ -88,6 +89,7 @@ class Manifest:
     image_size: int
     classes: int
     weights_digest: str
+    program_digest: str
     build_id: str
     abi_version: int
     workspace_bytes: int

@@ -33,6 +33,7 @@ PROGRAM = Program(
         replace(CALL, symbol="net_softmax", kind="fallback", tile=""),
         replace(CALL, symbol="net_softmax", kind="fallback", tile=""),
     ),
+    tensors=(),
     arena_bytes=1_233_088,
     scratch_bytes=70_208,
     selftest_image_offset=0,

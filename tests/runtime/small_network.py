@@ -83,6 +83,7 @@ class SmallNetwork:
                 call("hidden", HIDDEN, (pixels, hidden, units, scratch), Entry.BOTH),
                 call("head", CLASSES, (units, head, logits), Entry.BOTH),
             ),
+            tensors=(),
             constants=bytes(constants),
             arena_bytes=rgb_offset + PIXELS,
             scratch_bytes=64 + 4 * PIXELS,

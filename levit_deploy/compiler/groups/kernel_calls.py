@@ -12,7 +12,7 @@ from tvm import relax
 from tvm.ir import Expr
 
 from levit_deploy.compiler.groups.patterns import Float32
-from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.kernel_library import KernelLibrary, QuantizedCopy
 from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, gemm_kernel, pack_weights
 from levit_deploy.compiler.kernels.gemm_int8 import gemm_int8_kernel
@@ -33,10 +33,14 @@ Operand: TypeAlias = Expr | NDArray[np.generic]
 
 @dataclass(frozen=True)
 class Quantization:
-    """q[k] = clamp(rint(x[k] * factors[k]), -zero_point, 255 - zero_point) + zero_point."""
+    """q[k] = clamp(rint(x[k] * factors[k]), -zero_point, 255 - zero_point) + zero_point.
+
+    `reader`: the node of the ONNX graph that wants it.
+    """
 
     factors: Float32
     zero_point: int
+    reader: str
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,11 @@ class KernelCalls:
         operands: Sequence[Operand],
         shape: Sequence[int],
         dtype: str = "float32",
+        name: str = "",
     ) -> Expr:
         """Call a kernel that writes a tensor of `shape`; arrays become constants.
+
+        `name`: what the tensor is called, made unique.
 
         `symbol` is completed by the program's name; it decides which kernel it is: `make` is asked
         for it only the first time.
@@ -71,7 +78,7 @@ class KernelCalls:
         symbol = self._add(symbol, make)
         inputs = [relax.const(o) if isinstance(o, np.ndarray) else o for o in operands]
         result = relax.TensorType(list(shape), dtype)
-        return self.builder.emit(relax.call_dps_packed(symbol, relax.Tuple(inputs), result))
+        return self.builder.emit(relax.call_dps_packed(symbol, relax.Tuple(inputs), result), name)
 
     def add_rgb8_twin(self, symbol: str, twin: str, make: Callable[[str], Kernel]) -> None:
         """Note the kernel `twin` as the form of the kernel `symbol` that reads 8-bit images."""
@@ -159,8 +166,19 @@ class KernelCalls:
                 [x, pack_quantization(factors, zero_point)],
                 (storage.size(rows, len(factors)),),
                 storage.dtype,
+                f"quantized_for_{quantization.reader}",
             )
-        return self.quantized[key]
+            self.library.quantized[self.quantized[key].name] = QuantizedCopy(
+                rows=rows,
+                channels=len(factors),
+                signed=storage.dtype == "int8",
+                zero=zero_point + storage.offset,
+                steps=factors,
+                strides=storage.strides(len(factors)),
+            )
+        copy = self.quantized[key]
+        self.library.quantized[copy.name].readers.append(quantization.reader)
+        return copy
 
     def _add(self, symbol: str, make: Callable[[str], Kernel]) -> str:
         full_symbol = f"{self.name}_{symbol}"

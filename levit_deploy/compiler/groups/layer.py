@@ -23,6 +23,7 @@ from levit_deploy.compiler.groups.patterns import (
     linear,
     numbers_of,
     shape_of,
+    source_of,
 )
 from levit_deploy.compiler.kernels.gemm import GemmSpec
 
@@ -95,11 +96,15 @@ class Int8Layer:
             f"{prefix}{name}"
             for name in ("factors", "scale", "zero", "weight", "scales", "zeros", "bias")
         ]
-        self.parts: dict[str, DFPattern] = dict(
-            zip(self.names, (factors, scale, zero, weight, scales, zeros, bias), strict=True)
-        )
         scaled = is_op("relax.multiply")(x, factors)
         q = is_op("relax.quantize")(scaled, scale, zero)
+        self.quantized = f"{prefix}quantized"
+        self.parts: dict[str, DFPattern] = {
+            **dict(
+                zip(self.names, (factors, scale, zero, weight, scales, zeros, bias), strict=True)
+            ),
+            self.quantized: q,
+        }
         dequantize = is_op("relax.dequantize")
         weights = dequantize(weight, scales, zeros)
         self.pattern = linear(dequantize(q, scale, zero), weights.has_attr({"axis": 1}), bias)
@@ -135,7 +140,11 @@ class Int8Layer:
         return calls.gemm_int8(
             spec,
             x,
-            Quantization((factors.ravel() / x_scale).astype(np.float32), int(zero)),
+            Quantization(
+                (factors.ravel() / x_scale).astype(np.float32),
+                int(zero),
+                source_of(parts[self.quantized]),
+            ),
             weight,
             (scales.ravel() * x_scale).astype(np.float32),
             bias.ravel(),

@@ -50,6 +50,11 @@ def is_bias(expr: Expr, columns: int) -> bool:
     return bool(shape) and shape[-1] == math.prod(shape) == columns
 
 
+def source_of(call: Expr) -> str:
+    """The node of the ONNX graph that the span of `call` names, or nothing."""
+    return str(call.span.source_name.name) if call.span is not None else ""
+
+
 def array_of(constant: tvm.ir.GenericConst) -> Float32:
     return np.ascontiguousarray(constant.value.numpy(), np.float32)
 

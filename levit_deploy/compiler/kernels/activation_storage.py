@@ -43,6 +43,14 @@ class ActivationStorage(StrEnum):
         even = rows + rows % 2 if self is ActivationStorage.S8_PAIRS else rows
         return even * row_stride(channels)
 
+    def strides(self, channels: int) -> tuple[int, int, int]:
+        """Stored values from a pair of rows to the next, between the rows of a pair, and from
+        PAIR_CHANNELS channels to the next."""
+        stride = row_stride(channels)
+        if self is ActivationStorage.S8_PAIRS:
+            return 2 * stride, PAIR_CHANNELS, 2 * PAIR_CHANNELS
+        return 2 * stride, stride, PAIR_CHANNELS
+
     def place(self, row: Index, channel: Index, channels: int) -> Index:
         """Where (row, channel) of a tensor with `channels` is."""
         stride = row_stride(channels)

@@ -4,7 +4,8 @@ Before: q = quantize(x, s, z);  d = dequantize(q, s, z)
         matmul(d, w1);  matmul(d, w2)
 After:  x1 = multiply(x, [ones]);  q1 = quantize(x1, s, z);  d1 = dequantize(q1, s, z)
         matmul(d1, w1);  and the same again for w2
-A multiply by constants that is already there stays. Equal quantizations of one tensor become one
+A multiply by constants that is already there stays. The span of a quantization is that of the
+matmul that reads it. Equal quantizations of one tensor become one
 again when kernels are called.
 """
 
@@ -46,9 +47,10 @@ def canonicalize_qdq(module: tvm.IRModule) -> tvm.IRModule:
             x = quantize.args[0]
             factors = relax.const(np.ones(int(x.ty.shape[-1]), np.float32))
         scaled = builder.emit(relax.op.multiply(x, factors))
-        q = builder.emit(relax.Call(quantize.op, [scaled, *quantize.args[1:]], quantize.attrs))
-        own = relax.Call(dequantize.op, [q, *dequantize.args[1:]], dequantize.attrs)
-        return relax.Call(value.op, [builder.emit(own), value.args[1]], value.attrs)
+        own = relax.Call(quantize.op, [scaled, *quantize.args[1:]], quantize.attrs, span=value.span)
+        q = builder.emit(own)
+        x = relax.Call(dequantize.op, [q, *dequantize.args[1:]], dequantize.attrs)
+        return relax.Call(value.op, [builder.emit(x), value.args[1]], value.attrs, span=value.span)
 
     with builder.function("main", main.params):
         with builder.dataflow():

@@ -18,7 +18,11 @@ import tvm
 from tvm import relax
 
 from levit_deploy.compiler.flat_program import Constant, FlatProgram, Step, Value
-from levit_deploy.compiler.kernel_library import KernelLibrary, fallback_symbol
+from levit_deploy.compiler.kernel_library import (
+    KernelLibrary,
+    QuantizedCopy,
+    fallback_symbol,
+)
 from levit_deploy.compiler.program import Space
 from levit_deploy.errors import DeployError
 
@@ -41,6 +45,7 @@ class _Flattener:
         self.values: dict[relax.Var, Value | tuple[Value, ...]] = {}
         self.steps: list[Step] = []
         self.buffer_bytes: list[int] = []
+        self.quantized: dict[int, QuantizedCopy] = {}
         self.constants: list[Constant] = []
         self.constant_indices: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
@@ -60,11 +65,14 @@ class _Flattener:
             replace(s, values=tuple(Value(Space.LOGITS) if v == output else v for v in s.values))
             for s in self.steps
         )
-        return FlatProgram(steps, tuple(self.buffer_bytes), tuple(self.constants))
+        found, known = len(self.quantized), len(self.library.quantized)
+        assert found == known, f"{found} of {known} quantized tensors kept their names"
+        return FlatProgram(steps, tuple(self.buffer_bytes), tuple(self.constants), self.quantized)
 
     def _bind(self, var: relax.Var, value: relax.Expr) -> None:
         if not isinstance(value, relax.Call):
             self.values[var] = self._value(value)
+            self._note_quantized(var)
         elif isinstance(value.op, tvm.ir.GlobalVar):
             self._call(fallback_symbol(self.name, value.op), value.args)
         elif isinstance(value.op, relax.ExternFunc):
@@ -76,6 +84,11 @@ class _Flattener:
             self.values[var] = self._value(value.args[0])
         else:
             raise self._unsupported(value.op.name)
+
+    def _note_quantized(self, var: relax.Var) -> None:
+        buffer = self.values[var]
+        if var.name in self.library.quantized and isinstance(buffer, Value):
+            self.quantized[buffer.index] = self.library.quantized[var.name]
 
     def _call(self, symbol: str, args: list[relax.Expr]) -> None:
         if symbol not in self.library.kernels:

@@ -2,13 +2,17 @@
 
 Before: an ExportedModel's graph, opset 17, static shapes.
 After: `R.function main(image: (1, 3, size, size) float32) -> (1, classes) float32`.
-HardSwish arrives as add(3), clip(0, 6), divide(6), multiply.
+HardSwish arrives as add(3), clip(0, 6), divide(6), multiply. Every call's span names the ONNX node
+that it came from.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import tvm
-from tvm.relax.frontend.onnx import from_onnx
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
@@ -16,11 +20,25 @@ from levit_deploy.export.exported import ExportedModel
 
 def import_onnx(exported: ExportedModel) -> tvm.IRModule:
     """Raises DeployError if the graph has an operator that TVM cannot import."""
+    importer = _NamingImporter(shape_dict={}, dtype_dict="float32")
+    model = exported.graph
     try:
-        return from_onnx(exported.graph, keep_params_in_input=False)
+        return importer.from_onnx(model.graph, model.opset_import[0].version)
     except tvm.error.OpNotImplemented as error:
         operators = str(error).rsplit(": ", 1)[-1]
         raise DeployError(
             f"`{exported.name}` uses ONNX operators that cannot be compiled: `{operators}`",
             hint="rewrite the model without them and export it again",
         ) from error
+
+
+class _NamingImporter(ONNXGraphImporter):  # type: ignore[misc]
+    def _convert_operator(
+        self, op_name: str, inputs: list[relax.Expr], attrs: dict[str, Any], opset: int
+    ) -> relax.Expr:
+        value = super()._convert_operator(op_name, inputs, attrs, opset)
+        node = attrs["tvm_custom"]["name"]
+        if not isinstance(value, relax.Call) or not node:
+            return value
+        span = tvm.ir.Span(tvm.ir.SourceName(node), 0, 0, 0, 0)
+        return self.bb.normalize(relax.Call(value.op, value.args, value.attrs, value.ty_args, span))
