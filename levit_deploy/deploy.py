@@ -106,7 +106,7 @@ def deploy(
 
     def add_files(folder: Path) -> None:
         if calibration_table:
-            calibration_table.save(folder / CALIBRATION_FILE)
+            (folder / CALIBRATION_FILE).write_text(calibration_table.to_json())
 
     artifact = build_artifact(
         program,

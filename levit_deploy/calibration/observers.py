@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.export.folded import Float64
+
+if TYPE_CHECKING:
+    from levit_deploy.calibration.statistics import TensorStatistics  # which runs networks
 
 Range = tuple[float, float]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from levit_deploy.calibration.recipe import Recipe, parse_recipe
 from levit_deploy.errors import DeployError
+from levit_deploy.export.whole_files import write_files
 
 SCHEMA_VERSION = 1
 
@@ -103,19 +104,19 @@ class CalibrationTable:
     kept_float: tuple[FloatTensor, ...]
 
     def save(self, path: Path) -> None:
-        """Write JSON, one value or one list of numbers a line, so that two tables can be compared.
+        """Write `to_json` as one file, whole or not at all.
 
         Raises DeployError if it cannot be written.
         """
+        write_files({path: self.to_json().encode()})
+
+    def to_json(self) -> str:
+        """One value or one list of numbers a line, so that two tables can be compared."""
         values = asdict(self)
         values["recipe"] = self.recipe.to_json()
         text = json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=1)
         numbers = re.compile(r"\[[-+.\deE,\s]*\]")
-        lines = numbers.sub(lambda match: " ".join(match[0].split()), text)
-        try:
-            path.write_text(lines + "\n")
-        except OSError as error:
-            raise DeployError(f"cannot write `{path}`: {error.strerror}") from error
+        return numbers.sub(lambda match: " ".join(match[0].split()), text) + "\n"
 
     @staticmethod
     def load(path: Path) -> CalibrationTable:

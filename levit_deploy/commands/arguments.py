@@ -56,6 +56,12 @@ def _libc(name: str) -> object:
     return Libc.parse(name)
 
 
+def _recipe(name: str) -> object:
+    from levit_deploy.calibration.recipe import get_recipe
+
+    return get_recipe(name)
+
+
 def _library_name(name: str) -> str:
     from levit_deploy.runtime.driver import check_name
 
@@ -102,6 +108,7 @@ recipe_option: Decorator = click.option(
     "--recipe",
     default="w8a8",
     show_default=True,
+    type=Named("recipe", _recipe),
     help="How to quantize: a name, or a .json file.",
 )
 skip_broken_option: Decorator = click.option(

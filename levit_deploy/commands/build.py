@@ -27,10 +27,13 @@ from levit_deploy.commands.results import artifact_json, print_files, print_veri
 from levit_deploy.commands.settings import load_checkpoint, show_settings
 
 if TYPE_CHECKING:
+    from levit_deploy.calibration.recipe import Recipe
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
     from levit_deploy.targets.toolchain import Libc
     from levit_deploy.verify.report import Verification
+
+_TYPED = click.core.ParameterSource.COMMANDLINE
 
 
 @click.command("export")
@@ -121,7 +124,7 @@ def compile_command(
     precision: str,
     tiles: Path | None,
     data: str | None,
-    recipe: str,
+    recipe: Recipe,
     skip_broken: bool,
     dump_ir: Path | None,
     as_json: bool,
@@ -141,8 +144,7 @@ def compile_command(
       levit-deploy compile --target rpi4 --libc glibc-2.31 levit_256 --weights model.pth
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
     """
-    if (precision == "int8") != (data is not None):
-        raise click.UsageError("--precision int8 and --data go together: try `--data demo`")
+    _check_calibration_options(precision)
     from levit_deploy.runtime.artifact import folder_name
     from levit_deploy.runtime.publish import check_destination
     from levit_deploy.targets.toolchain import find_toolchain
@@ -157,7 +159,7 @@ def compile_command(
             checkpoint,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
-                "precision": f"int8, {recipe}, calibrated on {data}" if data else precision,
+                "precision": f"int8, {recipe.name}, calibrated on {data}" if data else precision,
                 "libc": str(libc),
                 "linker": toolchain.version,
                 "output": str(destination),
@@ -232,6 +234,17 @@ def verify_command(
         print_verification(verification)
     if not verification:
         raise click.exceptions.Exit(1)
+
+
+def _check_calibration_options(precision: str) -> None:
+    """8 bits need pictures; without 8 bits nothing about them may be asked for."""
+    given = click.get_current_context().get_parameter_source
+    options = [name for name in ("data", "recipe", "skip_broken") if given(name) is _TYPED]
+    if precision == "int8" and "data" not in options:
+        raise click.UsageError("--precision int8 needs pictures: try `--data demo`")
+    if precision != "int8" and options:
+        option = options[0].replace("_", "-")
+        raise click.UsageError(f"--{option} is for --precision int8, this is {precision}")
 
 
 def _warn_if_not_executed(verification: Verification) -> None:

@@ -21,6 +21,7 @@ from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.settings import load_checkpoint, show_settings
 
 if TYPE_CHECKING:
+    from levit_deploy.calibration.recipe import Recipe
     from levit_deploy.deploy import Calibration
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
@@ -45,7 +46,7 @@ def quantize_command(
     weights: str,
     offline: bool,
     data: str,
-    recipe: str,
+    recipe: Recipe,
     skip_broken: bool,
     output: Path | None,
     as_json: bool,
@@ -59,10 +60,13 @@ def quantize_command(
       levit-deploy quantize levit_128s --weights demo --data demo -o levit_128s_int8.onnx
       levit-deploy quantize levit_256 --data photos/ --recipe w8a8-percentile
     """
+    from levit_deploy.export.whole_files import check_writable, write_files
+
     path = output or Path(f"{spec.name}_int8.onnx")
+    check_writable(path)
     with Phases() as phases:
         checkpoint = load_checkpoint(phases, spec, weights, offline)
-        settings = {"recipe": recipe, "data": data, "output": str(path)}
+        settings = {"recipe": recipe.name, "data": data, "output": str(path)}
         show_settings(phases, checkpoint, settings)
         calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
         phases.begin("export")
@@ -79,23 +83,22 @@ def quantize_command(
             calibration.recipe,
             lambda done, total: phases.detail(f"{done} of {total} images"),
         )
-        quantized.save(path)
         table_path = path.with_suffix(".calibration.json")
-        table.save(table_path)
+        write_files({path: quantized.to_bytes(), table_path: table.to_json().encode()})
+    size_bytes = path.stat().st_size
     if as_json:
-        files = {"path": str(path), "table": str(table_path)}
+        files = {"path": str(path), "bytes": size_bytes, "table": str(table_path)}
         print_json({**files, "weights_digest": checkpoint.digest})
     else:
-        click.echo(f"{path}  {bytes_text(path.stat().st_size)}\n{table_path}")
+        click.echo(f"{path}  {bytes_text(size_bytes)}\n{table_path}")
 
 
 def open_calibration(
-    phases: Phases, checkpoint: Checkpoint, data: str, recipe: str, skip_broken: bool
+    phases: Phases, checkpoint: Checkpoint, data: str, recipe: Recipe, skip_broken: bool
 ) -> Calibration:
     """The pictures that `data` names, each looked at once, and the recipe."""
     phases.begin("pictures")
     from levit_deploy.calibration.image_set import open_images
-    from levit_deploy.calibration.recipe import get_recipe
     from levit_deploy.deploy import Calibration
 
     images = open_images(
@@ -107,4 +110,4 @@ def open_calibration(
     )
     skipped = f", {images.skipped} broken ones left out" if images.skipped else ""
     phases.note(f"pictures: {len(images)} of {images.source}, {images.preprocessing}{skipped}")
-    return Calibration(images, get_recipe(recipe))
+    return Calibration(images, recipe)

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 
 from levit_deploy.errors import DeployError
+from levit_deploy.export.whole_files import write_files
 from levit_deploy.models.spec import Normalization as Normalization
 
 SCHEMA_VERSION = 1
@@ -45,10 +46,14 @@ class ExportedModel:
     weights_digest: str
 
     def save(self, path: Path) -> None:
-        """Write one ONNX file; the description goes to its `metadata_props`.
+        """Write `to_bytes` as one file, whole or not at all.
 
-        The file appears whole or not at all. Raises DeployError if it cannot be written.
+        Raises DeployError if it cannot be written.
         """
+        write_files({path: self.to_bytes()})
+
+    def to_bytes(self) -> bytes:
+        """An ONNX file's content; the description goes to its `metadata_props`."""
         model = onnx.ModelProto()
         model.CopyFrom(self.graph)
         onnx.helper.set_model_props(
@@ -62,17 +67,8 @@ class ExportedModel:
                 _KEY + "weights_digest": self.weights_digest,
             },
         )
-        partial = path.with_name(path.name + ".part")
-        try:
-            partial.write_bytes(model.SerializeToString(deterministic=True))
-            partial.replace(path)
-        except OSError as error:
-            raise DeployError(
-                f"cannot write `{path}`: {error.strerror}",
-                hint="free some space, or choose another file: -o FILE",
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
 
     @staticmethod
     def load(path: Path) -> ExportedModel:
