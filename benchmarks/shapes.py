@@ -16,7 +16,9 @@ from levit_deploy.targets.target import Target
 
 
 def gemms(model: ModelSpec) -> Counter[GemmSpec]:
-    return Counter(_gemms(model))
+    """Without the last one, which the classifier takes along (see `heads`)."""
+    *body, _ = _gemms(model)
+    return Counter(body)
 
 
 def _gemms(model: ModelSpec) -> Iterator[GemmSpec]:
@@ -55,7 +57,14 @@ def _panels(rows: int, columns: int, depth: int, gather_side: int = 0) -> GemmSp
 
 
 def heads(model: ModelSpec) -> Counter[HeadSpec]:
-    return Counter([HeadSpec(model.grids[2] ** 2, model.channels[2], model.classes)])
+    channels = model.channels[2]
+    hidden = MLP_RATIO * channels
+    return Counter(
+        [
+            HeadSpec(model.grids[2] ** 2, hidden, channels, residual=True),
+            HeadSpec(1, channels, model.classes),
+        ]
+    )
 
 
 def convs(model: ModelSpec) -> Counter[ConvSpec]:

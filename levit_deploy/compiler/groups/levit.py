@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from levit_deploy.compiler.groups.attention import attention_groups, shrinking_attention_groups
 from levit_deploy.compiler.groups.group import Group
-from levit_deploy.compiler.groups.head import head_group
+from levit_deploy.compiler.groups.head import head_groups
 from levit_deploy.compiler.groups.linear import linear_groups
 from levit_deploy.compiler.groups.mean import mean_group
 from levit_deploy.compiler.groups.stem import stem_group
@@ -16,7 +16,7 @@ def levit_groups() -> list[Group]:
         stem_group(),
         *attention_groups(),
         *shrinking_attention_groups(),
-        head_group(),
+        *head_groups(),
         *linear_groups(),
         mean_group(),
     ]

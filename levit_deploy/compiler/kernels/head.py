@@ -1,9 +1,9 @@
-"""The classifier: mean over the tokens, then one linear layer (both heads merged).
+"""One linear layer of the mean over the tokens: the classifier, and what goes before it.
 
-    a[tokens, channels], panels  ->  logits[classes]
+    a[tokens, channels], panels, (residual[tokens, classes])  ->  logits[classes]
 
-A task is one panel of classes. The mean is made once for every range of tasks, in the worker's
-scratch; it costs tokens * channels additions beside channels * classes multiply-adds.
+A task is one panel of classes. The means are made once for every range of tasks, in the worker's
+scratch; they cost tokens * channels additions beside channels * classes multiply-adds.
 """
 
 from __future__ import annotations
@@ -25,11 +25,16 @@ from levit_deploy.targets.target import Target
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """logits[classes] = mean over tokens of a[tokens, channels] @ w[channels, classes] + bias."""
+    """logits[classes] = mean over tokens of a[tokens, channels] @ w[channels, classes] + bias.
+
+    `residual`: + the mean over tokens of residual[tokens, classes]. So the last layer of the body,
+    whose sum with its residual is only wanted as a mean, computes one row instead of all.
+    """
 
     tokens: int
     channels: int
     classes: int
+    residual: bool = False
 
 
 def default_head_tile(spec: HeadSpec, target: Target) -> GemmTile:
@@ -43,15 +48,17 @@ def default_head_tile(spec: HeadSpec, target: Target) -> GemmTile:
 
 
 def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> Kernel:
-    """Parameters: a, panels (of `gemm.pack_weights`), logits, scratch, begin, end.
+    """Parameters: a, panels (of `gemm.pack_weights`), residual if any, logits, scratch, begin, end.
 
     The mean of a channel is the sum over tokens 0, 1, ... times float32(1 / tokens); a logit is
-    one chain from the bias over channels 0, 1, ..., as in `gemm_kernel`. `tile.mr` must be 1.
+    one chain from the bias over channels 0, 1, ..., as in `gemm_kernel`, then + the residual's
+    mean. `tile.mr` must be 1.
     """
     assert tile.mr == 1, "the head has one row"
     panels = tile.panels(spec.classes)
     padded = -(-spec.classes // tile.lanes) * tile.lanes
     weights = (1 + spec.channels) * padded
+    residuals = spec.classes if spec.residual else 0
     simd = Simd(target)
 
     with IRBuilder() as builder, T.prim_func(s_tir=True):
@@ -59,10 +66,19 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
         T.func_attr({"tirx.noalias": True})
         a = T.arg("a", T.Buffer((spec.tokens * spec.channels,), "float32"))
         w = T.arg("panels", T.Buffer((weights,), "float32"))
+        if spec.residual:
+            residual = T.arg("residual", T.Buffer((spec.tokens * residuals,), "float32"))
         logits = T.arg("logits", T.Buffer((spec.classes,), "float32"))
-        mean = T.arg("scratch", T.Buffer((spec.channels,), "float32"))
+        means = T.arg("scratch", T.Buffer((spec.channels + residuals,), "float32"))
         begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
-        mean_of_tokens(simd, spec.tokens, spec.channels, a, mean)
+        mean_of_tokens(simd, spec.tokens, spec.channels, a, means)
+        if spec.residual:
+            mean_of_tokens(simd, spec.tokens, spec.classes, residual, means, spec.channels)
+
+        def store(column: Expr, value: Expr, count: int) -> None:
+            if spec.residual:
+                value = value + simd.load_first(means, spec.channels + column, count)
+            simd.store_first(logits, column, value, count)
 
         def panel_product(panel: Expr, vectors: int) -> None:
             row = RegisterTile(
@@ -72,29 +88,32 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
                 row_stride=0,
                 depth=spec.channels,
                 depth_unroll=tile.depth_unroll,
-                sharers=1,
+                sharers=0,
             )
             vector = T.bind(panels.start(panel, vectors))
             w_at = T.bind(vector * (simd.lanes * (1 + spec.channels)))
-            acc = row.multiply(mean, 0, w, w_at, T.int32(0))
+            acc = row.multiply(means, 0, w, w_at, T.int32(0))
             for v in range(vectors):
                 column = T.bind((vector + v) * simd.lanes)
                 value = T.bind(simd.load(acc[0][v], 0))
-                body = partial(simd.store_first, logits, column, value)
+                body = partial(store, column, value)
                 branch_at_edge(simd, column, spec.classes, v == vectors - 1, body)
 
         with T.serial(begin, end) as panel:
             panels.branch(panel, lambda vectors: panel_product(panel, vectors))
 
+    inputs = spec.tokens * (spec.channels + residuals)
     return Kernel(
         symbol=symbol,
         func=builder.get(),
         tasks=panels.count,
-        scratch_bytes=4 * spec.channels,
-        unaligned=(2,),
+        scratch_bytes=4 * (spec.channels + residuals),
+        unaligned=(3 if spec.residual else 2,),
         kind="head",
-        shape=f"{spec.tokens}x{spec.channels} to {spec.classes}",
+        shape=" ".join(
+            [f"{spec.tokens}x{spec.channels} to {spec.classes}", *["residual"] * spec.residual]
+        ),
         tile=str(tile),
         multiply_adds=spec.channels * spec.classes,
-        bytes_moved=4 * (spec.tokens * spec.channels + weights + spec.classes),
+        bytes_moved=4 * (inputs + weights + spec.classes),
     )

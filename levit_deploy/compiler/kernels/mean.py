@@ -37,9 +37,9 @@ def mean_kernel(symbol: str, tokens: int, channels: int, target: Target) -> Kern
 
 
 def mean_of_tokens(
-    simd: Simd, tokens: int, channels: int, a: tirx.Buffer, mean: tirx.Buffer
+    simd: Simd, tokens: int, channels: int, a: tirx.Buffer, mean: tirx.Buffer, at: int = 0
 ) -> None:
-    """Emit mean[c] = (a[0, c] + a[1, c] + ...) * float32(1 / tokens)."""
+    """Emit mean[at + c] = (a[0, c] + a[1, c] + ...) * float32(1 / tokens)."""
     scale = 1 / tokens
 
     def emit(first: Expr | int, count: int) -> None:
@@ -48,7 +48,7 @@ def mean_of_tokens(
         with T.serial(1, tokens) as token:
             value = simd.load_first(a, token * channels + first, count)
             simd.store(total, 0, simd.load(total, 0) + value)
-        simd.store_first(mean, first, simd.load(total, 0) * simd.splat(scale), count)
+        simd.store_first(mean, at + first, simd.load(total, 0) * simd.splat(scale), count)
 
     whole = channels // simd.lanes
     if whole:

@@ -63,17 +63,18 @@ def test_targets_without_fma_are_close(spec: GemmSpec, name: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["x86-64-v4", "arm64"])
-def test_head_gives_the_same_bits_at_any_address(name: str, tmp_path: Path) -> None:
-    spec = HeadSpec(tokens=5, channels=37, classes=77)
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+def test_head_gives_the_same_bits_at_any_address(residual: bool, name: str, tmp_path: Path) -> None:
+    spec = HeadSpec(tokens=5, channels=37, classes=77, residual=residual)
     rng = np.random.default_rng(0)
-    a, weights, bias = (
-        rng.standard_normal(shape, dtype=np.float32) for shape in [(5, 37), (37, 77), 77]
+    a, weights, bias, added = (
+        rng.standard_normal(shape, dtype=np.float32) for shape in [(5, 37), (37, 77), 77, (5, 77)]
     )
 
     def logits(target_name: str, shift: int) -> bytes:
         target = get_target(target_name)
         tile = default_head_tile(spec, target)
-        inputs = [a, pack_weights(weights, bias, tile)]
+        inputs = [a, pack_weights(weights, bias, tile), *[added] * residual]
         kernel = head_kernel("head", spec, tile, target)
         folder = tmp_path / f"{target_name}-{shift}"
         return run_linked(kernel, target, inputs, spec.classes, folder, shift=shift).tobytes()
