@@ -1,0 +1,124 @@
+"""An audit on one screen: the verdict, the runners side by side, limits, what to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
+
+    from levit_deploy.verify.audit.result import Accuracy, AuditResult, Fidelity
+
+SHOWN_FLIPS = 3
+SHOWN_LAYERS = 2
+SHOWN_STEPS = 2
+
+
+def print_audit(result: AuditResult) -> None:
+    """On stdout; coloured on a terminal, and as wide as it is."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from levit_deploy.verify.audit.advice import next_steps
+    from levit_deploy.verify.audit.verdict import Verdict, conclude
+
+    colours = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_JUDGED: "blue"}
+    conclusion = conclude(result)
+    verdict = _text(conclusion.verdict.upper(), f"bold {colours[conclusion.verdict]}")
+    rest = Table.grid(padding=(0, 3, 0, 0))
+    for name, value in (*_limits(result), *_findings(result)):
+        rest.add_row(_text(name), _text(value))
+
+    console = Console(highlight=False)
+    console.print(verdict, _text(conclusion.sentence))
+    console.print()
+    console.print(_runners(result))
+    console.print()
+    console.print(rest)
+    for step in next_steps(result)[:SHOWN_STEPS]:
+        console.print()
+        console.print(_text(f"next: {step.why}"))
+        if step.command:  # not broken into lines, so that it can be copied
+            console.print(_text(f"  {step.command}"), soft_wrap=True)
+
+
+def _runners(result: AuditResult) -> Table:
+    from rich.table import Table
+
+    from levit_deploy.verify.audit.result import RunnerName
+    from levit_deploy.verify.audit.verdict import fidelity_of
+    from levit_deploy.verify.audit.wording import RUNNERS
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
+    accuracies = {entry.runner: entry for entry in result.accuracies}
+    labelled = ("top-1", "95 %", "top-5", "ECE") if accuracies else ()
+    table.add_column("")
+    for title in (*labelled, "same top-1", "SQNR"):
+        table.add_column(title, justify="right")
+    for runner in RunnerName:
+        accuracy, fidelity = accuracies.get(runner), fidelity_of(result, runner)
+        if accuracy or fidelity:
+            cells = (*(_accuracy(accuracy) if accuracies else ()), *_fidelity(fidelity))
+            table.add_row(RUNNERS[runner], *map(_text, cells))
+    return table
+
+
+def _accuracy(accuracy: Accuracy | None) -> tuple[str, str, str, str]:
+    from levit_deploy.verify.audit.wording import interval, percent, share
+
+    if accuracy is None:
+        return "", "", "", ""
+    top5 = share(accuracy.top5) if accuracy.top5 else ""
+    shares = share(accuracy.top1), interval(accuracy.top1), top5
+    return *shares, percent(accuracy.calibration_error)
+
+
+def _fidelity(fidelity: Fidelity | None) -> tuple[str, str]:
+    from levit_deploy.verify.audit.wording import decibels, share
+
+    if fidelity is None:
+        return "", ""
+    return share(fidelity.agreement), decibels(fidelity.sqnr_db)
+
+
+def _limits(result: AuditResult) -> Iterator[tuple[str, str]]:
+    from levit_deploy.verify.audit.wording import short
+
+    for limit in result.limits:
+        holds = "holds" if limit.passed else "BROKEN"
+        yield f"{limit.option} {short(limit.limit)}", f"{short(limit.value)}, {holds}"
+
+
+def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
+    from levit_deploy.verify.audit.result import RunnerName
+    from levit_deploy.verify.audit.verdict import difference_of, lowest_tensors
+    from levit_deploy.verify.audit.wording import decibels, significance
+
+    difference = difference_of(result, RunnerName.ARTIFACT)
+    if difference:
+        paired = f"{difference.lost:,} lost, {difference.won:,} won, {significance(difference)}"
+        yield "against PyTorch", paired
+    if result.suspect:
+        yield "suspect", ", ".join(result.suspect.layers)
+        yield "", result.suspect.why
+    elif result.tensors:
+        lowest = lowest_tensors(result, SHOWN_LAYERS)
+        listed = ", ".join(f"{t.layer} {decibels(t.sqnr_db)}" for t in lowest)
+        yield "lowest layers", listed or "all exact"
+    yield "flips", f"{result.flipped:,} of {result.audited.images:,} images"
+    for flip in result.flips[:SHOWN_FLIPS]:
+        yield "", f"{flip.name}: {flip.reference_class} -> {flip.artifact_class}"
+    if result.audited.taps_equal is not None:
+        equal = "equals the artifact to the bit" if result.audited.taps_equal else "DIFFERS"
+        yield "debug build", equal
+
+
+def _text(words: str, style: str = "") -> Text:
+    """Not read as markup; spaces that a log can be searched for."""
+    from rich.text import Text
+
+    from levit_deploy.verify.audit.wording import SPACE, printable
+
+    return Text(printable(words).replace(SPACE, " "), style=style)
