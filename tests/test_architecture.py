@@ -32,7 +32,7 @@ ROOMS = {
     "runtime": Room(("errors", "compiler.program", "targets"), ("numpy", "jinja2")),
     "verify": Room(
         ("errors", "models", "export", "calibration", "targets", "runtime"),
-        ("numpy", "torch", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
+        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
     ),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),

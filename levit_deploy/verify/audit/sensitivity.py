@@ -1,0 +1,112 @@
+"""What each layer's 8 bits cost, and the fastest plan of float layers within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from levit_deploy.calibration.recipe import Recipe
+from levit_deploy.verify.audit.layer_cost import float_costs
+from levit_deploy.verify.audit.mixed_precision import MixedPrecision, Nearness
+from levit_deploy.verify.audit.result import Sensitivity
+
+IMAGES = 256  # about 2.5 s a layer for levit_128s, on one core
+
+Progress = Callable[[int, int, str], None]  # layers done, layers in all, what comes next
+
+
+def ignore_progress(done: int, total: int, detail: str) -> None:
+    """For callers that show none."""
+
+
+@dataclass(frozen=True)
+class FloatPlan:
+    """`recipe`: for `compile --recipe`; without `float_layers` it is the one that there was.
+
+    `cost`: time of the float layers, as a share of the 8-bit model's. `measured`: the plan.
+    """
+
+    recipe: Recipe
+    float_layers: tuple[str, ...]
+    cost: float
+    measured: Nearness
+
+
+def measure_sensitivities(
+    model: MixedPrecision, progress: Progress = ignore_progress
+) -> tuple[Sensitivity, ...]:
+    """What each layer would gain alone, the largest gain first."""
+    costs = float_costs(model.exported.graph, frozenset(model.layers))
+    total = len(model.layers) + 1
+    progress(0, total, "all layers in 8 bits")
+    none = model.measure(frozenset())
+    found = []
+    for done, layer in enumerate(model.layers, start=1):
+        progress(done, total, layer)
+        alone = model.measure({layer})
+        found.append(
+            Sensitivity(
+                layer=layer,
+                sqnr_gain_db=_gain_db(none, alone),
+                agreement_gain=alone.agreement - none.agreement,
+                cost=costs[layer],
+            )
+        )
+    progress(total, total, "")
+    return tuple(sorted(found, key=lambda entry: -entry.sqnr_gain_db))
+
+
+def plan_float_layers(
+    model: MixedPrecision,
+    sensitivities: tuple[Sensitivity, ...],
+    max_drop_points: float,
+    progress: Progress = ignore_progress,
+) -> FloatPlan:
+    """The layers that stay float so that top-1 drops by `max_drop_points` at most.
+
+    Greedy: the layer that gains the most for its time is added, and the model measured, until the
+    drop is within the budget; then those are taken out again, the dearest first, that it holds
+    without. With all layers float the model is the float one, so there is always a plan.
+    Without labels, answers that change count as lost.
+    """
+    costs = {entry.layer: entry.cost for entry in sensitivities}
+    ranked = sorted(sensitivities, key=lambda entry: -entry.sqnr_gain_db / entry.cost)
+    chosen: list[str] = []
+    measured = model.measure(frozenset())
+    for done, entry in enumerate(ranked):
+        if measured.drop_points <= max_drop_points:
+            break
+        progress(done, len(ranked), f"with {entry.layer}")
+        chosen.append(entry.layer)
+        measured = model.measure(frozenset(chosen))
+    for layer in sorted(chosen, key=lambda name: -costs[name]):
+        progress(len(chosen), len(ranked), f"without {layer}")
+        fewer = [name for name in chosen if name != layer]
+        without = model.measure(frozenset(fewer))
+        if without.drop_points <= max_drop_points:
+            chosen, measured = fewer, without
+
+    float_layers = tuple(layer for layer in model.layers if layer in chosen)
+    return FloatPlan(
+        recipe=_recipe(model.table.recipe, float_layers),
+        float_layers=float_layers,
+        cost=sum(costs[layer] for layer in float_layers),
+        measured=measured,
+    )
+
+
+def _recipe(recipe: Recipe, float_layers: tuple[str, ...]) -> Recipe:
+    if not float_layers:
+        return recipe
+    name = f"{recipe.name.removesuffix('-mixed')}-mixed"
+    return replace(recipe, name=name, float_layers=(*recipe.float_layers, *float_layers))
+
+
+def _gain_db(before: Nearness, after: Nearness) -> float:
+    """0 if nothing was wrong before; finite also if nothing is wrong any more."""
+    if before.sqnr_db is None:
+        return 0.0
+    smallest = before.error_energy * 1e-12  # 120 dB: float32 rounding
+    kept = replace(after, error_energy=max(after.error_energy, smallest))
+    assert kept.sqnr_db is not None
+    return kept.sqnr_db - before.sqnr_db
