@@ -92,14 +92,13 @@ def _limits(result: AuditResult) -> Iterator[tuple[str, str]]:
 
 
 def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
-    from levit_deploy.verify.audit.result import RunnerName
-    from levit_deploy.verify.audit.verdict import difference_of, lowest_tensors
-    from levit_deploy.verify.audit.wording import decibels, significance
+    from levit_deploy.verify.audit.verdict import held_difference, lowest_tensors
+    from levit_deploy.verify.audit.wording import RUNNERS, decibels, significance
 
-    difference = difference_of(result, RunnerName.ARTIFACT)
+    difference = held_difference(result)
     if difference:
         paired = f"{difference.lost:,} lost, {difference.won:,} won, {significance(difference)}"
-        yield "against PyTorch", paired
+        yield f"against {RUNNERS[difference.reference]}", paired
     if result.suspect:
         yield "suspect", ", ".join(result.suspect.layers)
         yield "", result.suspect.why

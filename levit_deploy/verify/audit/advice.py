@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from levit_deploy.verify.audit.result import AuditResult, RunnerName
-from levit_deploy.verify.audit.verdict import WORSE_DB, difference_of, library_gap
+from levit_deploy.verify.audit.verdict import WORSE_DB, held_difference, library_gap
 from levit_deploy.verify.audit.wording import decibels, listing, percent, points
 
 CLIPPED = 0.001  # a share of values that costs more than their rounding, at 8 bits
@@ -61,9 +61,9 @@ def _mend_the_build(result: AuditResult) -> Iterator[Step]:
 def _mend_a_layer(result: AuditResult) -> Iterator[Step]:
     if result.suspect:
         yield Step(
-            f"Up to {listing(result.suspect.layers)} every value is right, after it `"
-            f"{result.suspect.tensor}` is wrong. Compare its scales in `calibration.json` and its "
-            "weights with the checkpoint's, then compile anew.",
+            f"`{result.suspect.tensor}` is the first wrong tensor, and "
+            f"{listing(result.suspect.layers)} can be at fault. Compare the scales in "
+            "`calibration.json` and the weights with the checkpoint's, then compile anew.",
             _compile(result),
         )
 
@@ -122,7 +122,7 @@ def _take_more_images(result: AuditResult) -> Iterator[Step]:
 
     The paired difference of shares has the variance (lost + won) / n^2 where there is none.
     """
-    difference = difference_of(result, RunnerName.ARTIFACT)
+    difference = held_difference(result)
     if difference is None:
         yield Step(
             "These images bear no labels. Accuracy needs them: one folder for each class, or "

@@ -29,7 +29,13 @@ from levit_deploy.verify.audit.result import (
     Flip,
     RunnerName,
 )
-from levit_deploy.verify.audit.verdict import conclude, difference_of, fidelity_of, lowest_tensors
+from levit_deploy.verify.audit.verdict import (
+    conclude,
+    fidelity_of,
+    held_difference,
+    held_fidelity,
+    lowest_tensors,
+)
 
 PICTURE_SIDE = 160  # pixels; shown at 80 to 160
 FIRST_FLIPS = 12  # shown at once; the others unfold
@@ -67,8 +73,8 @@ def render_page(result: AuditResult, pictures: Mapping[int, NDArray[np.uint8]]) 
             conclusion=conclude(result),
             steps=next_steps(result),
             runner=RunnerName,
-            difference=difference_of(result, RunnerName.ARTIFACT),
-            fidelity=fidelity_of(result, RunnerName.ARTIFACT),
+            difference=held_difference(result),
+            fidelity=held_fidelity(result),
             whiskers=_whiskers(result.accuracies),
             chart=_chart(result),
             lowest=lowest_tensors(result, 1),
@@ -83,10 +89,10 @@ def render_page(result: AuditResult, pictures: Mapping[int, NDArray[np.uint8]]) 
 def _chart(result: AuditResult) -> LayerChart | None:
     if not result.tensors:
         return None
-    fidelity = fidelity_of(result, RunnerName.ARTIFACT)
     lowest = frozenset(tensor.tensor for tensor in lowest_tensors(result, 3))
     marked = frozenset({result.suspect.tensor}) if result.suspect else lowest
-    return layer_chart(result.tensors, marked, fidelity.sqnr_db if fidelity else None)
+    logits = fidelity_of(result, RunnerName.ARTIFACT)
+    return layer_chart(result.tensors, marked, logits.sqnr_db if logits else None)
 
 
 def _whiskers(accuracies: tuple[Accuracy, ...]) -> Mapping[RunnerName, Whisker]:

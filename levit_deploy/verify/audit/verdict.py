@@ -59,11 +59,14 @@ def conclude(result: AuditResult) -> Conclusion:
     return Conclusion(Verdict.PASSED, f"Ship it: {_cost(result)}.{doubt}")
 
 
-def difference_of(result: AuditResult, runner: RunnerName) -> Difference | None:
-    """`runner` against the float reference, if there are labels."""
-    pairs = (RunnerName.REFERENCE, runner)
-    found = (d for d in result.differences if (d.reference, d.runner) == pairs)
-    return next(found, None)
+def held_difference(result: AuditResult) -> Difference | None:
+    """The artifact against whom it is held against, if there are labels."""
+    return result.differences[0] if result.differences else None
+
+
+def held_fidelity(result: AuditResult) -> Fidelity:
+    """The artifact against whom it is held against."""
+    return result.fidelities[0]
 
 
 def fidelity_of(result: AuditResult, runner: RunnerName) -> Fidelity | None:
@@ -98,10 +101,11 @@ def _broken(limit: Limit) -> str:
 
 
 def _cost(result: AuditResult) -> str:
-    difference = difference_of(result, RunnerName.ARTIFACT)
-    fidelity = fidelity_of(result, RunnerName.ARTIFACT)
-    same = f"{share(fidelity.agreement)} of the answers stay the same" if fidelity else ""
+    difference, fidelity = held_difference(result), held_fidelity(result)
+    same = f"{share(fidelity.agreement)} of the answers stay the same"
     images = f"{result.audited.images:,} images"
+    if fidelity.reference is RunnerName.QDQ:
+        images = f"{images} against the 8-bit model"
     if difference is None:
         return f"{same} on {images}, which bear no labels"
     if difference.drop_points == 0:
@@ -110,7 +114,7 @@ def _cost(result: AuditResult) -> str:
         way = "falls" if difference.drop_points > 0 else "rises"
         size = points(abs(difference.drop_points))
         moved = f"top-1 {way} by {size} on {images}, {significance(difference)}"
-    return f"{moved}; {same}" if same else moved
+    return f"{moved}; {same}"
 
 
 def _blame(result: AuditResult) -> str:

@@ -51,8 +51,8 @@ def passed() -> AuditResult:
     return AuditResult(
         audited=AUDITED,
         limits=(
-            Limit("--max-drop", "Top-1 drop, points", 0.5, 0.2, True),
-            Limit("--min-agreement", "Same answers, %", 98.0, 98.6, True),
+            Limit("--max-drop", "top-1 accuracy lost, in percentage points", 0.5, 0.2, True),
+            Limit("--min-agreement", "images with the same top-1, in percent", 98.0, 98.6, True),
         ),
         accuracies=(
             Accuracy(REFERENCE, wilson(472, IMAGES), wilson(499, IMAGES), 0.021),
@@ -90,8 +90,8 @@ def failed() -> AuditResult:
     return replace(
         good,
         limits=(
-            Limit("--max-drop", "Top-1 drop, points", 0.5, 11.6, False),
-            Limit("--min-agreement", "Same answers, %", 98.0, 84.0, False),
+            Limit("--max-drop", "top-1 accuracy lost, in percentage points", 0.5, 11.6, False),
+            Limit("--min-agreement", "images with the same top-1, in percent", 98.0, 84.0, False),
         ),
         accuracies=(
             good.accuracies[0],
@@ -113,8 +113,8 @@ def failed() -> AuditResult:
         suspect=Suspect(
             ("blocks.8.m.proj.1",),
             "blocks.8",
-            "`blocks.8` has 4.4 dB against the reference, where 8 bits reach 34.2 dB; "
-            "`blocks.8.m.proj.0` before it has 36.0 dB",
+            "`blocks.8` has 4.4 dB against the float reference where 8 bits allow 34.2 dB; "
+            "all before it is right",
         ),
         sensitivities=sensitivities(),
     )

@@ -61,6 +61,17 @@ def test_the_cost_in_words(lost, won, words):
     assert words in sentence(with_difference(sample.passed(), lost, won))
 
 
+def test_who_it_is_held_against_is_named():
+    result = sample.passed()
+    turned = replace(
+        result, fidelities=result.fidelities[::-1], differences=result.differences[::-1]
+    )
+    assert sentence(turned) == (
+        "Ship it: top-1 is unchanged on 500 images against the 8-bit model; "
+        "99.6 % of the answers stay the same."
+    )
+
+
 def test_broken_limits_are_named_with_what_to_look_at():
     result = sample.failed()
     assert conclude(result).verdict is Verdict.FAILED
