@@ -10,6 +10,7 @@ import tvm
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.output import Stored
 
 Float32 = NDArray[np.float32]
 
@@ -40,7 +41,7 @@ class KernelLibrary:
     `quantizers`: symbols of kernels (x, quantization, out) that only make an 8-bit copy of a float
     tensor. `quantizing_twins`: for the symbol of a kernel (inputs.., out) that writes a float
     tensor, what makes the kernel (inputs.., quantization, [out,] out_quantized) of a given symbol
-    that makes the copy too; the flag says whether it still writes the float tensor.
+    that makes the copy too, or instead.
 
     `quantized`: the 8-bit tensors, by the name of the variable that holds them in Relax.
     """
@@ -48,7 +49,7 @@ class KernelLibrary:
     kernels: dict[str, Kernel] = field(default_factory=dict)
     rgb8_twins: dict[str, str] = field(default_factory=dict)
     quantizers: set[str] = field(default_factory=set)
-    quantizing_twins: dict[str, Callable[[str, bool], Kernel]] = field(default_factory=dict)
+    quantizing_twins: dict[str, Callable[[str, Stored], Kernel]] = field(default_factory=dict)
     quantized: dict[str, QuantizedCopy] = field(default_factory=dict)
 
 

@@ -95,11 +95,11 @@ def test_no_weight_has_a_float_copy() -> None:
 
 
 def test_copies_are_made_where_the_tensor_is_made() -> None:
-    """Alone: after the stem, five attentions, the mean, and for the second reader of a stream."""
+    """Alone: the copies for a second reader of a stream, where the stages meet."""
     made = kinds(compiled_int8_tiny())
     assert made.count("attention") == 5
     assert made.count("gemm int8") == 23
-    assert made.count("quantize") <= 1 + 5 + 1 + 2
+    assert made.count("quantize") <= 2
     assert "gemm" not in made
 
 

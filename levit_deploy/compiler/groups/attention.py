@@ -120,9 +120,9 @@ class _AttentionPlan:
         words += [f"q{spec.queries}", f"k{spec.keys}", f"d{spec.key_dim}", f"v{spec.value_dim}"]
         words += [f"b{tile.rows}", f"{tile.score_rows}x{tile.score_columns}"]
         words += [f"{tile.value_rows}x{tile.value_columns}"]
-        return calls.call(
+        return calls.call_storing(
             "_".join(words),
-            lambda symbol: attention_kernel(symbol, spec, tile, calls.target),
+            lambda symbol, stored: attention_kernel(symbol, spec, tile, calls.target, stored),
             [*projected, bias],
             (1, spec.queries, spec.heads * spec.value_dim),
         )

@@ -23,6 +23,7 @@ from levit_deploy.compiler.kernels.gemm_int8_spec import (
 )
 from levit_deploy.compiler.kernels.int8_dot_tile import pairs_fit
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.tuning.tile_table import TileTable
 from levit_deploy.export.exported import Normalization
@@ -79,6 +80,18 @@ class KernelCalls:
         inputs = [relax.const(o) if isinstance(o, np.ndarray) else o for o in operands]
         result = relax.TensorType(list(shape), dtype)
         return self.builder.emit(relax.call_dps_packed(symbol, relax.Tuple(inputs), result), name)
+
+    def call_storing(
+        self,
+        symbol: str,
+        make: Callable[[str, Stored], Kernel],
+        operands: Sequence[Operand],
+        shape: Sequence[int],
+    ) -> Expr:
+        """`call` of a kernel that can make an 8-bit copy of its float result, should a layer want
+        one."""
+        self.library.quantizing_twins[f"{self.name}_{symbol}"] = make
+        return self.call(symbol, lambda symbol: make(symbol, Stored.FLOAT), operands, shape)
 
     def add_rgb8_twin(self, symbol: str, twin: str, make: Callable[[str], Kernel]) -> None:
         """Note the kernel `twin` as the form of the kernel `symbol` that reads 8-bit images."""
@@ -138,18 +151,15 @@ class KernelCalls:
         if residual is not None:
             operands.append(residual)
         symbol = gemm_symbol(spec, tile, f"gemm_int8{'_pairs_fit' * int8.pairs_fit}")
+
+        def kernel(symbol: str, stored: Stored) -> Kernel:
+            layout = spec.layout if stored.float else None
+            storing = replace(int8, layout=layout, quantized=stored.quantized)
+            return gemm_int8_kernel(symbol, storing, tile, target)
+
         if spec.layout is Layout.ROWS:
-            self.library.quantizing_twins[f"{self.name}_{symbol}"] = lambda twin, keep_float: (
-                gemm_int8_kernel(
-                    twin,
-                    replace(int8, quantized=True, layout=Layout.ROWS if keep_float else None),
-                    tile,
-                    target,
-                )
-            )
-        return self.call(
-            symbol, lambda symbol: gemm_int8_kernel(symbol, int8, tile, target), operands, shape
-        )
+            return self.call_storing(symbol, kernel, operands, shape)
+        return self.call(symbol, lambda symbol: kernel(symbol, Stored.FLOAT), operands, shape)
 
     def _quantize(self, x: Expr, rows: int, quantization: Quantization) -> Expr:
         """The 8-bit copy of x (.., rows, channels), as the target stores it."""

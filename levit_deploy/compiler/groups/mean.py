@@ -14,7 +14,9 @@ from tvm.relax.dpl import is_op, wildcard
 from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.patterns import is_float32, shape_of
+from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.mean import mean_kernel
+from levit_deploy.compiler.kernels.output import Stored
 
 
 def mean_group() -> Group:
@@ -29,12 +31,11 @@ class _MeanPlan:
     channels: int
 
     def emit(self, calls: KernelCalls, parts: Parts) -> Expr:
-        return calls.call(
-            f"mean_t{self.tokens}_k{self.channels}",
-            lambda symbol: mean_kernel(symbol, self.tokens, self.channels, calls.target),
-            [parts["x"]],
-            (1, self.channels),
-        )
+        def kernel(symbol: str, stored: Stored) -> Kernel:
+            return mean_kernel(symbol, self.tokens, self.channels, calls.target, stored)
+
+        symbol = f"mean_t{self.tokens}_k{self.channels}"
+        return calls.call_storing(symbol, kernel, [parts["x"]], (1, self.channels))
 
 
 def _plan(parts: Parts) -> _MeanPlan | None:

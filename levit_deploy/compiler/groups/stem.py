@@ -32,7 +32,8 @@ from levit_deploy.compiler.kernels.conv import (
     conv_kernel,
     pack_weights,
 )
-from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.compiler.kernels.output import Stored
 
 CONVOLUTIONS = 4
 IMAGE_CHANNELS = 3
@@ -79,12 +80,16 @@ class _StemPlan:
 
 def _convolve(calls: KernelCalls, spec: ConvSpec, x: Expr, weight: Float32, bias: Float32) -> Expr:
     tile = calls.tiles.conv(spec, calls.target)
-    tokens = spec.destination is Destination.TOKENS
+    symbol, operands = _symbol(spec, tile), [x, pack_weights(weight, bias, spec, tile)]
+
+    def kernel(symbol: str, stored: Stored) -> Kernel:
+        return conv_kernel(symbol, spec, tile, calls.target, stored=stored)
+
+    if spec.destination is Destination.TOKENS:
+        tokens = (1, spec.out_size**2, spec.out_channels)
+        return calls.call_storing(symbol, kernel, operands, tokens)
     y = calls.call(
-        _symbol(spec, tile),
-        lambda symbol: conv_kernel(symbol, spec, tile, calls.target),
-        [x, pack_weights(weight, bias, spec, tile)],
-        (1, spec.out_size**2, spec.out_channels) if tokens else (spec.destination_size,),
+        symbol, lambda symbol: kernel(symbol, Stored.FLOAT), operands, (spec.destination_size,)
     )
     if spec.source is Source.IMAGE_F32:
         rgb8 = replace(spec, source=Source.IMAGE_RGB8)

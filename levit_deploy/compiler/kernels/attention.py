@@ -25,8 +25,8 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.attention_columns import Columns, panels_size
 from levit_deploy.compiler.kernels.attention_spec import (
-    PANEL,
     QUAD,
     AttentionSpec,
     AttentionTile,
@@ -36,6 +36,7 @@ from levit_deploy.compiler.kernels.attention_spec import (
 )
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.compiler.kernels.product import add_products, for_steps
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.compiler.kernels.softmax import ExpConstants, load_constants, softmax_row
@@ -55,30 +56,15 @@ LINE_FLOATS = 16  # a cache line
 
 
 def attention_kernel(
-    symbol: str, spec: AttentionSpec, tile: AttentionTile, target: Target
+    symbol: str,
+    spec: AttentionSpec,
+    tile: AttentionTile,
+    target: Target,
+    stored: Stored = Stored.FLOAT,
 ) -> Kernel:
-    """Parameters: qkv, or queries and keys_values; mirrored bias (of `pack_bias`), out, scratch."""
-    return _Generator(symbol, spec, tile, target).kernel()
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The columns of one operand of a head, in a matrix of `rows` rows in panels."""
-
-    buffer: tirx.Buffer
-    rows: int
-    stride: int  # columns from a head to the next
-    first: int
-    offset: int = 0  # of the matrix in the buffer
-
-    @property
-    def granule(self) -> int:
-        """So many columns, from a multiple of it on, lie side by side in every head."""
-        return math.gcd(PANEL, self.stride, self.first)
-
-    def at(self, head: Expr | int, column: Expr | int, row: Expr | int) -> Expr:
-        column = head * self.stride + self.first + column
-        return self.offset + (column // PANEL * self.rows + row) * PANEL + column % PANEL
+    """Parameters: qkv, or queries and keys_values; mirrored bias (of `pack_bias`), those of an
+    `Output` of tokens, scratch."""
+    return _Generator(symbol, spec, tile, target, stored).kernel()
 
 
 @dataclass(frozen=True)
@@ -92,9 +78,15 @@ class _Block:
 
 class _Generator:
     def __init__(
-        self, symbol: str, spec: AttentionSpec, tile: AttentionTile, target: Target
+        self,
+        symbol: str,
+        spec: AttentionSpec,
+        tile: AttentionTile,
+        target: Target,
+        stored: Stored,
     ) -> None:
         self.symbol = symbol
+        self.stored = stored
         self.spec = spec
         self.tile = tile
         self.simd = Simd(target)
@@ -106,8 +98,8 @@ class _Generator:
         self.value_blocks = Blocks.of(spec.value_dim // lanes, tile.value_columns // lanes)
 
         self.head_columns = spec.key_dim * (2 if spec.fused_qkv else 1) + spec.value_dim
-        self.kv_size = _panels_size(spec.keys, spec.heads * self.head_columns)
-        self.q_size = _panels_size(spec.queries, spec.heads * spec.key_dim)
+        self.kv_size = panels_size(spec.keys, spec.heads * self.head_columns)
+        self.q_size = panels_size(spec.queries, spec.heads * spec.key_dim)
 
         self.scratch_size = 0
         self.keys_at = self.reserve(spec.key_dim * self.padded_keys)
@@ -116,6 +108,14 @@ class _Generator:
         self.scores_at = self.reserve(tile.rows * self.padded_keys)
         self.inverse_at = self.reserve(tile.rows)
         self.constants_at = self.reserve(len(ExpConstants()) * lanes)
+
+    @property
+    def value_granule(self) -> int:
+        """All blocks of values start at a column that is a multiple of it."""
+        alike = self.value_blocks.large == self.value_blocks.count
+        return math.gcd(
+            self.spec.value_dim, self.simd.lanes * (self.value_blocks.size if alike else 1)
+        )
 
     def reserve(self, size: int) -> int:
         """Where `size` values of the scratch buffer start, at a cache line."""
@@ -135,10 +135,12 @@ class _Generator:
             scratch_bytes=4 * self.scratch_size,
             unaligned=(),
             kind="attention",
-            shape=f"{spec.heads} heads {dims}, {spec.queries} queries {spec.keys} keys",
+            shape=f"{spec.heads} heads {dims}, {spec.queries} queries {spec.keys} keys"
+            + f" {self.stored}" * self.stored.quantized,
             tile=str(self.tile),
             multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
-            bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads) + outputs),
+            bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))
+            + self.stored.value_bytes * outputs,
         )
 
     def func(self) -> tirx.PrimFunc:
@@ -148,16 +150,22 @@ class _Generator:
             T.func_attr({"tirx.noalias": True})
             if spec.fused_qkv:
                 qkv = _parameter("qkv", self.kv_size)
-                self.q = _Columns(qkv, spec.queries, self.head_columns, 0)
-                self.k = _Columns(qkv, spec.keys, self.head_columns, key)
-                self.v = _Columns(qkv, spec.keys, self.head_columns, 2 * key)
+                self.q = Columns(qkv, spec.queries, self.head_columns, 0)
+                self.k = Columns(qkv, spec.keys, self.head_columns, key)
+                self.v = Columns(qkv, spec.keys, self.head_columns, 2 * key)
             else:
-                self.q = _Columns(_parameter("queries", self.q_size), spec.queries, key, 0)
+                self.q = Columns(_parameter("queries", self.q_size), spec.queries, key, 0)
                 kv = _parameter("keys_values", self.kv_size)
-                self.k = _Columns(kv, spec.keys, self.head_columns, 0)
-                self.v = _Columns(kv, spec.keys, self.head_columns, key)
+                self.k = Columns(kv, spec.keys, self.head_columns, 0)
+                self.v = Columns(kv, spec.keys, self.head_columns, key)
             mirrored = _parameter("mirrored_bias", self.bias.packed_size(spec.heads))
-            self.out = _parameter("out", spec.queries * spec.heads * spec.value_dim)
+            self.output = Output.declare(
+                self.stored,
+                rows=spec.queries,
+                channels=spec.heads * spec.value_dim,
+                target=self.simd.target,
+                granule=self.value_granule,
+            )
             self.scratch = _parameter("scratch", self.scratch_size)
             begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
 
@@ -166,7 +174,7 @@ class _Generator:
             with T.serial(begin // side, (end + side - 1) // side) as head:
                 self.transpose_keys(head)
                 if self.v.granule < self.simd.lanes:
-                    self.v = _Columns(self.scratch, spec.keys, 0, 0, self.values_at)
+                    self.v = Columns(self.scratch, spec.keys, 0, 0, self.values_at)
                     self.copy_values(head, values_in_place)
                 first = T.bind(T.max(begin - head * side, 0))
                 with T.serial(first, T.min(end - head * side, side)) as x:
@@ -197,7 +205,7 @@ class _Generator:
 
         self.key_panels.each(panel)
 
-    def copy_values(self, head: Expr, source: _Columns) -> None:
+    def copy_values(self, head: Expr, source: Columns) -> None:
         """Values whose columns lie across panels, into panels of their own."""
         with T.serial(self.spec.keys) as key:
             for column in range(0, self.spec.value_dim, QUAD):
@@ -279,15 +287,10 @@ class _Generator:
         for i in range(mr):
             inverse = T.bind(simd.splat(self.scratch[self.inverse_at + row + i]))
             token = T.bind((block.y + row + i) * spec.query_side + block.x)
-            out = T.bind((token * spec.heads + block.head) * spec.value_dim + vector * lanes)
-            for v in range(vectors):
-                z = T.bind(simd.load(acc[i][v], 0) * inverse)
-                simd.store(self.out, out + v * lanes, simd.hardswish(z))
+            channel = T.bind(block.head * spec.value_dim + vector * lanes)
+            z = [T.bind(simd.load(register, 0) * inverse) for register in acc[i]]
+            self.output.store(simd, token, channel, [simd.hardswish(value) for value in z])
 
 
 def _parameter(name: str, size: int) -> tirx.Buffer:
     return T.arg(name, T.Buffer((size,), "float32"))
-
-
-def _panels_size(rows: int, columns: int) -> int:
-    return -(-columns // PANEL) * PANEL * rows

@@ -37,6 +37,7 @@ from levit_deploy.compiler.kernels.conv_spec import (
 )
 from levit_deploy.compiler.kernels.conv_tile import default_tile
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.export.exported import Normalization
 from levit_deploy.targets.target import Target
 
@@ -72,14 +73,17 @@ def conv_kernel(
     tile: ConvTile,
     target: Target,
     normalization: Normalization | None = None,
+    stored: Stored = Stored.FLOAT,
 ) -> Kernel:
-    """Parameters: source, panels (of `pack_weights`), out, scratch for 8-bit images, begin, end.
+    """Parameters: source, panels (of `pack_weights`), those of an `Output` of pixels (padded ones
+    only float), scratch for 8-bit images, begin, end.
 
     `normalization`: of an 8-bit image, applied before the padding; the result has the bits that a
     float image normalised by the same formula gives. The result does not depend on `tile`, nor on
     the target among those with FMA.
     """
-    return _Generator(symbol, spec, tile, target, normalization).kernel()
+    assert not (stored.quantized and spec.destination is Destination.PADDED), "a float border"
+    return _Generator(symbol, spec, tile, target, normalization, stored).kernel()
 
 
 class _Generator:
@@ -92,12 +96,14 @@ class _Generator:
         tile: ConvTile,
         target: Target,
         normalization: Normalization | None,
+        stored: Stored,
     ) -> None:
         self.symbol = symbol
         self.spec = spec
         self.tile = tile
         self.target = target
         self.normalization = normalization
+        self.stored = stored
         self.side = spec.out_size
         self.panels = spec.out_channels // tile.width
         self.band_rows = -(-self.side // tile.bands)
@@ -116,10 +122,14 @@ class _Generator:
             unaligned=(0,) if image else (),
             kind="conv",
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
-            f"{spec.activation.value} {spec.source.value}",
+            f"{spec.activation.value} {spec.source.value}"
+            + f" {self.stored}"
+            * self.stored.quantized,
             tile=str(self.tile),
             multiply_adds=outputs * spec.depth,
-            bytes_moved=source_bytes + 4 * (self.panels * self.panel_floats + outputs),
+            bytes_moved=source_bytes
+            + 4 * self.panels * self.panel_floats
+            + self.stored.value_bytes * outputs,
         )
 
     @property
@@ -136,7 +146,13 @@ class _Generator:
             T.func_attr({"tirx.noalias": True})
             self.source = T.arg("source", T.Buffer((spec.source_size,), source_type))
             self.w = T.arg("panels", T.Buffer((self.panels * self.panel_floats,), "float32"))
-            self.out = T.arg("out", T.Buffer((spec.destination_size,), "float32"))
+            self.output = Output.declare(
+                self.stored,
+                rows=spec.destination_size // spec.out_channels,
+                channels=spec.out_channels,
+                target=self.target,
+                granule=self.tile.width,
+            )
             if self.scratch_floats:
                 self.scratch = T.arg("scratch", T.Buffer((self.scratch_floats,), "float32"))
             begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
@@ -150,7 +166,7 @@ class _Generator:
         y0 = T.bind(band * self.side // bands)
         rows = T.bind((band + 1) * self.side // bands - y0)
         writer = RowWriter(
-            self.spec, self.tile, self.target, self.float_rows(y0, rows), self.w, self.out
+            self.spec, self.tile, self.target, self.float_rows(y0, rows), self.w, self.output
         )
 
         def panel_of_band(panel: Expr | int) -> None:
@@ -191,9 +207,9 @@ class _Generator:
         block = PixelBlock(self.target, self.tile.vectors, 1)
 
         def zero(pixel: Expr | int) -> None:
-            at = T.bind(pixel * self.spec.out_channels + panel * block.width)
+            first = T.bind(panel * block.width)
             for simd, channel in block.registers:
-                simd.store(self.out, at + channel, simd.splat(0.0))
+                self.output.store(simd, pixel, first + channel, [simd.splat(0.0)])
 
         with T.serial(rows) as row:
             line = T.bind((y0 + row + 1) * size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -18,6 +18,9 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Target
+
+# Takes a pixel of the block and neighbouring registers of it, the first at the given channel.
+Store = Callable[[int, int, Simd, list[Expr]], None]
 
 # One input value, in all lanes of a register of the given width.
 Splat = Callable[[Simd], Expr]
@@ -97,13 +100,14 @@ class PixelBlock:
                     at = pixel * self.width + channel
                     simd.store(acc, at, simd.fma(factors[simd.lanes], weight, simd.load(acc, at)))
 
-    def finish(
-        self, acc: tirx.Buffer, activation: Activation, out: tirx.Buffer, at: Expr, stride: int
-    ) -> None:
-        """Activation, then pixel i to `out[at + i * stride]`."""
+    def finish(self, acc: tirx.Buffer, activation: Activation, store: Store) -> None:
+        """Activation, then each pixel to `store`."""
         for pixel in range(self.pixels):
-            for simd, channel in self.registers:
-                z = T.bind(simd.load(acc, pixel * self.width + channel))
-                if activation is Activation.HARDSWISH:
-                    z = simd.hardswish(z)
-                simd.store(out, at + (pixel * stride + channel), z)
+            for _, alike in groupby(self.registers, lambda register: register[0].lanes):
+                registers = list(alike)
+                simd, first = registers[0]
+                values = []
+                for _, channel in registers:
+                    z = T.bind(simd.load(acc, pixel * self.width + channel))
+                    values.append(simd.hardswish(z) if activation is Activation.HARDSWISH else z)
+                store(pixel, first, simd, values)

@@ -21,6 +21,7 @@ from levit_deploy.compiler.kernels.conv_spec import (
     Destination,
     padded_size,
 )
+from levit_deploy.compiler.kernels.output import Output
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Arch, Target
 
@@ -61,7 +62,7 @@ class RowWriter:
     target: Target
     source: tirx.Buffer | Planes
     w: tirx.Buffer
-    out: tirx.Buffer
+    output: Output
 
     def emit(self, y: Expr, panel: Expr | int) -> None:
         """Row y for the channels of `panel`. Blocks of one kind are a loop over the same code."""
@@ -88,12 +89,15 @@ class RowWriter:
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
-        channels = self.spec.out_channels
-        at = T.bind(self.pixel(y, x) * channels + panel * block.width)
-        block.finish(acc, self.spec.activation, self.out, at, channels)
+        row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
+
+        def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
+            self.output.store(simd, row + pixel, first + channel, values)
+
+        block.finish(acc, self.spec.activation, store)
 
     def pixel(self, y: Expr, x: Expr) -> Expr:
-        """Where pixel (y, x) of the output lies in its buffer."""
+        """Which row of the output is pixel (y, x)."""
         side = self.spec.out_size
         if self.spec.destination is Destination.TOKENS:
             return y * side + x

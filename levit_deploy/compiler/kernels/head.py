@@ -71,9 +71,14 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
         logits = T.arg("logits", T.Buffer((spec.classes,), "float32"))
         means = T.arg("scratch", T.Buffer((spec.channels + residuals,), "float32"))
         begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
-        mean_of_tokens(simd, spec.tokens, spec.channels, a, means)
+
+        def store_mean(channel: Expr | int, value: Expr, count: int, first: int = 0) -> None:
+            simd.store_first(means, first + channel, value, count)
+
+        mean_of_tokens(simd, spec.tokens, spec.channels, a, store_mean)
         if spec.residual:
-            mean_of_tokens(simd, spec.tokens, spec.classes, residual, means, spec.channels)
+            store_residual = partial(store_mean, first=spec.channels)
+            mean_of_tokens(simd, spec.tokens, spec.classes, residual, store_residual)
 
         def store(column: Expr, value: Expr, count: int) -> None:
             if spec.residual:

@@ -11,12 +11,14 @@ its own `ActivationStorage`. A kernel that writes such a tensor ends like this:
     quantizer.store(row, channel, steps)
 
 `values` are registers of neighbouring channels of one row, the first of them `channel`, a
-multiple of the register's lanes. `constants` is the parameter that `pack_quantization` fills,
-`out` one of `quantized_buffer`. x must not be NaN; infinities saturate.
+multiple of the register's lanes and of `granule`. `constants` is the parameter that
+`pack_quantization` fills, `out` has the size and type of the storage. x must not be NaN;
+infinities saturate.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +30,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.activation_storage import (
+    CHANNEL_GRANULE,
+    PAIR_CHANNELS,
     ActivationStorage,
     activation_storage,
     row_stride,
@@ -62,19 +66,37 @@ def pack_quantization(factors: NDArray[np.float32], zero_point: int) -> NDArray[
 
 
 class Quantizer:
-    """Emits the quantization of a tensor with `channels`, as registers of `simd`."""
+    """Emits the quantization of a tensor with `channels`, as registers of `simd`.
 
-    def __init__(self, simd: Simd, channels: int, constants: tirx.Buffer, out: tirx.Buffer) -> None:
+    `granule`: what the first channels of all that is stored are multiples of.
+    """
+
+    def __init__(
+        self,
+        simd: Simd,
+        channels: int,
+        constants: tirx.Buffer,
+        out: tirx.Buffer,
+        granule: int = CHANNEL_GRANULE,
+    ) -> None:
         self.simd = simd
         self.channels = channels
         self.constants = constants
         self.out = out
         self.storage = activation_storage(simd.target)
+        in_blocks = self.storage is ActivationStorage.S8_PAIRS and granule % PAIR_CHANNELS
+        self.together = 1 if in_blocks else 2  # registers that one store takes at least
         zero_point = T.bind(constants[row_stride(channels)])
         self.low = T.bind(T.float32(0) - zero_point)
         self.high = T.bind(T.float32(LARGEST_Q) - zero_point)
         # What is added to the steps to store them.
         self.offset = T.bind(T.cast(zero_point, "int32") + self.storage.offset)
+
+    def of_registers(self, simd: Simd) -> Quantizer:
+        """The same for registers of `simd`, which may have fewer lanes."""
+        same = copy.copy(self)
+        same.simd = simd
+        return same
 
     def factors(self, channel: Expr | int, count: int) -> list[Expr]:
         """The factors of `count` registers of channels from `channel` on."""
@@ -98,7 +120,7 @@ class Quantizer:
         lanes = self.simd.lanes
         if lanes == _ZMM_LANES:
             return [self._packed_512(step) for step in steps]
-        pairs = [steps[i : i + 2] for i in range(0, len(steps), 2)]
+        pairs = [steps[i : i + self.together] for i in range(0, len(steps), self.together)]
         words = [saturate_to_16(self.simd, pair) for pair in pairs]
         packed = [saturate_to_8(self.simd, self._add_offset(word)) for word in words]
         if self.storage is not ActivationStorage.S8:

@@ -3,6 +3,7 @@
 Before: gemm_int8(x, w, arena[1]);  quantize(arena[1], c, arena[2])
 After:  gemm_int8_quantized(x, w, c, arena[2])                   nobody else reads arena[1]
         gemm_int8_and_quantized(x, w, c, arena[1], arena[2])     somebody does
+The same for what float kernels make: the last convolution, attention, the mean.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 
 from levit_deploy.compiler.flat_program import FlatProgram, Step, Value
 from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.program import Space
 
 
@@ -49,7 +51,7 @@ def _fused(writer: Step, quantize: Step, library: KernelLibrary, keep: bool) -> 
         return None
     symbol = f"{writer.symbol}_{'and_' * keep}quantized"
     if symbol not in library.kernels:
-        library.kernels[symbol] = make(symbol, keep)
+        library.kernels[symbol] = make(symbol, Stored.BOTH if keep else Stored.QUANTIZED)
     *inputs, tensor = writer.values
     _, constants, copy = quantize.values
     return Step(symbol, (*inputs, constants, *([tensor] if keep else []), copy))
