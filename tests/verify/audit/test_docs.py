@@ -1,0 +1,24 @@
+"""docs/audit.md names every field of audit.json."""
+
+import re
+from pathlib import Path
+
+from tests.verify.audit import sample
+
+DOCS = Path(__file__).parents[3] / "docs" / "audit.md"
+
+
+def names(value):
+    """Every key of a JSON document."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from names(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from names(inner)
+
+
+def test_every_field_is_documented():
+    documented = set(re.findall(r"`(\w+)`", DOCS.read_text().partition("## audit.json")[2]))
+    assert set(names(sample.failed().to_json())) <= documented
