@@ -17,6 +17,7 @@ import click
 
 from levit_deploy import __version__
 from levit_deploy.commands.arguments import WrongName
+from levit_deploy.commands.audit import audit_command
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
 from levit_deploy.commands.quantize import quantize_command
@@ -51,6 +52,7 @@ for command in (
     export_command,
     quantize_command,
     verify_command,
+    audit_command,
     bench_command,
     tune_command,
     inspect_command,

@@ -79,10 +79,9 @@ def open_images(
     it is sound. Raises DeployError if one is broken (unless they are skipped), or if fewer than
     `minimum` are left.
     """
-    pictures = _find(source)
-    count = len(pictures) if maximum is None else min(len(pictures), maximum)
-    wanted = [index * len(pictures) // count for index in range(count)] if count else []
-    sound = []
+    pictures = find_pictures(source, DemoSplit.CALIBRATION)
+    wanted = evenly_spaced(len(pictures), maximum)
+    count, sound = len(wanted), []
     for done, index in enumerate(wanted, start=1):
         try:
             model_sized(pictures.picture(index), preprocessing, image_size)
@@ -99,10 +98,9 @@ def open_images(
             hint=f"add images, or use those in the package: --data {DEMO}",
         )
     labels = None if pictures.labels is None else pictures.labels[sound]
-    words = _in_words(preprocessing, image_size)
     return ImageSet(
         source=source,
-        preprocessing=words,
+        preprocessing=preprocessing.describe(image_size),
         digest=digest(pictures, sound),
         labels=labels,
         skipped=skipped,
@@ -128,9 +126,19 @@ def model_sized(picture: Picture, way: Preprocessing, image_size: int) -> Pictur
     return np.ascontiguousarray(resized[top : top + image_size, left : left + image_size])
 
 
-def _find(source: str) -> Pictures:
+def evenly_spaced(length: int, maximum: int | None) -> list[int]:
+    """Indices of at most `maximum` of so many, in order."""
+    count = length if maximum is None else min(length, maximum)
+    return [index * length // count for index in range(count)]
+
+
+def find_pictures(source: str, demo_split: DemoSplit) -> Pictures:
+    """The pictures that `source` names, none of them looked at; `demo`: those of `demo_split`.
+
+    Raises DeployError if there are none.
+    """
     if source == DEMO:
-        demo = demo_images(DemoSplit.CALIBRATION)
+        demo = demo_images(demo_split)
         return ArrayPictures(demo.images, demo.labels)
     path = Path(source)
     if path.is_dir():
@@ -139,11 +147,4 @@ def _find(source: str) -> Pictures:
         return ArrayPictures.load(path)
     raise DeployError(
         f"no images at `{source}`", hint=f"pass a folder of images, a .npz file, or `{DEMO}`"
-    )
-
-
-def _in_words(way: Preprocessing, image_size: int) -> str:
-    return (
-        f"{way.name}: shorter side {way.resample} to {way.resized_side(image_size)}, "
-        f"centre {image_size}; pictures of {image_size} as they are"
     )

@@ -25,9 +25,13 @@ class BrokenPictureError(DeployError):
 
 
 class Pictures(ABC):
-    """A sequence in fixed order. `labels`: (len,) class indices, or None if there are none."""
+    """A sequence in fixed order. `labels`: (len,) class indices, or None if there are none.
+
+    `classes`: how many classes there are folders for, or None where folders make no classes.
+    """
 
     labels: NDArray[np.int64] | None
+    classes: int | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -37,6 +41,10 @@ class Pictures(ABC):
         """Decode one; raises BrokenPictureError."""
 
     @abstractmethod
+    def name(self, index: int) -> str:
+        """What people call it: the path in the folder, or `#index`."""
+
+    @abstractmethod
     def content(self, index: int) -> bytes:
         """What the digest of the set is made of: the file, or the pixels with their shape."""
 
@@ -44,30 +52,36 @@ class Pictures(ABC):
 class FolderPictures(Pictures):
     """Every image file below a folder, in the order of their paths.
 
-    If the folder holds one folder a class, the classes are numbered in the order of their names.
+    If the folder holds one folder a class, the classes are numbered in the order of their names,
+    empty ones too.
     Decoded as `Image.convert("RGB")` does, without regard to EXIF orientation, like the training
     pipelines. Raises DeployError if there is no image file.
     """
 
     def __init__(self, folder: Path) -> None:
         found = (path.relative_to(folder) for path in folder.rglob("*"))
-        names = [name for name in found if _is_image(name)]
-        self._paths = [folder / name for name in sorted(names, key=Path.as_posix)]
+        names = sorted((name for name in found if _is_image(name)), key=Path.as_posix)
+        self._folder, self._names = folder, names
         if not names:
             raise DeployError(
                 f"no image files in `{folder}`",
                 hint=f"put {', '.join(sorted(IMAGE_SUFFIXES))} there, or use --data demo",
             )
-        tops = [path.relative_to(folder).parts[0] for path in self._paths]
-        in_classes = all(len(name.parts) > 1 for name in names)
-        numbers = {top: index for index, top in enumerate(sorted(set(tops)))}
-        self.labels = np.array([numbers[top] for top in tops]) if in_classes else None
+        self.labels = None
+        if all(len(name.parts) > 1 for name in names):
+            tops = sorted(path.name for path in folder.iterdir() if _is_class(path))
+            numbers = {top: number for number, top in enumerate(tops)}
+            self.labels = np.array([numbers[name.parts[0]] for name in names])
+            self.classes = len(tops)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._names)
+
+    def name(self, index: int) -> str:
+        return self._names[index].as_posix()
 
     def picture(self, index: int) -> Picture:
-        path = self._paths[index]
+        path = self._folder / self._names[index]
         try:
             with Image.open(path) as image:
                 return np.asarray(image.convert("RGB"))
@@ -78,7 +92,7 @@ class FolderPictures(Pictures):
             ) from error
 
     def content(self, index: int) -> bytes:
-        return self._paths[index].read_bytes()
+        return (self._folder / self._names[index]).read_bytes()
 
 
 class ArrayPictures(Pictures):
@@ -119,6 +133,9 @@ class ArrayPictures(Pictures):
     def __len__(self) -> int:
         return len(self._images)
 
+    def name(self, index: int) -> str:
+        return f"#{index}"
+
     def picture(self, index: int) -> Picture:
         picture: Picture = self._images[index]
         return picture
@@ -130,10 +147,32 @@ class ArrayPictures(Pictures):
 
 def digest(pictures: Pictures, indices: list[int]) -> str:
     """Hexadecimal SHA-256 over the content of some pictures, in order."""
-    whole = hashlib.sha256(b"levit pictures 1\n")
+    whole = SetDigest()
     for index in indices:
-        whole.update(hashlib.sha256(pictures.content(index)).digest())
+        whole.add(content_digest(pictures, index))
     return whole.hexdigest()
+
+
+def content_digest(pictures: Pictures, index: int) -> bytes:
+    """SHA-256 of the content of one picture."""
+    return hashlib.sha256(pictures.content(index)).digest()
+
+
+class SetDigest:
+    """SHA-256 of a set, of the `content_digest` of each picture in order."""
+
+    def __init__(self) -> None:
+        self._whole = hashlib.sha256(b"levit pictures 1\n")
+
+    def add(self, content: bytes) -> None:
+        self._whole.update(content)
+
+    def hexdigest(self) -> str:
+        return self._whole.hexdigest()
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _is_image(name: Path) -> bool:

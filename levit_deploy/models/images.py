@@ -43,6 +43,13 @@ class Preprocessing:
         """Pixels of the shorter side before the centre of `image_size` pixels is cut out."""
         return math.floor(image_size / self.crop)
 
+    def describe(self, image_size: int) -> str:
+        """In words, how pictures come to be of `image_size`."""
+        return (
+            f"{self.name}: shorter side {self.resample} to {self.resized_side(image_size)}, "
+            f"centre {image_size}; pictures of {image_size} as they are"
+        )
+
 
 # 224 of 256: datasets.py of the original repository; transformers' LevitImageProcessor likewise.
 ORIGINAL_PREPROCESSING = Preprocessing("original", 224 / 256, "bicubic")

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from levit_deploy import __version__
 from levit_deploy.compiler.program import KernelCall
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime.one_step import write_in_one_step
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -69,6 +71,18 @@ class KernelRecord:
 
 
 @dataclass(frozen=True)
+class AuditRecord:
+    """What an audit of the artifact found. `sha256`: of its audit.json."""
+
+    sha256: str
+    passed: bool
+
+    @staticmethod
+    def read(fields: Mapping[str, Any] | None) -> AuditRecord | None:
+        return None if fields is None else AuditRecord(**fields)
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
 
@@ -77,7 +91,8 @@ class Manifest:
 
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
     packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
-    their path in the folder, all but this file and verify.json.
+    their path in the folder, all but this file and verify.json. `audit`: the last one of the
+    artifact, None before the first.
     """
 
     name: str
@@ -101,10 +116,11 @@ class Manifest:
     versions: Mapping[str, str]
     kernels: tuple[KernelRecord, ...]
     files: Mapping[str, FileRecord]
+    audit: AuditRecord | None = None
 
     def save(self, folder: Path) -> None:
         text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2)
-        (folder / FILE_NAME).write_text(text + "\n")
+        write_in_one_step(folder / FILE_NAME, text + "\n")
 
     @staticmethod
     def load(folder: Path) -> Manifest:
@@ -122,7 +138,10 @@ class Manifest:
             files = {name: FileRecord(**record) for name, record in fields.pop("files").items()}
             kernels = tuple(KernelRecord(**record) for record in fields.pop("kernels"))
             command_line = tuple(fields.pop("command_line"))
-            return Manifest(**fields, files=files, kernels=kernels, command_line=command_line)
+            audit = AuditRecord.read(fields.pop("audit", None))
+            return Manifest(
+                **fields, files=files, kernels=kernels, command_line=command_line, audit=audit
+            )
         except OSError as error:
             raise DeployError(
                 f"`{folder}` is not an artifact: {FILE_NAME}: {error.strerror}",

@@ -29,7 +29,10 @@ class Images:
 
     def first(self, count: int) -> Images:
         """The first `count` of them."""
-        return Images(self.rgb8[:count], self.floats[:count], self.source)
+        return self.part(slice(count))
+
+    def part(self, rows: slice) -> Images:
+        return Images(self.rgb8[rows], self.floats[rows], self.source)
 
 
 def real_images(spec: ModelSpec, count: int) -> Images:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime.manifest import AuditRecord
+from levit_deploy.runtime.one_step import write_in_one_step
 from levit_deploy.verify.comparison import Comparison
 from levit_deploy.verify.tolerance import Tolerance
 
@@ -42,7 +42,7 @@ class Verification:
     """Truthy unless a check failed; an artifact that could not be executed has not failed.
 
     `machine`: the CPU model that ran it, or ran the emulator. `images`: what was classified.
-    `hint`: what would let it be executed, if it was not.
+    `hint`: what would let it be executed, if it was not. `audit`: the last one, if there was one.
     """
 
     artifact: str
@@ -54,6 +54,7 @@ class Verification:
     images: str
     checks: tuple[Check, ...]
     hint: str | None = None
+    audit: AuditRecord | None = None
 
     def __bool__(self) -> bool:
         return all(check.outcome is not Outcome.FAILED for check in self.checks)
@@ -77,20 +78,12 @@ class Verification:
             "images": self.images,
             "checks": [_check_json(check) for check in self.checks],
             "hint": self.hint,
+            "audit": None if self.audit is None else asdict(self.audit),
         }
 
     def save(self, folder: Path) -> None:
         """Write `folder`/verify.json in one step: a reader sees the old one or the new one."""
-        text = json.dumps(self.to_json(), indent=2) + "\n"
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{FILE_NAME}-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, folder / FILE_NAME)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_in_one_step(folder / FILE_NAME, json.dumps(self.to_json(), indent=2) + "\n")
 
     @staticmethod
     def load(folder: Path) -> Verification | None:
@@ -119,6 +112,7 @@ class Verification:
                 images=fields["images"],
                 checks=tuple(_check_from_json(check) for check in fields["checks"]),
                 hint=fields["hint"],
+                audit=AuditRecord.read(fields.get("audit")),
             )
         except (ValueError, KeyError, TypeError) as error:
             raise DeployError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.expectation import Expectation, expect
@@ -67,13 +67,8 @@ def verify_artifact(
     DeployError if the weights are others than the artifact's; whatever the artifact does wrong is
     in the result.
     """
+    check_weights(artifact, checkpoint)
     manifest = artifact.manifest
-    if manifest.weights_digest != checkpoint.digest:
-        raise DeployError(
-            f"`{artifact.folder}` was compiled from weights `{manifest.weights_digest[:12]}`, "
-            f"these are `{checkpoint.digest[:12]}`",
-            hint="name the weights that it was compiled from: --weights",
-        )
     target = get_target(manifest.base_target)
     cpu = read_cpu()
     native = cpu.runs(target)
@@ -86,7 +81,7 @@ def verify_artifact(
         missing, hint = missing_emulator(target)
         checks = [Check(f"lib{manifest.name}", Outcome.NOT_EXECUTED, missing)]
     else:
-        shared = native and _loads_here(manifest.libc)
+        shared = native and loads_here(manifest.libc)
         checks = [
             *(_check_shared(artifact, batch, expected, on_check) if shared else ()),
             *_check_static(artifact, target, emulator, batch, expected, on_check),
@@ -101,12 +96,19 @@ def verify_artifact(
         images=f"{len(batch)} {batch.source}",
         checks=tuple(checks),
         hint=hint,
+        audit=manifest.audit,
     )
 
 
-def _loads_here(libc: str) -> bool:
-    """Whether this Python's C library is of the family that the shared library was linked for."""
-    return libc.startswith(platform.libc_ver()[0] or "musl")
+def check_weights(artifact: Artifact, checkpoint: Checkpoint) -> None:
+    """Raise DeployError if the artifact was compiled from others."""
+    digest = artifact.manifest.weights_digest
+    if digest != checkpoint.digest:
+        raise DeployError(
+            f"`{artifact.folder}` was compiled from weights `{digest[:12]}`, "
+            f"these are `{checkpoint.digest[:12]}`",
+            hint="name the weights that it was compiled from: --weights",
+        )
 
 
 def _check_shared(

@@ -107,7 +107,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class ConfusionChange:
-    """Images of class `label` that the runners call `predicted`, where the counts differ."""
+    """Images of class `label` that are called `predicted`, another class; the counts differ."""
 
     label: int
     predicted: int
@@ -206,8 +206,10 @@ class AuditResult:
     """Everything, in the order in which it is shown.
 
     `accuracies` and `differences` are empty without labels. `flips`: the worst first (largest
-    reference margin), at most 48; `flipped` counts all. `tensors`: in the order of execution.
-    `sensitivities`: the largest gain first; empty if not measured.
+    reference margin), at most 48; `flipped` counts all. Of `differences` and `fidelities` the first
+    is that of the artifact with whom it is held against. `confusion`: the largest changes first, at
+    most 100. `tensors`: in the order of execution. `sensitivities`: the largest gain first; empty
+    if not measured.
     """
 
     audited: Audited

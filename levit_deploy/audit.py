@@ -1,0 +1,152 @@
+"""The whole way: an artifact, its weights and images -> a report, and a verdict in the artifact."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.manifest import AuditRecord
+from levit_deploy.runtime.one_step import write_in_one_step
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.verify.artifact_runner import ArtifactRunner
+from levit_deploy.verify.audit.gate import Gate
+from levit_deploy.verify.audit.images import AuditImages
+from levit_deploy.verify.audit.page import render_page
+from levit_deploy.verify.audit.result import AuditResult, RunnerName
+from levit_deploy.verify.audit.run import Work, run_chunks
+from levit_deploy.verify.audit.settings import WHOLE, Settings, Shard
+from levit_deploy.verify.audit.state import JSON_FILE, PAGE_FILE, State, check_report, whole_audit
+from levit_deploy.verify.audit.totals import Totals
+from levit_deploy.verify.model_of import quantized_model_of
+from levit_deploy.verify.onnx_runner import OnnxRunner
+from levit_deploy.verify.report import Verification
+from levit_deploy.verify.runner import Runner
+from levit_deploy.verify.torch_runner import TorchRunner
+from levit_deploy.verify.verification import check_weights
+
+EMULATED_IMAGES = 64  # by default: an emulator takes seconds for what the CPU does in milliseconds
+
+
+class Auditor:
+    """One artifact, its weights and its images.
+
+    Raises DeployError if they do not belong together, or if nothing here can run the artifact.
+    """
+
+    def __init__(self, artifact: Artifact, checkpoint: Checkpoint, images: AuditImages) -> None:
+        check_weights(artifact, checkpoint)
+        manifest = artifact.manifest
+        self._checkpoint, self._images = checkpoint, images
+        self._runner = ArtifactRunner(artifact)
+        self._quantized = quantized_model_of(artifact, checkpoint)
+        runners = [RunnerName.REFERENCE, RunnerName.ARTIFACT]
+        if self._quantized is not None:
+            runners.append(RunnerName.QDQ)
+        self.settings = Settings(
+            artifact=manifest.name,
+            model=manifest.model,
+            precision=manifest.precision,
+            target=manifest.target,
+            build_id=manifest.build_id,
+            weights_digest=manifest.weights_digest,
+            emulated=self._runner.emulated,
+            classes=manifest.classes,
+            images=len(images),
+            labelled=images.labelled,
+            source=images.source,
+            preprocessing=images.preprocessing,
+            listing_digest=images.listing_digest(),
+            skip_broken=images.skip_broken,
+            runners=tuple(runners),
+            layer_step=0,
+        )
+
+    def run(
+        self,
+        report: Path,
+        shard: Shard = WHOLE,
+        *,
+        resume: bool = False,
+        force: bool = False,
+        jobs: int = 1,
+        on_images: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Classify the images of `shard`, and keep what comes of it in the folder `report`.
+
+        `resume`: go on where an earlier run stopped; `force`: replace an earlier one. `jobs`: how
+        many chunks are worked on at a time. `on_images` is told how many images of the shard are
+        done, and how many there are. Raises DeployError if the folder holds anything else, for a
+        broken image, or if the artifact crashes; what is done then stays done.
+        """
+        check_report(report, self.settings, resume=resume, force=force)
+        state, numbers = State(report), shard.chunks(self.settings)
+        with state.locked(), ExitStack() as stack:
+            state.begin(self.settings, anew=force)
+            stack.enter_context(_one_torch_thread())
+            runners: dict[RunnerName, Runner] = {
+                RunnerName.REFERENCE: TorchRunner(self._checkpoint.build()),
+                RunnerName.ARTIFACT: stack.enter_context(self._runner),
+            }
+            if self._quantized is not None:
+                qdq = OnnxRunner(self._quantized, as_written=True)
+                runners[RunnerName.QDQ] = stack.enter_context(qdq)
+            work = Work(self.settings, self._images, runners, read_cpu().model)
+            run_chunks(work, state, numbers, jobs, on_images)
+
+
+def report_on(
+    states: Iterable[Path],
+    report: Path,
+    gate: Gate,
+    artifact: Artifact | None = None,
+) -> AuditResult:
+    """Put the report of an audit into `report`, and its verdict into `artifact`.
+
+    `states`: the folders of its shards, or that of the whole run. The same images give the same
+    bytes. Raises DeployError if they are not one whole audit, or not of `artifact`.
+    """
+    settings, where = whole_audit(map(State, states))
+    if artifact is not None and artifact.manifest.build_id != settings.build_id:
+        raise DeployError(
+            f"`{artifact.folder}` is another build than the one that was audited",
+            hint="audit this one: levit-deploy audit",
+        )
+    totals = Totals(settings, gate)
+    for number, state in where.items():
+        totals.add(state.load(number))
+    result = totals.result()
+    text = result.to_text()
+    report.mkdir(parents=True, exist_ok=True)
+    write_in_one_step(report / PAGE_FILE, render_page(result, totals.pictures))
+    write_in_one_step(report / JSON_FILE, text)
+    if artifact is not None:
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        _record(artifact, AuditRecord(digest, bool(result)))
+    return result
+
+
+def _record(artifact: Artifact, audit: AuditRecord) -> None:
+    """Into manifest.json, and into verify.json if there is one."""
+    replace(artifact.manifest, audit=audit).save(artifact.folder)
+    verification = Verification.load(artifact.folder)
+    if verification is not None:
+        replace(verification, audit=audit).save(artifact.folder)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Sums in one order, whatever the machine: the same bits, and no threads beside the jobs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

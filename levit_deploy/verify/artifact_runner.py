@@ -1,0 +1,75 @@
+"""The artifact on this machine: its shared library, or a program around the static one."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.targets.emulator import emulator_command, missing_emulator
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.comparison import Logits
+from levit_deploy.verify.entry import Entry
+from levit_deploy.verify.images import Images
+from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
+from levit_deploy.verify.runner import Runner
+
+_EMULATED_IMAGES = 8  # a process: seconds each, and less than the patience for a child
+
+
+class ArtifactRunner(Runner):
+    """Floats through `run`, in processes of their own that may crash; usable by several threads.
+
+    `emulated`: whether this CPU needs an emulator for it.
+    Raises DeployError if nothing on this machine can execute it.
+    """
+
+    def __init__(self, artifact: Artifact) -> None:
+        target = get_target(artifact.manifest.base_target)
+        native = read_cpu().runs(target)
+        command = () if native else emulator_command(target)
+        if command is None:
+            missing, hint = missing_emulator(target)
+            raise DeployError(f"cannot run `{artifact.folder}`: {missing}", hint=hint)
+        self.emulated = not native
+        self._artifact, self._target, self._command = artifact, target, command
+
+    def __enter__(self) -> Self:
+        self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
+        if not self.emulated and loads_here(self._artifact.manifest.libc):
+            self._runner: Runner = LibraryRunner(self._artifact, Entry.F32)
+        else:
+            program = Path(self._work.name) / "run_images"
+            link_run_images(self._artifact, find_toolchain(self._target), program)
+            self._runner = ProgramRunner(program, Entry.F32, self._command)
+        self.name = self._runner.name
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._work.cleanup()
+
+    def infer(self, images: Images) -> Logits:
+        if not self.emulated:
+            return self._runner.infer(images)
+        starts = range(0, len(images), _EMULATED_IMAGES)
+        pieces = (images.part(slice(start, start + _EMULATED_IMAGES)) for start in starts)
+        return np.concatenate([self._runner.infer(piece) for piece in pieces])
+
+
+def loads_here(libc: str) -> bool:
+    """Whether this Python's C library is of the family that a shared library was linked for."""
+    return libc.startswith(platform.libc_ver()[0] or "musl")
