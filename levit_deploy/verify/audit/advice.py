@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from levit_deploy.verify.audit.result import AuditResult, RunnerName
+from levit_deploy.verify.audit.result import AuditResult, FloatPlan, RunnerName
 from levit_deploy.verify.audit.verdict import WORSE_DB, held_difference, library_gap
 from levit_deploy.verify.audit.wording import decibels, listing, percent, points
 
@@ -74,27 +74,39 @@ def _mend_the_library(result: AuditResult) -> Iterator[Step]:
         yield Step(
             "The library is further from the reference than the 8-bit model that it was compiled "
             "from. That is a fault of the compiler or of the files: verify the artifact.",
-            f"levit-deploy verify {shlex.quote(result.audited.artifact)}",
+            "levit-deploy verify DIR --weights WEIGHTS",
         )
 
 
 def _keep_layers_float(result: AuditResult) -> Iterator[Step]:
-    if not _is_int8(result):
-        return
-    if result.sensitivities:
-        best = result.sensitivities[0]
-        if _failed(result) and best.sqnr_gain_db > 0:
-            yield Step(
+    if result.plan:
+        yield _follow(result, result.plan)
+    elif _is_int8(result) and _failed(result):
+        gain = ""
+        if result.sensitivities and result.sensitivities[0].sqnr_gain_db > 0:
+            best = result.sensitivities[0]
+            gain = (
                 f"`{best.layer}` in float32 gains {decibels(best.sqnr_gain_db)} and takes "
-                f"{percent(best.cost)} more time. Let the fastest plan within a budget be found.",
-                _audit(result, f"--auto {USUAL_DROP_POINTS}"),
+                f"{percent(best.cost)} more time. "
             )
-    elif _failed(result):
         yield Step(
-            "Find the fastest plan that keeps the drop within a budget, with some layers in "
-            "float32.",
+            f"{gain}Find the fastest mix of 8 bits and float32 that keeps the drop within a "
+            "budget.",
             _audit(result, f"--auto {USUAL_DROP_POINTS}"),
         )
+
+
+def _follow(result: AuditResult, plan: FloatPlan) -> Step:
+    budget, drop = points(plan.max_drop_points), points(plan.drop_points)
+    measured = f"on {plan.images:,} images the 8-bit model loses {drop}"
+    if not plan.layers:
+        return Step(f"No layer needs float32 to stay within {budget}: {measured}.")
+    count = f"{len(plan.layers)} layers" if len(plan.layers) > 1 else "1 layer"
+    return Step(
+        f"Keep {count} in float32 to stay within {budget}: with {listing(plan.layers)} so, "
+        f"{measured}, in {percent(plan.cost)} more time (modelled). Compile it, audit it again.",
+        f"{_compile(result)} --recipe recipe.json",
+    )
 
 
 def _choose_another_observer(result: AuditResult) -> Iterator[Step]:
@@ -179,8 +191,7 @@ def _compile(result: AuditResult) -> str:
 
 def _audit(result: AuditResult, options: str = "", data: str | None = None) -> str:
     data = shlex.quote(result.audited.source) if data is None else data
-    command = f"levit-deploy audit {shlex.quote(result.audited.artifact)} --weights WEIGHTS"
-    return f"{command} --data {data} {options}".rstrip()
+    return f"levit-deploy audit DIR --weights WEIGHTS --data {data} {options}".rstrip()
 
 
 def _tensors(count: int) -> str:

@@ -150,6 +150,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "breakable": _breakable,
         "code": _code,
+        "command": _command,
         "decibels": wording.decibels,
         "interval": wording.interval,
         "number": wording.number,
@@ -174,3 +175,9 @@ def _code(text: str) -> Markup:
     """`name` in backticks -> <code>name</code>."""
     parts = str(escape(wording.printable(text))).split("`")
     return Markup("".join(f"<code>{p}</code>" if i % 2 else p for i, p in enumerate(parts)))
+
+
+def _command(text: str) -> Markup:
+    """What can be typed; a line breaks between its words, not after a hyphen."""
+    words = escape(wording.printable(text)).split(" ")
+    return Markup(" ").join(Markup("<span>{}</span>").format(word) for word in words)

@@ -165,6 +165,22 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class FloatPlan:
+    """The fastest mix that was found whose top-1 drops by `max_drop_points` at most.
+
+    `layers`: what stays float32, in order of execution; none if 8 bits alone keep to it. `cost`: of
+    them together, as in `Sensitivity`. `drop_points`: measured on `images` images, with the 8-bit
+    model; without labels answers that change count as lost.
+    """
+
+    max_drop_points: float
+    layers: tuple[str, ...]
+    cost: float
+    drop_points: float
+    images: int
+
+
+@dataclass(frozen=True)
 class Limit:
     """One condition of the gate. `option`: how it was set, such as `--max-drop`."""
 
@@ -209,7 +225,7 @@ class AuditResult:
     reference margin), at most 48; `flipped` counts all. Of `differences` and `fidelities` the first
     is that of the artifact with whom it is held against. `confusion`: the largest changes first, at
     most 100. `tensors`: in the order of execution. `sensitivities`: the largest gain first; empty
-    if not measured.
+    if not measured. `plan`: None if none was wanted.
     """
 
     audited: Audited
@@ -223,6 +239,7 @@ class AuditResult:
     tensors: tuple[TensorFidelity, ...]
     suspect: Suspect | None
     sensitivities: tuple[Sensitivity, ...]
+    plan: FloatPlan | None = None
 
     def __bool__(self) -> bool:
         """Whether no limit is broken and the debug build, if any, told the truth."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.verify.audit.layer_cost import float_costs
 from levit_deploy.verify.audit.mixed_precision import MixedPrecision, Nearness
-from levit_deploy.verify.audit.result import Sensitivity
+from levit_deploy.verify.audit.result import FloatPlan, Sensitivity
 
 IMAGES = 256  # about 2.5 s a layer for levit_128s, on one core
 
@@ -17,19 +17,6 @@ Progress = Callable[[int, int, str], None]  # layers done, layers in all, what c
 
 def ignore_progress(done: int, total: int, detail: str) -> None:
     """For callers that show none."""
-
-
-@dataclass(frozen=True)
-class FloatPlan:
-    """`recipe`: for `compile --recipe`; without `float_layers` it is the one that there was.
-
-    `cost`: time of the float layers, as a share of the 8-bit model's. `measured`: the plan.
-    """
-
-    recipe: Recipe
-    float_layers: tuple[str, ...]
-    cost: float
-    measured: Nearness
 
 
 def measure_sensitivities(
@@ -86,20 +73,22 @@ def plan_float_layers(
         if without.drop_points <= max_drop_points:
             chosen, measured = fewer, without
 
-    float_layers = tuple(layer for layer in model.layers if layer in chosen)
+    layers = tuple(layer for layer in model.layers if layer in chosen)
     return FloatPlan(
-        recipe=_recipe(model.table.recipe, float_layers),
-        float_layers=float_layers,
-        cost=sum(costs[layer] for layer in float_layers),
-        measured=measured,
+        max_drop_points=max_drop_points,
+        layers=layers,
+        cost=sum(costs[layer] for layer in layers),
+        drop_points=measured.drop_points,
+        images=measured.images,
     )
 
 
-def _recipe(recipe: Recipe, float_layers: tuple[str, ...]) -> Recipe:
-    if not float_layers:
+def plan_recipe(recipe: Recipe, plan: FloatPlan) -> Recipe:
+    """For `compile --recipe`: `recipe`, by which the measured model was made, with the plan."""
+    if not plan.layers:
         return recipe
     name = f"{recipe.name.removesuffix('-mixed')}-mixed"
-    return replace(recipe, name=name, float_layers=(*recipe.float_layers, *float_layers))
+    return replace(recipe, name=name, float_layers=(*recipe.float_layers, *plan.layers))
 
 
 def _gain_db(before: Nearness, after: Nearness) -> float:

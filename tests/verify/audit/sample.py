@@ -14,6 +14,7 @@ from levit_deploy.verify.audit.result import (
     Difference,
     Fidelity,
     Flip,
+    FloatPlan,
     Limit,
     RunnerName,
     Sensitivity,
@@ -117,6 +118,7 @@ def failed() -> AuditResult:
             "all before it is right",
         ),
         sensitivities=sensitivities(),
+        plan=FloatPlan(0.5, ("blocks.8.m.proj.1",), 0.008, 0.4, 256),
     )
 
 

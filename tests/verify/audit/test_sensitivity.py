@@ -16,7 +16,11 @@ from levit_deploy.calibration.statistics import collect_statistics
 from levit_deploy.models.images import normalize
 from levit_deploy.verify.audit.layer_cost import float_costs, multiply_adds
 from levit_deploy.verify.audit.mixed_precision import MixedPrecision, table_without
-from levit_deploy.verify.audit.sensitivity import measure_sensitivities, plan_float_layers
+from levit_deploy.verify.audit.sensitivity import (
+    measure_sensitivities,
+    plan_float_layers,
+    plan_recipe,
+)
 from tests.calibration.running import run, signal_to_noise_db
 
 IMAGES = 40
@@ -110,26 +114,28 @@ def test_a_planted_fault_gains_the_most_and_is_all_that_the_plan_needs(
     # the others are within what 8 bits cost; the drop of the honest table is the budget
     honest = MixedPrecision(tiny_export, table, *cifar, tmp_path).measure({WRONG})
     plan = plan_float_layers(model, found, max(0.0, honest.drop_points))
-    assert plan.float_layers == (WRONG,)
+    assert plan.layers == (WRONG,)
     assert plan.cost == found[0].cost
-    assert plan.measured == model.measure({WRONG})
+    assert plan.drop_points == model.measure({WRONG}).drop_points
+    assert plan.images == IMAGES
 
 
 def test_the_plan_is_a_recipe_that_quantizing_takes(tiny_export, faulty, cifar, noise, tmp_path):
     model = MixedPrecision(tiny_export, faulty, *cifar, tmp_path)
     plan = plan_float_layers(model, measure_sensitivities(model), 0.0)
-    assert plan.measured.drop_points <= 0.0
-    plan.recipe.save(tmp_path / "recipe.json")
+    assert plan.drop_points <= 0.0
+    plan_recipe(faulty.recipe, plan).save(tmp_path / "recipe.json")
     recipe = Recipe.load(tmp_path / "recipe.json")
     assert recipe.name == "w8a8-mixed"
     _, table = quantize_model(tiny_export, noise, recipe)
-    assert set(model.layers) - {entry.layer for entry in table.layers} == set(plan.float_layers)
+    assert set(model.layers) - {entry.layer for entry in table.layers} == set(plan.layers)
 
 
 def test_within_the_budget_no_layer_is_needed(tiny_export, table, cifar, tmp_path):
     model = MixedPrecision(tiny_export, table, *cifar, tmp_path)
     plan = plan_float_layers(model, measure_sensitivities(model), 100.0)
-    assert (plan.float_layers, plan.cost, plan.recipe) == ((), 0.0, table.recipe)
+    assert (plan.layers, plan.cost) == ((), 0.0)
+    assert plan_recipe(table.recipe, plan) == table.recipe
 
 
 def test_without_labels_an_answer_that_changes_is_lost(tiny_export, faulty, cifar, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from levit_deploy.calibration.recipe import RECIPES
 from levit_deploy.verify.audit.advice import next_steps
-from levit_deploy.verify.audit.result import Limit, Sensitivity
+from levit_deploy.verify.audit.result import FloatPlan, Limit, Sensitivity
 from levit_deploy.verify.audit.statistics import mcnemar, wilson
 from levit_deploy.verify.audit.verdict import Verdict, conclude
 from levit_deploy.verify.audit.wording import (
@@ -135,6 +135,14 @@ def test_a_broken_limit_of_an_8_bit_model_leads_to_mixed_precision():
     assert "`blocks.3.m.0` in float32 gains 4.2 dB and takes 1.2 % more time" in advice(measured)
     fp32 = replace(result, audited=replace(result.audited, precision="fp32"))
     assert "--auto" not in advice(fp32)
+    planned = replace(measured, plan=FloatPlan(0.5, ("blocks.3.m.0", "head"), 0.021, 0.39, 256))
+    assert "with `blocks.3.m.0` and `head` so, on 256 images" in advice(planned)
+    assert "loses 0.39 points, in 2.1 % more time" in advice(planned)
+    assert "--recipe recipe.json" in advice(planned)
+    assert "--auto" not in advice(planned)
+    none = replace(measured, plan=FloatPlan(0.5, (), 0.0, 0.0, 256))
+    assert "No layer needs float32 to stay within 0.5 points" in advice(none)
+    assert "recipe.json" not in advice(none)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +173,10 @@ def test_confidences_that_shifted_and_skipped_images_are_mentioned():
 
 def test_commands_quote_what_a_shell_would_split():
     result = sample.unlabelled_float()
-    hostile = replace(result, audited=replace(result.audited, artifact="a b; rm -rf /"))
-    assert "levit-deploy audit 'a b; rm -rf /' --weights" in advice(hostile)
+    hostile = replace(
+        result, audited=replace(result.audited, source="a b; rm -rf /", labelled=True)
+    )
+    assert "--data 'a b; rm -rf /' --max-drop" in advice(hostile)
 
 
 @pytest.mark.parametrize(
