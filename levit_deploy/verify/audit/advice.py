@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from levit_deploy.verify.audit.result import AuditResult, FloatPlan, RunnerName
+from levit_deploy.verify.audit.result import AuditResult, Difference, FloatPlan, RunnerName
 from levit_deploy.verify.audit.verdict import WORSE_DB, held_difference, library_gap
 from levit_deploy.verify.audit.wording import decibels, listing, percent, points
 
@@ -130,10 +130,6 @@ def _choose_another_observer(result: AuditResult) -> Iterator[Step]:
 
 
 def _take_more_images(result: AuditResult) -> Iterator[Step]:
-    """How many: those for which a drop as large as the limit leaves the 95 % interval of none.
-
-    The paired difference of shares has the variance (lost + won) / n^2 where there is none.
-    """
     difference = held_difference(result)
     if difference is None:
         yield Step(
@@ -141,17 +137,27 @@ def _take_more_images(result: AuditResult) -> Iterator[Step]:
             "`labels` in the .npz.",
             _audit(result, data="LABELLED"),
         )
-    elif not difference.significant and difference.lost + difference.won:
+    elif not difference.significant:
         limits = {limit.option: limit.limit for limit in result.limits}
-        drop_points = limits.get("--max-drop", 0.0) or USUAL_DROP_POINTS
-        moved = (difference.lost + difference.won) / result.audited.images
-        needed = math.ceil(moved * (1.96 / (drop_points / 100)) ** 2)
+        drop_points = max(limits.get("--max-drop", 0.0), 0.0) or USUAL_DROP_POINTS
+        needed = _images_to_tell(difference, result.audited.images, drop_points / 100)
         if needed > result.audited.images:
             yield Step(
                 f"{result.audited.images:,} images cannot tell a drop of {points(drop_points)} "
                 f"from chance. About {_rounded(needed):,} could.",
                 _audit(result, data="LABELLED"),
             )
+
+
+def _images_to_tell(difference: Difference, images: int, drop: float) -> int:
+    """How many images a drop (a share) needs to lie outside of the 95 % interval of none.
+
+    The paired difference of shares has the variance (lost + won) / images^2 where there is none.
+    If nothing moved at all, so many that a share of `drop` had shown itself (J. A. Hanley,
+    A. Lippman-Hand, If nothing goes wrong, is everything all right? JAMA 249 (1983), p. 1743).
+    """
+    moved = (difference.lost + difference.won) / images
+    return math.ceil(moved * (1.96 / drop) ** 2 if moved else -math.log(0.05) / drop)
 
 
 def _set_limits(result: AuditResult) -> Iterator[Step]:

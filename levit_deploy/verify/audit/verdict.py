@@ -102,7 +102,9 @@ def _broken(limit: Limit) -> str:
 
 def _cost(result: AuditResult) -> str:
     difference, fidelity = held_difference(result), held_fidelity(result)
-    same = f"{share(fidelity.agreement)} of the answers stay the same"
+    unmoved = fidelity.agreement.count == fidelity.agreement.total
+    same = "all answers" if unmoved else f"{share(fidelity.agreement)} of the answers"
+    same = f"{same} stay the same"
     images = f"{result.audited.images:,} images"
     if fidelity.reference is RunnerName.QDQ:
         images = f"{images} against the 8-bit model"

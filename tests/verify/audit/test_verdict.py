@@ -104,7 +104,7 @@ def test_a_debug_build_that_differs_overrules_everything():
 def test_without_limits_nothing_is_judged():
     result = sample.unlabelled_float()
     assert conclude(result).verdict is Verdict.NOT_JUDGED
-    assert "which bear no labels" in sentence(result)
+    assert "all answers stay the same on 64 images, which bear no labels" in sentence(result)
     assert "--max-drop 0.5 --min-agreement 98" in advice(result)
     assert "Accuracy needs them" in advice(result)
 
@@ -121,6 +121,8 @@ def test_enough_images_are_counted():
         sample.passed()
     )
     result = sample.passed()
+    none = with_difference(result, 0, 0)
+    assert "500 images cannot tell a drop of 0.5 points from chance. About 600" in advice(none)
     many = replace(result, audited=replace(result.audited, images=50_000))
     assert "cannot tell" not in advice(many)
     assert advice(many).startswith("Nothing to mend")
