@@ -22,16 +22,17 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.quantizers import (
-    FLOAT,
     LIBRARY,
     METHODS,
     MODEL,
     OTHER_RECIPES,
     OURS,
     PEERS,
+    Classify,
     Network,
 )
 from levit_deploy.calibration.image_set import open_images
@@ -47,6 +48,8 @@ TEST_IMAGES = Path(__file__).parent.parent / "tests" / "data" / "val_2000.npz"
 SPEC = get_spec("levit_128s")
 SIGMAS = (0.0, 1.0, 1.5, 2.0)  # 0 is the net itself
 
+FLOAT = "fp32 PyTorch"
+FLOAT_CHUNK = 32  # images at once
 PACKAGES = {"levit-deploy": "levit_deploy", "ONNX Runtime": "onnxruntime", "NNCF": "nncf"}
 
 Logits = NDArray[np.float64]  # (images, classes)
@@ -73,7 +76,7 @@ class Result:
     version: str
 
 
-COMPARISONS = [(LIBRARY, MODEL), *((method, FLOAT) for method in METHODS if method != FLOAT)]
+COMPARISONS = [(LIBRARY, MODEL), *((method, FLOAT) for method in METHODS)]
 
 
 def main() -> None:
@@ -113,16 +116,31 @@ def measure(sigma: float, comparisons: Sequence[tuple[str, str]], count: int) ->
 
         @cache
         def logits(method: str) -> Logits:
-            """One image at a time."""
-            classify = METHODS[method](network)
-            images = (model_input(image[None], SPEC) for image in test_set()[0][:count])
-            return np.concatenate([classify(image) for image in images]).astype(np.float64)
+            return classify_all(METHODS[method](network), count)
 
         for method, reference in comparisons:
+            expected = float_logits(count) if reference == FLOAT else logits(reference)
             try:
-                yield compare(method, reference, sigma, logits(reference), logits(method))
+                yield compare(method, reference, sigma, expected, logits(method))
             except ModuleNotFoundError as error:
                 print(f"{method}: left out, {error}")
+
+
+@cache
+@torch.inference_mode()
+def float_logits(count: int) -> Logits:
+    """PyTorch's, of the net itself: those of a twin differ from them by rounding only."""
+    module = load_weights(SPEC, DEMO).build().eval()
+    images = test_set()[0][:count]
+    chunks = (images[start : start + FLOAT_CHUNK] for start in range(0, count, FLOAT_CHUNK))
+    rows = [module(torch.from_numpy(model_input(chunk, SPEC))) for chunk in chunks]
+    return torch.cat(rows).numpy().astype(np.float64)
+
+
+def classify_all(classify: Classify, count: int) -> Logits:
+    """The first test images, one at a time."""
+    images = (model_input(image[None], SPEC) for image in test_set()[0][:count])
+    return np.concatenate([classify(image) for image in images]).astype(np.float64)
 
 
 def compare(method: str, reference: str, sigma: float, expected: Logits, got: Logits) -> Result:

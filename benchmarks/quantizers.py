@@ -1,4 +1,4 @@
-"""The ways to 8 bits that `benchmarks.quantization` compares, and float32: network -> classifier.
+"""The ways to 8 bits that `benchmarks.quantization` compares: network -> classifier.
 
 All of them see the same exported network and the same calibration images. Ours is the compiled
 library for this machine, or its 8-bit model in ONNX Runtime with optimisations off. The others run
@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import torch
 from numpy.typing import NDArray
 from onnxruntime import quantization as ort
 from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -35,7 +34,6 @@ from levit_deploy.verify.verification import reference_self_test
 
 CHUNK = 32  # calibration images whose activations ONNX Runtime holds at once
 
-FLOAT = "fp32 PyTorch"
 LIBRARY = f"levit-deploy {DEFAULT_RECIPE.name}"
 MODEL = f"{LIBRARY}, its 8-bit model in ONNX Runtime"
 
@@ -64,17 +62,6 @@ class Network:
         if not file.exists():
             self.exported.save(file)
         return file
-
-
-def torch_float(network: Network) -> Classify:
-    module = network.checkpoint.build().eval()
-
-    @torch.inference_mode()
-    def classify(image: Floats) -> Floats:
-        logits: Floats = module(torch.from_numpy(image)).numpy()
-        return logits
-
-    return classify
 
 
 @cache
@@ -202,8 +189,8 @@ PEERS: dict[str, Callable[[Network], Classify]] = {
     },
 }
 OTHER_RECIPES: dict[str, Callable[[Network], Classify]] = {
-    f"levit-deploy {name}": our_library(recipe)
+    f"levit-deploy --recipe {name}": our_library(recipe)
     for name, recipe in RECIPES.items()
     if recipe is not DEFAULT_RECIPE
 }
-METHODS = {FLOAT: torch_float, **OURS, **PEERS, **OTHER_RECIPES}
+METHODS = {**OURS, **PEERS, **OTHER_RECIPES}
