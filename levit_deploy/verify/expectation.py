@@ -1,20 +1,20 @@
 """What an artifact must compute: whose logits count, and how close is right.
 
-fp32                              PyTorch, close
-int8, with its 8-bit model        ONNX Runtime on that model as it is written, within steps
-int8, without it                  PyTorch, as far as 8 bits allow
+fp32    PyTorch, close
+int8    ONNX Runtime on its 8-bit model as it is written, within steps
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel, Precision
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.onnx_runner import OnnxRunner
-from levit_deploy.verify.tolerance import CLOSE, QUANTIZED, STEPS, Tolerance
+from levit_deploy.verify.tolerance import CLOSE, STEPS, Tolerance
 from levit_deploy.verify.torch_runner import TorchRunner
 
 
@@ -38,11 +38,17 @@ class Expectation:
 def expect(
     checkpoint: Checkpoint, precision: str, quantized: ExportedModel | None, images: Images
 ) -> Expectation:
-    """For a library of `precision` made of `checkpoint`, by way of `quantized` if it is known."""
+    """For a library of `precision` made of `checkpoint`, in 8 bits by way of `quantized`.
+
+    Raises DeployError if that is not known.
+    """
     logits = TorchRunner(checkpoint.build()).infer(images)
     if precision == Precision.FP32:
         return Expectation(TorchRunner.name, logits, logits, CLOSE)
     if quantized is None:
-        return Expectation(TorchRunner.name, logits, logits, QUANTIZED)
+        raise DeployError(
+            "what an 8-bit library must compute is in its calibration table, which is missing",
+            hint="compile the model again",
+        )
     with OnnxRunner(quantized, as_written=True) as runner:
         return Expectation("8-bit model in ONNX Runtime", runner.infer(images), logits, STEPS)

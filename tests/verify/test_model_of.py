@@ -1,8 +1,13 @@
 """From an artifact back to the models that it was compiled from."""
 
+import pytest
+
 from levit_deploy.deploy import Deployment
+from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.verify.expectation import expect
+from levit_deploy.verify.images import real_images
 from levit_deploy.verify.model_of import quantized_model_of, table_of
 from levit_deploy.verify.verification import verify_artifact
 
@@ -34,3 +39,11 @@ def test_verify_holds_the_library_against_that_model(int8_deployment: Deployment
 def test_a_float_artifact_has_no_table(host_artifact: Artifact, tiny: Checkpoint):
     assert table_of(host_artifact) is None
     assert quantized_model_of(host_artifact, tiny) is None
+
+
+def test_without_its_table_an_8_bit_library_is_not_judged(
+    int8_deployment: Deployment, tiny: Checkpoint
+):
+    images = real_images(tiny.spec, 1)
+    with pytest.raises(DeployError, match="calibration table, which is missing"):
+        expect(tiny, int8_deployment.artifact.manifest.precision, None, images)
