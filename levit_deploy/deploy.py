@@ -16,8 +16,8 @@ from levit_deploy.compiler.tuning.tile_table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.checkpoint import Checkpoint
-from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact
-from levit_deploy.runtime.build import build_artifact
+from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact
+from levit_deploy.runtime.build import build_artifact, build_debug
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.report import Outcome, Verification
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
@@ -48,6 +48,7 @@ def deploy(
     name: str | None = None,
     tiles: Path | None = None,
     calibration: Calibration | None = None,
+    debug_taps: bool = False,
     dump_ir: Path | None = None,
     command_line: Iterable[str] = (),
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
@@ -56,8 +57,8 @@ def deploy(
 
     `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how to
     quantize it, if not None. `tiles`: a file whose tiles go before those of the package.
-    `dump_ir`: a folder that gets each compiler phase's result and the compile log. `on_phase` is
-    told of each step, as (phase, detail), before it is made.
+    `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
+    and the compile log. `on_phase` is told of each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
@@ -107,11 +108,15 @@ def deploy(
     def add_files(folder: Path) -> None:
         if calibration_table:
             (folder / CALIBRATION_FILE).write_text(calibration_table.to_json())
+        if debug_taps:
+            on_phase("link", "debug build")
+            build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)
 
+    self_test = reference_self_test(checkpoint, quantized)
     artifact = build_artifact(
         program,
         toolchain,
-        reference_self_test(checkpoint, quantized),
+        self_test,
         parent,
         command_line=command_line,
         add_files=add_files,

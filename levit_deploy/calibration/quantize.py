@@ -46,11 +46,18 @@ def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
             f"the model has `{exported.weights_digest[:12]}`",
             hint="calibrate again: `levit-deploy quantize`",
         )
-    if table.streams:
-        model = scale_streams(read_graph(exported.graph), table.streams)
-        exported = with_weights(exported, model)
-    graph = _Rewriter(exported.graph).rewrite(table)
+    graph = _Rewriter(with_streams(exported, table).graph).rewrite(table)
     return replace(exported, graph=graph, precision=Precision.INT8)
+
+
+def with_streams(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
+    """The float32 model with its residual streams multiplied: what is rounded next.
+
+    Its logits are those of `exported`; its tensors are those of the 8-bit model before rounding.
+    """
+    if not table.streams:
+        return exported
+    return with_weights(exported, scale_streams(read_graph(exported.graph), table.streams))
 
 
 class _Rewriter:

@@ -106,6 +106,11 @@ def export_command(
     help="A file that `levit-deploy tune` wrote: how kernels are cut.",
 )
 @click.option(
+    "--debug-taps",
+    is_flag=True,
+    help="Add the folder debug/: the same program with a look at its 8-bit tensors, for audits.",
+)
+@click.option(
     "--dump-ir",
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder that gets each compiler phase's result as text.",
@@ -126,6 +131,7 @@ def compile_command(
     data: str | None,
     recipe: Recipe,
     skip_broken: bool,
+    debug_taps: bool,
     dump_ir: Path | None,
     as_json: bool,
 ) -> None:
@@ -179,6 +185,7 @@ def compile_command(
             name=name,
             tiles=tiles,
             calibration=calibration,
+            debug_taps=debug_taps,
             dump_ir=dump_ir,
             command_line=command_line,
             on_phase=phases.show,
@@ -239,7 +246,8 @@ def verify_command(
 def _check_calibration_options(precision: str) -> None:
     """8 bits need pictures; without 8 bits nothing about them may be asked for."""
     given = click.get_current_context().get_parameter_source
-    options = [name for name in ("data", "recipe", "skip_broken") if given(name) is _TYPED]
+    names = ("data", "recipe", "skip_broken", "debug_taps")
+    options = [name for name in names if given(name) is _TYPED]
     if precision == "int8" and "data" not in options:
         raise click.UsageError("--precision int8 needs pictures: try `--data demo`")
     if precision != "int8" and options:

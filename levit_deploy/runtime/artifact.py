@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime.debug_build import FILE_NAME as TAPS_FILE
 from levit_deploy.runtime.manifest import FileRecord, Manifest
 
 CALIBRATION_FILE = "calibration.json"
+DEBUG_FOLDER = "debug"
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class Artifact:
     def calibration_table(self) -> Path | None:
         """What the 8-bit model that it was compiled from is made by; None if it is fp32."""
         return self.folder / CALIBRATION_FILE if CALIBRATION_FILE in self.manifest.files else None
+
+    @property
+    def debug_folder(self) -> Path | None:
+        """The debug build of the same program; None if the artifact has none."""
+        has_one = f"{DEBUG_FOLDER}/{TAPS_FILE}" in self.manifest.files
+        return self.folder / DEBUG_FOLDER if has_one else None
 
     @staticmethod
     def load(folder: Path) -> Artifact:

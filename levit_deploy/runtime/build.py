@@ -11,6 +11,7 @@ from pathlib import Path
 from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, folder_name
+from levit_deploy.runtime.debug_build import DebugBuild
 from levit_deploy.runtime.driver import (
     ABI_VERSION,
     CSRC,
@@ -87,6 +88,25 @@ def build_profile_library(
         library = work / output.name
         toolchain.link_shared(objects.shared, library)
         library.replace(output)
+
+
+def build_debug(
+    program: Program, toolchain: Toolchain, self_test: SelfTest, folder: Path
+) -> DebugBuild:
+    """Put the debug build of `program` (see debug_build.py) into `folder`, which is made for it."""
+    folder.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as name:
+        work = Path(name)
+        generate_sources(program, toolchain, self_test, work)
+        objects = _compile(program.name, toolchain, work, ("taps.c",))
+        build = DebugBuild.of(program, folder)
+        library, archive = work / build.shared_library.name, work / build.static_library.name
+        toolchain.link_shared(objects.shared, library)
+        toolchain.archive(objects.static, archive)
+        for path in (library, archive, work / build.header.name):
+            path.replace(folder / path.name)
+    build.save()
+    return build
 
 
 def generate_sources(

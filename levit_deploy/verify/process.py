@@ -29,11 +29,15 @@ def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> No
         raise RunError(f"did not finish within {timeout_s:.0f} s") from None
     except OSError as error:
         raise RunError(f"could not be started: {error}") from None
-    if done.returncode < 0:
-        raise RunError(f"crashed with {_signal_name(-done.returncode)}")
-    if done.returncode > 0:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise RunError(last)
+    if done.returncode != 0:
+        raise RunError(how_it_ended(done.returncode, done.stderr))
+
+
+def how_it_ended(returncode: int, stderr: str) -> str:
+    """In words, why a process did not end well: its signal, or its last line on stderr."""
+    if returncode < 0:
+        return f"crashed with {_signal_name(-returncode)}"
+    return (stderr.strip().splitlines() or [f"exit code {returncode}"])[-1]
 
 
 def _signal_name(number: int) -> str:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from levit_deploy.calibration.image_set import ImageSet, open_images
@@ -71,20 +70,15 @@ def host_artifact(
 
 
 @pytest.fixture(scope="session")
-def noise(tmp_path_factory: pytest.TempPathFactory) -> ImageSet:
-    """24 pictures of coloured noise, of the tiny net's size."""
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (24, TINY.image_size, TINY.image_size, 3), dtype=np.uint8)
-    file = tmp_path_factory.mktemp("pictures") / "noise.npz"
-    np.savez(file, images=pixels)
-    return open_images(str(file), DEMO_PREPROCESSING, TINY.image_size)
+def pictures() -> ImageSet:
+    return open_images("demo", DEMO_PREPROCESSING, TINY.image_size, maximum=24)
 
 
 @pytest.fixture(scope="session")
 def int8_deployment(
-    tiny: Checkpoint, noise: ImageSet, tmp_path_factory: pytest.TempPathFactory
+    tiny: Checkpoint, pictures: ImageSet, tmp_path_factory: pytest.TempPathFactory
 ) -> Deployment:
-    """The tiny net in 8 bits, calibrated on noise, for this machine."""
+    """The tiny net in 8 bits for this machine."""
     parent = tmp_path_factory.mktemp("int8")
     toolchain = find_toolchain(get_target("host"))
-    return deploy(tiny, toolchain, parent, calibration=Calibration(noise, DEFAULT_RECIPE))
+    return deploy(tiny, toolchain, parent, calibration=Calibration(pictures, DEFAULT_RECIPE))
