@@ -39,7 +39,12 @@ from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.compiler.kernels.product import add_products, for_steps
 from levit_deploy.compiler.kernels.simd import Simd
-from levit_deploy.compiler.kernels.softmax import ExpConstants, load_constants, softmax_row
+from levit_deploy.compiler.kernels.softmax import (
+    ExpConstants,
+    load_constants,
+    rows_together,
+    softmax_rows,
+)
 from levit_deploy.compiler.kernels.transpose import transpose_quads
 from levit_deploy.targets.target import Target
 
@@ -230,10 +235,15 @@ class _Generator:
 
             self.key_panels.each(scores)
             constants = load_constants(self.simd, self.scratch, self.constants_at)
-            with T.serial(rows) as row:
-                at = T.bind(self.scores_at + row * self.padded_keys)
-                inverse = softmax_row(self.simd, self.scratch, at, self.spec.keys, constants)
-                T.buffer_store(self.scratch, inverse, [self.inverse_at + row])
+
+            def weights(row: Expr | int, count: int) -> None:
+                some = [row + i for i in range(count)]
+                at = [T.bind(self.scores_at + i * self.padded_keys) for i in some]
+                inverses = softmax_rows(self.simd, self.scratch, at, self.spec.keys, constants)
+                for i, inverse in zip(some, inverses, strict=True):
+                    T.buffer_store(self.scratch, inverse, [self.inverse_at + i])
+
+            Blocks.of(rows, rows_together(self.simd, self.spec.keys)).each(weights)
             self.value_blocks.each(values)
 
     def scores(

@@ -11,7 +11,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.simd import Simd
-from levit_deploy.compiler.kernels.softmax import ExpConstants, exponential, softmax_row
+from levit_deploy.compiler.kernels.softmax import ExpConstants, exponential, softmax_rows
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.running import Array, run
 
@@ -35,22 +35,24 @@ def exponentials(target: Target, values: NDArray[np.float32]) -> Array:
     return run(_kernel(builder.get(), values.size // simd.lanes), target, [values], values.size)
 
 
-def softmax_sum_inverse(target: Target, scores: Array, columns: int) -> tuple[Array, np.float32]:
-    """The row after softmax_row, and what it returns."""
+def softmax_and_inverses(target: Target, scores: Array, columns: int) -> tuple[Array, Array]:
+    """`scores` (rows, stride) after softmax_rows, and what it returns."""
     simd = Simd(target)
     constants = ExpConstants(*map(simd.splat, ExpConstants()))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("softmax")
         source = T.arg("source", T.Buffer((scores.size,), "float32"))
-        result = T.arg("result", T.Buffer((scores.size + 1,), "float32"))
+        result = T.arg("result", T.Buffer((scores.size + len(scores),), "float32"))
         begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
         with T.serial(begin, end) as task:
             with T.serial(scores.size) as i:
                 T.buffer_store(result, source[i], [i])
-            at = T.bind(task * scores.size)
-            T.buffer_store(result, softmax_row(simd, result, at, columns, constants), [scores.size])
-    out = run(_kernel(builder.get(), 1), target, [scores], scores.size + 1)
-    return out[:-1], out[-1]
+            at = [T.bind((task + row) * scores.shape[1]) for row in range(len(scores))]
+            inverses = softmax_rows(simd, result, at, columns, constants)
+            for row, inverse in enumerate(inverses):
+                T.buffer_store(result, inverse, [scores.size + row])
+    out = run(_kernel(builder.get(), 1), target, [scores], scores.size + len(scores))
+    return out[: scores.size].reshape(scores.shape), out[scores.size :]
 
 
 def _kernel(func: tirx.PrimFunc, tasks: int) -> Kernel:
@@ -82,18 +84,23 @@ def test_exponential_of_special_values(host_target: Target) -> None:
     np.testing.assert_array_equal(got[2:9], 0)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize("columns", [1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 49, 63, 64, 65, 196])
-def test_sums_are_taken_in_the_documented_order(host_target: Target, columns: int) -> None:
+def test_sums_are_taken_in_the_documented_order(
+    host_target: Target, columns: int, rows: int
+) -> None:
     rng = np.random.default_rng(columns)
-    scores = rng.normal(0, 4, size=-(-columns // 16) * 16 + 16).astype(np.float32)
-    scores[columns:] = 1e9  # must not matter
-    weights, inverse = softmax_sum_inverse(host_target, scores, columns)
-    partial = np.zeros(16, np.float32)
-    for j in range(columns):
-        partial[j % 16] += weights[j]
-    while partial.size > 1:
-        partial = partial[: partial.size // 2] + partial[partial.size // 2 :]
-    assert inverse == np.float32(1) / partial[0]
-    assert weights[:columns].max() == 1
-    exact = np.exp(scores[:columns].astype(np.float64) - scores[:columns].max())
-    np.testing.assert_allclose(weights[:columns], exact, rtol=2e-6, atol=0)
+    scores = rng.normal(0, 4, size=(rows, -(-columns // 16) * 16 + 16)).astype(np.float32)
+    scores[:, columns:] = 1e9  # must not matter
+    weights, inverses = softmax_and_inverses(host_target, scores, columns)
+    for row in range(rows):
+        partial = np.zeros(16, np.float32)
+        for j in range(columns):
+            partial[j % 16] += weights[row, j]
+        while partial.size > 1:
+            partial = partial[: partial.size // 2] + partial[partial.size // 2 :]
+        assert inverses[row] == np.float32(1) / partial[0]
+    assert (weights[:, :columns].max(axis=1) == 1).all()
+    wanted = scores[:, :columns].astype(np.float64)
+    exact = np.exp(wanted - wanted.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(weights[:, :columns], exact, rtol=2e-6, atol=0)
