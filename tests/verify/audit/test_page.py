@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -107,6 +108,13 @@ def test_each_tensor_has_its_bar_and_its_row():
     assert heights == pytest.approx([t.sqnr_db for t in result.tensors], abs=0.01)
     assert re.findall(r'<rect class="marked"[^>]*><title>([^:]*)', page) == ["blocks.9.m.0"]
     assert all(f'title="{t.tensor}"' in page for t in result.tensors)
+
+
+def test_logits_alone_can_be_wrong():
+    result = sample.failed()
+    page = render_page(replace(result, suspect=replace(result.suspect, tensor="logits")), {})
+    assert "Every quantized tensor is right, <code>logits</code> is not." in page
+    assert 'class="marked"' not in page
 
 
 @pytest.fixture(scope="module")
