@@ -37,7 +37,7 @@ PEERS = ("onnxruntime", "openvino", "torch")
     show_default=True,
     help="Interleaved rounds; each gives every contender a turn of about 50 ms.",
 )
-@click.option("--per-kernel", is_flag=True, help="Also time each kernel, in a build for profiling.")
+@click.option("--per-kernel", is_flag=True, help="Also time each kernel of the artifact.")
 @json_option
 def bench_command(
     folder: Path, against: str, threads: int, rounds: int, per_kernel: bool, as_json: bool
@@ -123,4 +123,6 @@ def _print_profile(profile: Sequence[KernelTime]) -> None:
     print_columns(rows)
     flops = sum(kernel.gflops * kernel.min_us for kernel in profile) / total
     peak = sum(kernel.share_of_peak * kernel.min_us for kernel in profile) / total
-    click.echo(f"all together {total:.0f} us, {flops:.1f} GFLOP/s, {peak:.0%} of the core's peak")
+    click.echo(
+        f"all together {total:.0f} us, {flops:.1f} GFLOP/s, {peak:.0%} of the core's fp32 peak"
+    )

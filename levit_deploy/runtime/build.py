@@ -74,22 +74,6 @@ def build_artifact(
     return Artifact(destination, manifest)
 
 
-def build_profile_library(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, output: Path
-) -> None:
-    """Make the shared library `output` of the same program with a clock around each step.
-
-    It has everything that the shipped one has, and `<name>_profile` (see csrc/profile.c).
-    """
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".profile-") as name:
-        work = Path(name)
-        generate_sources(program, toolchain, self_test, work)
-        objects = _compile(program.name, toolchain, work, ("profile.c",))
-        library = work / output.name
-        toolchain.link_shared(objects.shared, library)
-        library.replace(output)
-
-
 def build_debug(
     program: Program, toolchain: Toolchain, self_test: SelfTest, folder: Path
 ) -> DebugBuild:

@@ -22,7 +22,10 @@ _PEAK_SOURCE = Path(__file__).parent / "csrc" / "peak.c"
 
 @dataclass(frozen=True)
 class KernelTime:
-    """The fastest of RUNS runs of one call; a multiply-add counts as two floating operations."""
+    """The fastest of RUNS runs of one call; a multiply-add counts as two operations.
+
+    `share_of_peak`: of what the core does in float32; products of 8 bits may exceed it.
+    """
 
     kind: str
     shape: str
@@ -38,7 +41,7 @@ def profile_library(
     peak_gflops: float,
     on_run: Callable[[int], None] = lambda done: None,
 ) -> list[KernelTime]:
-    """Time the calls of a profile build (runtime.build.build_profile_library) in this process."""
+    """Time the calls of a profile build (runtime.profile_build) in this process."""
     loaded = Library(library)
     size = loaded.describe().image_size
     image = np.random.default_rng(0).standard_normal((3, size, size), dtype=np.float32)

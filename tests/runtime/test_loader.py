@@ -12,8 +12,9 @@ import pytest
 from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.build import build_artifact, build_profile_library
+from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
+from levit_deploy.runtime.profile_build import build_profile_library
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.runtime.small_network import CLASSES, SIDE, SmallNetwork, random_image, random_rgb
@@ -106,13 +107,14 @@ def test_file_that_is_no_library(tmp_path: Path, content: bytes) -> None:
 
 
 def test_profile_build_times_the_steps_of_the_float_entry(
-    program: Program, network: SmallNetwork, host_toolchain: Toolchain, tmp_path: Path
+    artifact: Artifact, host_toolchain: Toolchain, tmp_path: Path
 ) -> None:
     path = tmp_path / "libprofile.so"
-    build_profile_library(program, host_toolchain, network.self_test(), path)
+    build_profile_library(artifact, host_toolchain, path)
     library = Library(path)
-    durations = library.profile(random_image(0), steps=len(program.calls))
-    entries = [call.entry.value for call in program.calls]
+    durations = library.profile(random_image(0), steps=len(artifact.manifest.kernels))
+    entries = [kernel.entry for kernel in artifact.manifest.kernels]
     assert [bool(ns) for ns in durations] == [entry != "rgb8" for entry in entries]
+    assert library.describe().build_id == artifact.manifest.build_id
     library.self_test()
     assert list(tmp_path.iterdir()) == [path]
