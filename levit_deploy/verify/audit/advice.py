@@ -162,9 +162,10 @@ def _images_to_tell(difference: Difference, images: int, drop: float) -> int:
 
 def _set_limits(result: AuditResult) -> Iterator[Step]:
     if not result.limits:
+        drop = f"--max-drop {USUAL_DROP_POINTS} " if result.audited.labelled else ""
         yield Step(
             "Set what you accept, and the exit code says whether it holds.",
-            _audit(result, f"--max-drop {USUAL_DROP_POINTS} --min-agreement 98"),
+            _audit(result, f"{drop}--min-agreement 98"),
         )
 
 

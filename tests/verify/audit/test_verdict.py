@@ -105,7 +105,9 @@ def test_without_limits_nothing_is_judged():
     result = sample.unlabelled_float()
     assert conclude(result).verdict is Verdict.NOT_JUDGED
     assert "all answers stay the same on 64 images, which bear no labels" in sentence(result)
-    assert "--max-drop 0.5 --min-agreement 98" in advice(result)
+    assert "--data demo --min-agreement 98" in advice(result)  # a drop needs labels
+    labelled = replace(sample.passed(), limits=())
+    assert "--data demo --max-drop 0.5 --min-agreement 98" in advice(labelled)
     assert "Accuracy needs them" in advice(result)
 
 
