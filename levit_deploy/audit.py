@@ -3,48 +3,80 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import platformdirs
 import torch
 
+from levit_deploy.calibration.image_set import evenly_spaced
+from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.debug_build import DebugBuild
 from levit_deploy.runtime.manifest import AuditRecord
 from levit_deploy.runtime.one_step import write_in_one_step
+from levit_deploy.taps import build_taps
 from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.audit.gate import Gate
 from levit_deploy.verify.audit.images import AuditImages
+from levit_deploy.verify.audit.mixed_precision import MixedPrecision
 from levit_deploy.verify.audit.page import render_page
-from levit_deploy.verify.audit.result import AuditResult, RunnerName
+from levit_deploy.verify.audit.probe import LayerProbe
+from levit_deploy.verify.audit.result import AuditResult, FloatPlan, RunnerName, Sensitivity
 from levit_deploy.verify.audit.run import Work, run_chunks
+from levit_deploy.verify.audit.sensitivity import IMAGES as SENSITIVITY_IMAGES
+from levit_deploy.verify.audit.sensitivity import (
+    measure_sensitivities,
+    plan_float_layers,
+    plan_recipe,
+)
 from levit_deploy.verify.audit.settings import WHOLE, Settings, Shard
-from levit_deploy.verify.audit.state import JSON_FILE, PAGE_FILE, State, check_report, whole_audit
+from levit_deploy.verify.audit.state import (
+    JSON_FILE,
+    PAGE_FILE,
+    PLAN_FILE,
+    State,
+    check_report,
+    whole_audit,
+)
 from levit_deploy.verify.audit.totals import Totals
-from levit_deploy.verify.model_of import quantized_model_of
+from levit_deploy.verify.model_of import float_model_of, quantized_model_of, table_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.report import Verification
 from levit_deploy.verify.runner import Runner
 from levit_deploy.verify.torch_runner import TorchRunner
 from levit_deploy.verify.verification import check_weights
 
-EMULATED_IMAGES = 64  # by default: an emulator takes seconds for what the CPU does in milliseconds
+# By default; an emulator takes seconds for what the CPU does in milliseconds.
+EMULATED_IMAGES = 64
+LAYER_IMAGES, EMULATED_LAYER_IMAGES = 64, 8
 
 
 class Auditor:
-    """One artifact, its weights and its images.
+    """One artifact, its weights and its images; `probe` looks into it at `layer_images` of them.
 
     Raises DeployError if they do not belong together, or if nothing here can run the artifact.
     """
 
-    def __init__(self, artifact: Artifact, checkpoint: Checkpoint, images: AuditImages) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        checkpoint: Checkpoint,
+        images: AuditImages,
+        probe: LayerProbe | None = None,
+        layer_images: int = 0,
+    ) -> None:
         check_weights(artifact, checkpoint)
         manifest = artifact.manifest
-        self._checkpoint, self._images = checkpoint, images
+        self._checkpoint, self._images, self._probe = checkpoint, images, probe
         self._runner = ArtifactRunner(artifact)
         self._quantized = quantized_model_of(artifact, checkpoint)
         runners = [RunnerName.REFERENCE, RunnerName.ARTIFACT]
@@ -66,7 +98,8 @@ class Auditor:
             listing_digest=images.listing_digest(),
             skip_broken=images.skip_broken,
             runners=tuple(runners),
-            layer_step=0,
+            layer_step=-(-len(images) // layer_images) if probe else 0,
+            tensors=probe.tensors if probe else (),
         )
 
     def run(
@@ -98,8 +131,76 @@ class Auditor:
             if self._quantized is not None:
                 qdq = OnnxRunner(self._quantized, as_written=True)
                 runners[RunnerName.QDQ] = stack.enter_context(qdq)
-            work = Work(self.settings, self._images, runners, read_cpu().model)
+            machine = read_cpu().model
+            work = Work(self.settings, self._images, runners, machine, self._probe)
             run_chunks(work, state, numbers, jobs, on_images)
+
+
+@contextmanager
+def open_probe(
+    artifact: Artifact, checkpoint: Checkpoint, on_phase: Callable[[str], None]
+) -> Iterator[LayerProbe | None]:
+    """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32.
+
+    `on_phase` is told of each step. Raises DeployError if there is none and it cannot be made.
+    """
+    table = table_of(artifact)
+    if table is None:
+        yield None
+        return
+    check_weights(artifact, checkpoint)
+    with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
+        if artifact.debug_folder is None:
+            build = build_taps(artifact, checkpoint, Path(work) / "debug", on_phase)
+        else:
+            build = DebugBuild.load(artifact.debug_folder)
+        toolchain = find_toolchain(get_target(artifact.manifest.base_target))
+        model, command = float_model_of(checkpoint), ArtifactRunner(artifact).command
+        with LayerProbe(build, model, table, toolchain, command) as probe:
+            yield probe
+
+
+@dataclass(frozen=True)
+class LayerChoices:
+    """What each layer's 8 bits cost. `plan` and its `recipe`: None if no plan was asked for."""
+
+    sensitivities: tuple[Sensitivity, ...]
+    plan: FloatPlan | None = None
+    recipe: Recipe | None = None
+
+
+NO_CHOICES = LayerChoices(())
+
+
+def choose_layers(
+    artifact: Artifact,
+    checkpoint: Checkpoint,
+    images: AuditImages,
+    max_drop_points: float | None,
+    on_layer: Callable[[int, int, str], None],
+) -> LayerChoices:
+    """Measure what returning each layer to float would gain, on some of the images.
+
+    `max_drop_points`: find a plan whose top-1 drops by no more. `on_layer` is told how many layers
+    are done, how many there are, and what comes next. What was measured once is kept in the user's
+    cache. Raises DeployError if the artifact was not compiled from an 8-bit model that is known.
+    """
+    table = table_of(artifact)
+    if table is None:
+        raise DeployError(
+            f"`{artifact.folder}` has no layers in 8 bits that are known",
+            hint="compile it again with --precision int8 --data demo",
+        )
+    positions = evenly_spaced(len(images), SENSITIVITY_IMAGES)
+    loaded = images.read(positions)
+    cache = platformdirs.user_cache_path("levit-deploy") / "sensitivities"
+    exported = float_model_of(checkpoint)
+    model = MixedPrecision(exported, table, loaded.images.rgb8, loaded.labels, cache)
+    sensitivities = measure_sensitivities(model, on_layer)
+    if max_drop_points is None:
+        return LayerChoices(sensitivities)
+    plan = plan_float_layers(model, sensitivities, max_drop_points, on_layer)
+    return LayerChoices(sensitivities, plan, plan_recipe(table.recipe, plan))
 
 
 def report_on(
@@ -107,6 +208,7 @@ def report_on(
     report: Path,
     gate: Gate,
     artifact: Artifact | None = None,
+    choices: LayerChoices = NO_CHOICES,
 ) -> AuditResult:
     """Put the report of an audit into `report`, and its verdict into `artifact`.
 
@@ -122,9 +224,11 @@ def report_on(
     totals = Totals(settings, gate)
     for number, state in where.items():
         totals.add(state.load(number))
-    result = totals.result()
+    result = totals.result(choices.sensitivities, choices.plan)
     text = result.to_text()
     report.mkdir(parents=True, exist_ok=True)
+    if choices.recipe:
+        choices.recipe.save(report / PLAN_FILE)
     write_in_one_step(report / PAGE_FILE, render_page(result, totals.pictures))
     write_in_one_step(report / JSON_FILE, text)
     if artifact is not None:

@@ -34,7 +34,7 @@ ROOMS = {
         ("errors", "models", "export", "calibration", "targets", "runtime"),
         ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
     ),
-    "audit": Room((*ALL_ROOMS, "taps"), ("torch",)),
+    "audit": Room((*ALL_ROOMS, "taps"), ("torch", "platformdirs")),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "taps": Room((*ALL_ROOMS,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,7 @@ def merge_command(
         gate = _gate(State(shards[0]).settings(), reference, max_drop, min_agreement)
         result = report_on(shards, report, gate, artifact)
     _show(result, report, as_json)
+    _leave(result)
 
 
 class _AuditCommand(click.Command):
@@ -153,6 +155,12 @@ class _AuditCommand(click.Command):
     type=click.IntRange(1),
     help="At most so many, evenly spaced.  [default: all, or 64 under an emulator]",
 )
+@click.option(
+    "--layer-images",
+    type=click.IntRange(0),
+    help="Look into an int8 artifact, at every quantized tensor, for so many of them.  "
+    "[default: 64, or 8 under an emulator]",
+)
 @skip_broken_option
 @_report_options
 @click.option("--resume", is_flag=True, help="Go on with an audit that was interrupted.")
@@ -161,6 +169,17 @@ class _AuditCommand(click.Command):
     metavar="I/N",
     type=Named("shard", _shard),
     help="Only the I-th of N parts; `levit-deploy audit merge` makes the report of all.",
+)
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Measure what each layer of an int8 artifact would gain in float32.",
+)
+@click.option(
+    "--auto",
+    metavar="MAX_DROP",
+    type=float,
+    help="Also find the fastest plan of float layers that drops by no more points of top-1.",
 )
 @click.option(
     "--jobs",
@@ -173,6 +192,7 @@ def audit_command(
     offline: bool,
     data: str,
     images: int | None,
+    layer_images: int | None,
     skip_broken: bool,
     reference: str,
     max_drop: float | None,
@@ -181,6 +201,8 @@ def audit_command(
     force: bool,
     resume: bool,
     shard: Shard | None,
+    sensitivity: bool,
+    auto: float | None,
     jobs: int | None,
     as_json: bool,
 ) -> None:
@@ -200,43 +222,61 @@ def audit_command(
     """
     if resume and force:
         raise click.UsageError("--resume goes on, --force begins anew: use one of them")
+    sensitivity |= auto is not None
+    if sensitivity and shard:
+        raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
     from levit_deploy.models.spec import get_spec
     from levit_deploy.runtime.artifact import Artifact
 
     artifact = Artifact.load(folder)
     _check_writable(folder)
-    with Phases() as phases:
+    with Phases() as phases, ExitStack() as stack:
         checkpoint = load_checkpoint(phases, get_spec(artifact.manifest.model), weights, offline)
-        phases.begin("pictures")
-        from levit_deploy.audit import EMULATED_IMAGES, Auditor, report_on
+        phases.begin("prepare")
+        from levit_deploy import audit
         from levit_deploy.targets.host import read_cpu
         from levit_deploy.targets.table import get_target
         from levit_deploy.verify.audit.images import open_audit_images
         from levit_deploy.verify.audit.settings import WHOLE
+        from levit_deploy.verify.audit.state import check_report
 
-        native = read_cpu().runs(get_target(artifact.manifest.base_target))
-        maximum = images or (None if native else EMULATED_IMAGES)
-        opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=maximum)
-        phases.begin("prepare")
-        auditor = Auditor(artifact, checkpoint, opened)
+        check_report(report, None, resume=resume, force=force)
+        if not read_cpu().runs(get_target(artifact.manifest.base_target)):
+            images = images or audit.EMULATED_IMAGES
+            layer_images = audit.EMULATED_LAYER_IMAGES if layer_images is None else layer_images
+        opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
+        layer_images = audit.LAYER_IMAGES if layer_images is None else layer_images
+        look = audit.open_probe(artifact, checkpoint, phases.detail) if layer_images else None
+        probe = stack.enter_context(look) if look else None
+        auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)
         gate = _gate(auditor.settings, reference, max_drop, min_agreement)
         show_settings(phases, checkpoint, _settings(auditor.settings, report))
         phases.begin("audit")
-        jobs = jobs or len(os.sched_getaffinity(0))
         with _Progress(phases) as progress:
             auditor.run(
                 report,
                 shard or WHOLE,
                 resume=resume,
                 force=force,
-                jobs=jobs,
+                jobs=jobs or len(os.sched_getaffinity(0)),
                 on_images=progress,
             )
-        if shard is not None:
-            click.echo(f"{report}")
-            return
-        result = report_on([report], report, gate, artifact)
+            if shard is not None:
+                click.echo(f"{report}")
+                return
+            choices = audit.NO_CHOICES
+            if sensitivity:
+                phases.begin("layers")
+                on_layer = _layer_progress(phases)
+                choices = audit.choose_layers(artifact, checkpoint, opened, auto, on_layer)
+        phases.begin("report")
+        result = audit.report_on([report], report, gate, artifact, choices)
     _show(result, report, as_json)
+    _leave(result)
+
+
+def _layer_progress(phases: Phases) -> Callable[[int, int, str], None]:
+    return lambda done, total, layer: phases.detail(f"{done} of {total} layers: {layer}")
 
 
 def _gate(
@@ -304,5 +344,9 @@ def _show(result: AuditResult, report: Path, as_json: bool) -> None:
         if not limit.passed:
             found = f"{limit.what}: {limit.value:.2f}, the limit is {limit.limit:g}"
             click.echo(f"{limit.option} is broken: {found}", err=True)
+
+
+def _leave(result: AuditResult) -> None:
+    """Exit with 1 unless the audit passed."""
     if not result:
         raise click.exceptions.Exit(1)

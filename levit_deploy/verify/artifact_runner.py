@@ -29,7 +29,7 @@ _EMULATED_IMAGES = 8  # a process: seconds each, and less than the patience for 
 class ArtifactRunner(Runner):
     """Floats through `run`, in processes of their own that may crash; usable by several threads.
 
-    `emulated`: whether this CPU needs an emulator for it.
+    `emulated`: whether this CPU needs an emulator for it; `command`: the emulator's, else empty.
     Raises DeployError if nothing on this machine can execute it.
     """
 
@@ -41,7 +41,7 @@ class ArtifactRunner(Runner):
             missing, hint = missing_emulator(target)
             raise DeployError(f"cannot run `{artifact.folder}`: {missing}", hint=hint)
         self.emulated = not native
-        self._artifact, self._target, self._command = artifact, target, command
+        self._artifact, self._target, self.command = artifact, target, command
 
     def __enter__(self) -> Self:
         self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
@@ -50,7 +50,7 @@ class ArtifactRunner(Runner):
         else:
             program = Path(self._work.name) / "run_images"
             link_run_images(self._artifact, find_toolchain(self._target), program)
-            self._runner = ProgramRunner(program, Entry.F32, self._command)
+            self._runner = ProgramRunner(program, Entry.F32, self.command)
         self.name = self._runner.name
         return self
 

@@ -1,7 +1,4 @@
-"""The shared library, loaded by a Python process of its own.
-
-The child is this file run as a module; it imports nothing but the loader and numpy.
-"""
+"""The shared library, loaded by a Python process of its own (library_worker)."""
 
 from __future__ import annotations
 
@@ -11,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.loader import Library
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.process import run_child
 from levit_deploy.verify.runner import Runner
+
+_WORKER = "levit_deploy.verify.library_worker"
 
 
 class LibraryRunner(Runner):
@@ -33,26 +30,7 @@ class LibraryRunner(Runner):
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
             inputs, outputs = Path(name) / "images.npy", Path(name) / "logits.npy"
             np.save(inputs, self._entry.pixels(images))
-            command = (sys.executable, "-m", __name__, self._library, self._entry.value)
+            command = (sys.executable, "-m", _WORKER, self._library, self._entry.value)
             run_child((*command, str(self._threads), inputs, outputs))
             logits: Logits = np.load(outputs)
             return logits
-
-
-def _child(library: str, entry: str, threads: str, inputs: str, outputs: str) -> None:
-    loaded = Library(Path(library), threads=int(threads))
-    loaded.self_test()
-    images = np.load(inputs)
-    if entry == Entry.F32:
-        logits = [loaded.run(image) for image in images]
-    else:
-        logits = [loaded.run_rgb8(image) for image in images]
-    np.save(outputs, np.stack(logits))
-    loaded.close()
-
-
-if __name__ == "__main__":
-    try:
-        _child(*sys.argv[1:])
-    except DeployError as error:
-        sys.exit(error.message)

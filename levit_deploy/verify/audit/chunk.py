@@ -25,6 +25,8 @@ class Chunk:
 
     `digests` uint8 (n, 32): SHA-256 of the content. `machine`: the CPU model that ran them.
     `pictures`: by index, those on which runners disagree, uint8 (side, side, 3), made small.
+    `tensor_sums` (probed, tensors, FIELDS): of the images that the artifact was looked into for,
+    and `taps_equal` (probed,): whether the logits were the same bits with the lid off.
     """
 
     machine: str
@@ -35,6 +37,8 @@ class Chunk:
     digests: NDArray[np.uint8]
     logits: Mapping[RunnerName, Logits]
     pictures: Mapping[int, NDArray[np.uint8]]
+    tensor_sums: NDArray[np.float64]
+    taps_equal: NDArray[np.bool_]
 
     def save(self, path: Path) -> None:
         """Write the file in one step; once this returns, it survives a crash of the machine."""
@@ -45,6 +49,8 @@ class Chunk:
             "names": np.array(self.names, np.str_),
             "labels": self.labels,
             "digests": self.digests,
+            "tensor_sums": self.tensor_sums,
+            "taps_equal": self.taps_equal,
             **{f"logits.{name}": logits for name, logits in self.logits.items()},
             **{f"picture.{index}": picture for index, picture in self.pictures.items()},
         }
@@ -73,6 +79,8 @@ class Chunk:
                 names=tuple(map(str, arrays["names"])),
                 labels=arrays["labels"],
                 digests=arrays["digests"],
+                tensor_sums=arrays["tensor_sums"],
+                taps_equal=arrays["taps_equal"],
                 logits={RunnerName(name): a for name, a in _named("logits", arrays)},
                 pictures={int(name): a for name, a in _named("picture", arrays)},
             )

@@ -7,6 +7,7 @@ so that a large set is decoded once.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +30,14 @@ from levit_deploy.verify.images import Images
 
 @dataclass(frozen=True, eq=False)
 class LoadedImages:
-    """Some pictures at model size. `indices`: their positions in the set, (n,).
+    """n pictures at model size.
 
-    `labels`: (n,), or None. `digests`: SHA-256 of the content of each. `skipped`: broken ones that
-    were left out.
+    `positions` (n,): among those that are audited; `indices` (n,): in the whole set. `labels` (n,),
+    or None. `digests`: SHA-256 of the content of each. `skipped`: broken ones that were left out.
     """
 
     images: Images
+    positions: tuple[int, ...]
     indices: NDArray[np.int64]
     names: tuple[str, ...]
     labels: NDArray[np.int64] | None
@@ -75,15 +77,16 @@ class AuditImages:
             listing.update(f"{self._pictures.name(index)}\0{label}\n".encode(errors="replace"))
         return listing.hexdigest()
 
-    def read(self, positions: range) -> LoadedImages:
-        """Decode some of them; safe to call from several threads.
+    def read(self, positions: Sequence[int]) -> LoadedImages:
+        """Decode some of the `len` pictures; safe to call from several threads.
 
         Raises BrokenPictureError at the first that is broken, unless such are left out.
         """
-        sound: list[int] = []
+        sound: list[int] = []  # positions
         pixels: list[Picture] = []
         digests: list[bytes] = []
-        for index in self._indices[positions.start : positions.stop]:
+        for position in positions:
+            index = self._indices[position]
             try:
                 picture = self._pictures.picture(index)
             except BrokenPictureError:
@@ -92,15 +95,17 @@ class AuditImages:
                 continue
             pixels.append(model_sized(picture, self._way, self._image_size))
             digests.append(content_digest(self._pictures, index))
-            sound.append(index)
+            sound.append(position)
         shape = (0, self._image_size, self._image_size, 3)
         rgb8 = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
+        indices = [self._indices[position] for position in sound]
         labels = self._pictures.labels
         return LoadedImages(
             images=Images(rgb8, normalize(rgb8, self._normalization), self.source),
-            indices=np.array(sound, np.int64),
-            names=tuple(map(self._pictures.name, sound)),
-            labels=None if labels is None else labels[sound],
+            positions=tuple(sound),
+            indices=np.array(indices, np.int64),
+            names=tuple(map(self._pictures.name, indices)),
+            labels=None if labels is None else labels[indices],
             digests=tuple(digests),
             skipped=len(positions) - len(sound),
         )

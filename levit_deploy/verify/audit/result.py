@@ -242,8 +242,9 @@ class AuditResult:
     plan: FloatPlan | None = None
 
     def __bool__(self) -> bool:
-        """Whether no limit is broken and the debug build, if any, told the truth."""
-        return all(limit.passed for limit in self.limits) and self.audited.taps_equal is not False
+        """Whether no limit is broken, no layer is suspect, and the debug build told the truth."""
+        limits_hold = all(limit.passed for limit in self.limits)
+        return limits_hold and self.suspect is None and self.audited.taps_equal is not False
 
     def to_json(self) -> Mapping[str, object]:
         """The content of audit.json."""

@@ -6,9 +6,11 @@ large the set is; runners work in child processes or release Python's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,11 @@ from numpy.typing import NDArray
 from levit_deploy.errors import DeployError
 from levit_deploy.verify.audit.chunk import UNLABELLED, Chunk
 from levit_deploy.verify.audit.images import AuditImages, LoadedImages
+from levit_deploy.verify.audit.probe import LayerProbe
 from levit_deploy.verify.audit.result import RunnerName
 from levit_deploy.verify.audit.settings import Settings
 from levit_deploy.verify.audit.state import State
+from levit_deploy.verify.audit.tensor_sums import FIELDS
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.runner import RunError, Runner
 
@@ -27,17 +31,20 @@ PICTURE_SIDE = 128  # larger ones are made smaller before they are kept for the 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What makes chunks. `machine`: the CPU model of this one."""
+    """What makes chunks. `machine`: the CPU model of this one. `probe`: None for no look inside."""
 
     settings: Settings
     images: AuditImages
     runners: Mapping[RunnerName, Runner]
     machine: str
+    probe: LayerProbe | None
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def chunk(self, number: int) -> Chunk:
         """Raises DeployError for a broken image, or if a runner gives no logits."""
         loaded = self.images.read(self.settings.positions(number))
         logits = {name: self._infer(name, loaded) for name in self.settings.runners}
+        tensor_sums, taps_equal = self._probe(loaded, logits[RunnerName.ARTIFACT])
         count = len(loaded.indices)
         unlabelled = np.full(count, UNLABELLED, np.int64)
         return Chunk(
@@ -52,19 +59,16 @@ class Work:
                 int(loaded.indices[row]): _small(loaded.images.rgb8[row])
                 for row in _disagreements(logits)
             },
+            tensor_sums=tensor_sums,
+            taps_equal=taps_equal,
         )
 
     def _infer(self, name: RunnerName, loaded: LoadedImages) -> Logits:
         if not len(loaded.indices):
             return np.empty((0, self.settings.classes), np.float32)
         where = f"on `{loaded.names[0]}` to `{loaded.names[-1]}`"
-        try:
+        with _explained(f"the {name} gave no logits {where}"):
             logits = self.runners[name].infer(loaded.images)
-        except RunError as error:
-            raise DeployError(
-                f"the {name} gave no logits {where}: {error.message}",
-                hint="what was done before is kept: go on with --resume",
-            ) from error
         if logits.shape != (len(loaded.indices), self.settings.classes):
             raise DeployError(f"the {name} gave logits {logits.shape} {where}")
         finite = np.isfinite(logits).all(axis=1)
@@ -75,6 +79,32 @@ class Work:
                 hint="levit-deploy verify DIR --weights W",
             )
         return logits
+
+    def _probe(
+        self, loaded: LoadedImages, logits: Logits
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Of every `layer_step`-th image: sums of the tensors, and whether the logits are equal."""
+        sums, equal = [], []
+        if self.probe is not None:
+            for row, position in enumerate(loaded.positions):
+                if position % self.settings.layer_step == 0:
+                    with self._one_at_a_time, _explained("the debug build failed"):
+                        tapped, of_image = self.probe.probe(loaded.images.rgb8[row])
+                    sums.append(of_image)
+                    equal.append(tapped.tobytes() == logits[row].tobytes())
+        shape = (len(sums), len(self.settings.tensors), FIELDS)
+        return np.array(sums, np.float64).reshape(shape), np.array(equal, np.bool_)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """A crash of what is audited, as an error of the audit."""
+    try:
+        yield
+    except RunError as error:
+        raise DeployError(
+            f"{what}: {error.message}", hint="levit-deploy verify DIR --weights W"
+        ) from error
 
 
 def run_chunks(

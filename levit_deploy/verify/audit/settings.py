@@ -10,9 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from levit_deploy.errors import DeployError
 from levit_deploy.verify.audit.result import RunnerName
+from levit_deploy.verify.audit.tapped_tensor import TappedTensor
 
 SCHEMA_VERSION = 1
 CHUNK_IMAGES = 64
@@ -23,7 +25,8 @@ class Settings:
     """`images`: how many, broken ones included; CHUNK_IMAGES of them at a time make a chunk.
 
     `listing_digest`: of their names and labels. `runners`: who classifies them. `layer_step`: at
-    every so many images the artifact's insides are looked at; 0 for none.
+    every so many images the artifact's insides are looked at; 0 for none. `tensors`: what is looked
+    at; empty if nothing is.
     """
 
     artifact: str
@@ -42,6 +45,7 @@ class Settings:
     skip_broken: bool
     runners: tuple[RunnerName, ...]
     layer_step: int
+    tensors: tuple[TappedTensor, ...]
 
     @property
     def chunks(self) -> int:
@@ -56,7 +60,8 @@ class Settings:
         for field in fields(self):
             ours, theirs = getattr(self, field.name), getattr(other, field.name)
             if ours != theirs:
-                return f"{field.name.replace('_', ' ')} is `{_text(ours)}`, not `{_text(theirs)}`"
+                values = f" is `{ours}`, not `{theirs}`" if isinstance(ours, str | int) else ""
+                return f"{field.name.replace('_', ' ')}{values}"
         return None
 
     def to_text(self) -> str:
@@ -75,7 +80,8 @@ class Settings:
                     hint=hint,
                 )
             runners = tuple(map(RunnerName, values.pop("runners")))
-            return Settings(**values, runners=runners)
+            tensors = tuple(map(_tensor, values.pop("tensors")))
+            return Settings(**values, runners=runners, tensors=tensors)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DeployError(f"cannot read `{path}`: {error}", hint=hint) from error
 
@@ -104,5 +110,6 @@ class Shard:
 WHOLE = Shard(1, 1)
 
 
-def _text(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def _tensor(values: dict[str, Any]) -> TappedTensor:
+    readers, makers = tuple(values.pop("readers")), tuple(values.pop("makers"))
+    return TappedTensor(**values, readers=readers, makers=makers)

@@ -19,6 +19,8 @@ from levit_deploy.verify.audit.settings import Settings
 FOLDER = ".audit"
 JSON_FILE = "audit.json"
 PAGE_FILE = "audit.html"
+PLAN_FILE = "recipe.json"
+_REPORT_FILES = (JSON_FILE, PAGE_FILE, PLAN_FILE)
 _SETTINGS = "settings.json"
 
 
@@ -44,7 +46,8 @@ class State:
     def begin(self, settings: Settings, *, anew: bool) -> None:
         """Write the settings, if they are not there yet. `anew`: remove all work before."""
         if anew:
-            for path in (*self._folder.iterdir(), self.report / JSON_FILE, self.report / PAGE_FILE):
+            files = (self.report / name for name in _REPORT_FILES)
+            for path in (*self._folder.iterdir(), *files):
                 path.unlink(missing_ok=True)
         if not self.exists():
             write_in_one_step(self._folder / _SETTINGS, settings.to_text())
@@ -81,8 +84,8 @@ class State:
 def check_report(report: Path, settings: Settings | None, *, resume: bool, force: bool) -> None:
     """Raise DeployError rather than overwrite anything.
 
-    `settings`: of the audit that is to go on there. An existing report needs `force`, unfinished
-    work `resume`; what no audit put there is left alone always.
+    `settings`: of the audit that is to go on there, if they are known yet. An existing report needs
+    `force`, unfinished work `resume`; what no audit put there is left alone always.
     """
     state, other = State(report), "choose another: -o DIR"
     if not report.exists():
@@ -90,12 +93,13 @@ def check_report(report: Path, settings: Settings | None, *, resume: bool, force
     if not report.is_dir():
         raise DeployError(f"`{report}` is not a folder", hint=other)
     names = {path.name for path in report.iterdir()}
-    if foreign := sorted(names - {FOLDER, JSON_FILE, PAGE_FILE}):
+    if foreign := sorted(names - {FOLDER, *_REPORT_FILES}):
         raise DeployError(
             f"`{report}` holds `{foreign[0]}`, which is of no audit's report", hint=other
         )
-    if resume and settings and state.exists():
-        if difference := settings.difference(state.settings()):
+    if resume and state.exists():
+        difference = settings.difference(state.settings()) if settings else None
+        if difference:
             raise DeployError(
                 f"`{report}` holds an audit with other settings: {difference}",
                 hint="use the same ones, or begin anew: --force",

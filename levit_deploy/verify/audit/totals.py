@@ -22,7 +22,9 @@ from levit_deploy.verify.audit.result import (
     ConfusionChange,
     Difference,
     Flip,
+    FloatPlan,
     RunnerName,
+    Sensitivity,
 )
 from levit_deploy.verify.audit.settings import Settings
 from levit_deploy.verify.audit.statistics import (
@@ -32,6 +34,8 @@ from levit_deploy.verify.audit.statistics import (
     ranks,
     wilson,
 )
+from levit_deploy.verify.audit.suspect import find_suspect
+from levit_deploy.verify.audit.tensor_sums import add_sums, no_sums, tensor_fidelities
 from levit_deploy.verify.comparison import Logits
 
 MAX_FLIPS = 48
@@ -56,6 +60,8 @@ class Totals:
         self._confusion = np.zeros((2, settings.classes, settings.classes), np.int64)
         self._images = self._skipped = self._flipped = 0
         self._flips: list[Flip] = []
+        self._sums = no_sums(len(settings.tensors))
+        self._taps_equal: bool | None = None
         self._digest = SetDigest()
         self._machines: set[str] = set()
         self.pictures: dict[int, NDArray[np.uint8]] = {}
@@ -68,21 +74,29 @@ class Totals:
         self._machines.add(chunk.machine)
         for content in chunk.digests:
             self._digest.add(content.tobytes())
-        for pair, sums in self._fidelity.items():
-            runner, reference = pair
-            sums.add(chunk.logits[reference], chunk.logits[runner])
+        for (runner, reference), fidelity in self._fidelity.items():
+            fidelity.add(chunk.logits[reference], chunk.logits[runner])
+        for sums in chunk.tensor_sums:
+            self._sums = add_sums(self._sums, sums)
+        if len(chunk.taps_equal):
+            self._taps_equal = self._taps_equal is not False and bool(chunk.taps_equal.all())
         self._add_flips(chunk)
         if self._settings.labelled:
             self._add_labelled(chunk)
 
-    def result(self) -> AuditResult:
-        """Of all chunks so far. Raises DeployError if they hold no image."""
+    def result(
+        self, sensitivities: tuple[Sensitivity, ...] = (), plan: FloatPlan | None = None
+    ) -> AuditResult:
+        """Of all chunks so far, and what was measured otherwise.
+
+        Raises DeployError if they hold no image.
+        """
         if not self._images:
             raise DeployError(
                 f"no image of `{self._settings.source}` could be read", hint="name others: --data"
             )
         fidelities = tuple(sums.fidelity(*pair) for pair, sums in self._fidelity.items())
-        differences = self._differences()
+        differences, tensors = self._differences(), self._settings.tensors
         return AuditResult(
             audited=self._audited(),
             limits=tuple(self._gate.limits(differences, fidelities[0])),
@@ -92,9 +106,12 @@ class Totals:
             flipped=self._flipped,
             flips=tuple(self._flips),
             confusion=self._confusion_changes(),
-            tensors=(),
-            suspect=None,
-            sensitivities=(),
+            tensors=tensor_fidelities(tensors, self._sums),
+            suspect=find_suspect(self._settings.tensors, self._sums)
+            if self._taps_equal is not None
+            else None,
+            sensitivities=sensitivities,
+            plan=plan,
         )
 
     def _add_flips(self, chunk: Chunk) -> None:
@@ -181,7 +198,7 @@ class Totals:
             preprocessing=settings.preprocessing,
             images_digest=self._digest.hexdigest(),
             skipped=self._skipped,
-            taps_equal=None,
+            taps_equal=self._taps_equal,
         )
 
 

@@ -1,0 +1,34 @@
+"""The child of a LibraryRunner: load a shared library, classify, leave.
+
+Run as a module: `library_worker LIBRARY f32|rgb8 THREADS IMAGES.npy LOGITS.npy`. It imports nothing
+but the loader and numpy: it is started for every few images, and is to start at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from levit_deploy.errors import DeployError
+from levit_deploy.runtime.loader import Library
+
+
+def main(library: str, entry: str, threads: str, inputs: str, outputs: str) -> None:
+    loaded = Library(Path(library), threads=int(threads))
+    loaded.self_test()
+    images = np.load(inputs)
+    if entry == "f32":
+        logits = [loaded.run(image) for image in images]
+    else:
+        logits = [loaded.run_rgb8(image) for image in images]
+    np.save(outputs, np.stack(logits))
+    loaded.close()
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except DeployError as error:
+        sys.exit(error.message)
