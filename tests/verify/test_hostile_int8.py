@@ -91,13 +91,13 @@ def silent_weights(state: State) -> None:
 def test_hostile_weights(
     spoil: Callable[[State], None],
     random_checkpoint: Checkpoint,
-    noise: ImageSet,
+    pictures: ImageSet,
     tmp_path: Path,
 ):
     state = {name: tensor.clone() for name, tensor in random_checkpoint.state.items()}
     spoil(state)
     spoiled = with_state(random_checkpoint, state)
-    library, model = deployed(spoiled, noise, tmp_path)
+    library, model = deployed(spoiled, pictures, tmp_path)
     assert_computes(library, model, random_images(8))
 
 
@@ -110,9 +110,9 @@ def test_images_beyond_what_was_calibrated(times: float, ordinary: tuple[Library
 
 @pytest.fixture(scope="module")
 def ordinary(
-    random_checkpoint: Checkpoint, noise: ImageSet, tmp_path_factory: pytest.TempPathFactory
+    random_checkpoint: Checkpoint, pictures: ImageSet, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Library, ExportedModel]:
-    return deployed(random_checkpoint, noise, tmp_path_factory.mktemp("ordinary"))
+    return deployed(random_checkpoint, pictures, tmp_path_factory.mktemp("ordinary"))
 
 
 def test_pictures_of_one_colour(random_checkpoint: Checkpoint, tmp_path: Path):

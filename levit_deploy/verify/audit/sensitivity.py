@@ -51,23 +51,18 @@ def plan_float_layers(
 ) -> FloatPlan:
     """The layers that stay float so that top-1 drops by `max_drop_points` at most.
 
-    Greedy: the layer that gains the most for its time is added, and the model measured, until the
-    drop is within the budget; then those are taken out again, the dearest first, that it holds
-    without. With all layers float the model is the float one, so there is always a plan.
-    Without labels, answers that change count as lost.
+    Greedy, each step measured: of the layers ranked by what they gain for their time, as many of
+    the first as the budget needs, found by halving; of these, the dearest first, those are taken
+    out again that it holds without. With all layers float the model is the float one, so there is
+    always a plan. Without labels, answers that change count as lost.
     """
     costs = {entry.layer: entry.cost for entry in sensitivities}
     ranked = sorted(sensitivities, key=lambda entry: -entry.sqnr_gain_db / entry.cost)
-    chosen: list[str] = []
-    measured = model.measure(frozenset())
-    for done, entry in enumerate(ranked):
-        if measured.drop_points <= max_drop_points:
-            break
-        progress(done, len(ranked), f"with {entry.layer}")
-        chosen.append(entry.layer)
-        measured = model.measure(frozenset(chosen))
-    for layer in sorted(chosen, key=lambda name: -costs[name]):
-        progress(len(chosen), len(ranked), f"without {layer}")
+    chosen = _first_enough(model, [entry.layer for entry in ranked], max_drop_points, progress)
+    measured = model.measure(frozenset(chosen))
+    dearest = sorted(chosen, key=lambda name: -costs[name])
+    for done, layer in enumerate(dearest):
+        progress(done, len(dearest), f"without {layer}")
         fewer = [name for name in chosen if name != layer]
         without = model.measure(frozenset(fewer))
         if without.drop_points <= max_drop_points:
@@ -81,6 +76,23 @@ def plan_float_layers(
         drop_points=measured.drop_points,
         images=measured.images,
     )
+
+
+def _first_enough(
+    model: MixedPrecision, ranked: list[str], max_drop_points: float, progress: Progress
+) -> list[str]:
+    """As many of the first of `ranked` as keep to the budget; none if none are needed."""
+    if model.measure(frozenset()).drop_points <= max_drop_points:
+        return []
+    too_few, enough = 0, len(ranked)
+    while enough - too_few > 1:
+        progress(len(ranked) - enough + too_few, len(ranked), f"{too_few} to {enough} layers")
+        middle = (too_few + enough) // 2
+        if model.measure(frozenset(ranked[:middle])).drop_points <= max_drop_points:
+            enough = middle
+        else:
+            too_few = middle
+    return ranked[:enough]
 
 
 def plan_recipe(recipe: Recipe, plan: FloatPlan) -> Recipe:

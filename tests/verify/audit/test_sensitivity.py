@@ -37,8 +37,8 @@ def cifar(data_dir, tiny):
 
 
 @pytest.fixture(scope="module")
-def table(tiny_export, noise):
-    return quantize_model(tiny_export, noise, DEFAULT_RECIPE)[1]
+def table(tiny_export, pictures):
+    return quantize_model(tiny_export, pictures, DEFAULT_RECIPE)[1]
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +67,14 @@ def sessions(monkeypatch):
 
 
 @pytest.mark.parametrize("layer", ["blocks.0.m.qkv", "blocks.2.q.1", "blocks.2.kv", "head"])
-def test_a_table_without_a_layer_is_the_one_that_would_have_been_made(tiny_export, noise, layer):
+def test_a_table_without_a_layer_is_the_one_that_would_have_been_made(tiny_export, pictures, layer):
     """Where each layer is decided for itself, and not what its stream's factors are."""
-    recipe, statistics = RECIPES["w8a8-plain"], collect_statistics(tiny_export, noise)
-    whole = choose_scales(tiny_export, statistics, noise, recipe)
+    recipe, statistics = RECIPES["w8a8-plain"], collect_statistics(tiny_export, pictures)
+    whole = choose_scales(tiny_export, statistics, pictures, recipe)
     assert layer in [entry.layer for entry in whole.layers]
-    expected = choose_scales(tiny_export, statistics, noise, replace(recipe, float_layers=(layer,)))
+    expected = choose_scales(
+        tiny_export, statistics, pictures, replace(recipe, float_layers=(layer,))
+    )
     assert table_without(tiny_export, whole, {layer}) == expected
 
 
@@ -120,14 +122,14 @@ def test_a_planted_fault_gains_the_most_and_is_all_that_the_plan_needs(
     assert plan.images == IMAGES
 
 
-def test_the_plan_is_a_recipe_that_quantizing_takes(tiny_export, faulty, cifar, noise, tmp_path):
+def test_the_plan_is_a_recipe_that_quantizing_takes(tiny_export, faulty, cifar, pictures, tmp_path):
     model = MixedPrecision(tiny_export, faulty, *cifar, tmp_path)
     plan = plan_float_layers(model, measure_sensitivities(model), 0.0)
     assert plan.drop_points <= 0.0
     plan_recipe(faulty.recipe, plan).save(tmp_path / "recipe.json")
     recipe = Recipe.load(tmp_path / "recipe.json")
     assert recipe.name == "w8a8-mixed"
-    _, table = quantize_model(tiny_export, noise, recipe)
+    _, table = quantize_model(tiny_export, pictures, recipe)
     assert set(model.layers) - {entry.layer for entry in table.layers} == set(plan.layers)
 
 
