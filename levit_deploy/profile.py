@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.profile_build import build_profile_library
+from levit_deploy.runtime.instrument import build_profile_library
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.kernel_profile import KernelTime, measure_peak_gflops, profile_library

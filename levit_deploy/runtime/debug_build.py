@@ -1,11 +1,12 @@
-"""The debug build: an artifact's program again, in libraries that let one look inside.
+"""The debug build: an artifact's program in libraries that let one look inside.
 
-A folder with both forms of the library, which have one more function,
+A folder with one or both forms of the library, which have one more function,
 
     int NAME_taps(const float *image, float *logits, void *workspace,
                   void (*finished)(void *user, int step, const unsigned char *arena), void *user);
 
 (see csrc/taps.c), their header, and taps.json: where each 8-bit tensor is, and after which step.
+8-bit artifacts have that file too; with it, instrument.py makes a debug build of any of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from levit_deploy.errors import DeployError
 
 SCHEMA_VERSION = 1
 FILE_NAME = "taps.json"
-_HINT = "compile the model again with --debug-taps"
+_HINT = "compile the model again"
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class Library:
     def profile(self, image: NDArray[np.float32], steps: int) -> NDArray[np.uint64]:
         """Nanoseconds of each of the program's `steps` calls, for one image as in `run`.
 
-        Only profile builds have this (see profile_build.py).
+        Only profile builds have this (see instrument.py).
         """
         durations = np.zeros(steps, np.uint64)
         image = np.ascontiguousarray(image, np.float32)

@@ -128,6 +128,10 @@ class Toolchain:
     def archive(self, objects: Iterable[Path], output: Path) -> None:
         """Objects -> static library, without times or owners."""
         output.unlink(missing_ok=True)
+        self.add_to_archive(objects, output)
+
+    def add_to_archive(self, objects: Iterable[Path], output: Path) -> None:
+        """The same, beside what is in the static library already."""
         names = [_beside(path, output) for path in objects]
         command = (*self.archiver, "rcsD", output.name, *names)
         self._run(command, "archive", output, names_output=True)

@@ -41,7 +41,7 @@ def profile_library(
     peak_gflops: float,
     on_run: Callable[[int], None] = lambda done: None,
 ) -> list[KernelTime]:
-    """Time the calls of a profile build (runtime.profile_build) in this process."""
+    """Time the calls of a profile build (runtime/instrument.py) in this process."""
     loaded = Library(library)
     size = loaded.describe().image_size
     image = np.random.default_rng(0).standard_normal((3, size, size), dtype=np.float32)

@@ -13,8 +13,8 @@ from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
+from levit_deploy.runtime.instrument import build_profile_library
 from levit_deploy.runtime.loader import Library
-from levit_deploy.runtime.profile_build import build_profile_library
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.runtime.small_network import CLASSES, SIDE, SmallNetwork, random_image, random_rgb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.calibration.quantize import quantize
+from levit_deploy.calibration.recipe import DEFAULT_RECIPE
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.compiler.pipeline import compile_model
-from levit_deploy.deploy import Deployment
+from levit_deploy.deploy import Calibration, Deployment, deploy
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_debug
 from levit_deploy.runtime.debug_build import DebugBuild
 from levit_deploy.runtime.loader import Library
@@ -30,6 +34,7 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.audit.probe import LayerProbe
 from levit_deploy.verify.audit.result import Suspect
 from levit_deploy.verify.audit.suspect import find_suspect
+from levit_deploy.verify.audit.tapped_program import TappedProgram, stored
 from levit_deploy.verify.audit.tapped_tensor import TappedTensor
 from levit_deploy.verify.audit.tensor_sums import (
     Field,
@@ -116,13 +121,50 @@ def test_the_debug_build_is_the_artifact(
         assert 0.1 < fidelity.range_used <= 1
 
 
-def test_taps_are_of_the_same_program_or_refused(
-    int8_deployment: Deployment, tiny: Checkpoint, tmp_path: Path
+def test_libraries_to_look_inside_come_with_debug_taps(
+    taps: DebugBuild,
+    tiny: Checkpoint,
+    pictures: ImageSet,
+    tiny_images: Images,
+    tiny_export: ExportedModel,
+    tmp_path: Path,
 ):
-    artifact = int8_deployment.artifact
-    manifest = replace(artifact.manifest, program_digest="0" * 64)
-    with pytest.raises(DeployError, match="do not make its program again"):
-        build_taps(replace(artifact, manifest=manifest), tiny, tmp_path / "debug")
+    """The shared one, from Python, shows what the C program around the static one does."""
+    calibration = Calibration(pictures, DEFAULT_RECIPE)
+    made = deploy(tiny, find_toolchain(HOST), tmp_path, calibration=calibration, debug_taps=True)
+    artifact = Artifact.load(made.artifact.folder)
+    assert artifact.debug_folder is not None
+    build = DebugBuild.load(artifact.debug_folder)
+    assert build.tensors == DebugBuild.load(artifact.folder).tensors == taps.tensors
+    assert {f"debug/{path.name}" for path in build.folder.iterdir()} <= set(artifact.manifest.files)
+
+    loaded = ctypes.CDLL(str(build.shared_library))
+    seen: list[bytes] = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def finished(_: int, step: int, arena: int) -> None:
+        for tensor in build.tensors:
+            if tensor.step == step:
+                seen.append(ctypes.string_at(arena + tensor.offset_bytes, tensor.size_bytes))
+
+    image = tiny_images.floats[0]
+    logits = np.empty(tiny.spec.classes, np.float32)
+    workspace = np.empty(artifact.manifest.workspace_bytes, np.uint8)
+    pointers = (ctypes.c_void_p(array.ctypes.data) for array in (image, logits, workspace))
+    assert getattr(loaded, f"{build.name}_taps")(*pointers, finished, None) == 0
+    assert logits.tobytes() == Library(artifact.folder).run(image).tobytes()
+    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST)) as program:
+        other_logits, tensors = program.run(image)
+    assert logits.tobytes() == other_logits.tobytes()
+    for tensor, data, values in zip(build.tensors, seen, tensors, strict=True):
+        np.testing.assert_array_equal(stored(tensor, data), values)
+
+
+def test_an_artifact_that_does_not_say_where_its_tensors_are(
+    host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path
+):
+    with pytest.raises(DeployError, match=r"cannot read `.*taps\.json`"):
+        build_taps(host_artifact, tiny, tmp_path / "debug")
     assert not (tmp_path / "debug").exists()
 
 
