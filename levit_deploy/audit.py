@@ -18,9 +18,9 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.manifest import AuditRecord
 from levit_deploy.runtime.one_step import write_in_one_step
-from levit_deploy.taps import build_taps
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -137,12 +137,10 @@ class Auditor:
 
 
 @contextmanager
-def open_probe(
-    artifact: Artifact, checkpoint: Checkpoint, on_phase: Callable[[str], None]
-) -> Iterator[LayerProbe | None]:
+def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProbe | None]:
     """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32.
 
-    `on_phase` is told of each step. Raises DeployError if there is none and it cannot be made.
+    Raises DeployError if there is none and it cannot be made.
     """
     table = table_of(artifact)
     if table is None:
@@ -150,11 +148,11 @@ def open_probe(
         return
     check_weights(artifact, checkpoint)
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
+        toolchain = find_toolchain(get_target(artifact.manifest.base_target))
         if artifact.debug_folder is None:
-            build = build_taps(artifact, checkpoint, Path(work) / "debug", on_phase)
+            build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        toolchain = find_toolchain(get_target(artifact.manifest.base_target))
         model, command = float_model_of(checkpoint), ArtifactRunner(artifact).command
         with LayerProbe(build, model, table, toolchain, command) as probe:
             yield probe

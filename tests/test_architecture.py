@@ -34,13 +34,12 @@ ROOMS = {
         ("errors", "models", "export", "calibration", "targets", "runtime"),
         ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
     ),
-    "audit": Room((*ALL_ROOMS, "taps"), ("torch", "platformdirs")),
+    "audit": Room((*ALL_ROOMS,), ("torch", "platformdirs")),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
-    "taps": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
     "cli": Room(("errors", "commands"), ("click",)),
-    "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "taps", "tune"), ("click", "rich")),
+    "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm.
 PLAIN_DATA = {

@@ -246,7 +246,7 @@ def audit_command(
             layer_images = audit.EMULATED_LAYER_IMAGES if layer_images is None else layer_images
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
         layer_images = audit.LAYER_IMAGES if layer_images is None else layer_images
-        look = audit.open_probe(artifact, checkpoint, phases.detail) if layer_images else None
+        look = audit.open_probe(artifact, checkpoint) if layer_images else None
         probe = stack.enter_context(look) if look else None
         auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)
         gate = _gate(auditor.settings, reference, max_drop, min_agreement)

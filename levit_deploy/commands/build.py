@@ -108,7 +108,7 @@ def export_command(
 @click.option(
     "--debug-taps",
     is_flag=True,
-    help="Add the folder debug/: the same program with a look at its 8-bit tensors, for audits.",
+    help="Add the folder debug/: the same program in libraries that show its 8-bit tensors.",
 )
 @click.option(
     "--dump-ir",
@@ -141,7 +141,7 @@ def compile_command(
     same 8-bit model) before it is handed over.
 
     The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
-    manifest.json and verify.json, for int8 also calibration.json, every decision behind it. It
+    manifest.json and verify.json, for int8 also calibration.json, every decision behind it, and taps.json. It
     appears when all is done, or not at all.
 
     \b

@@ -25,9 +25,9 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_debug
 from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.loader import Library
 from levit_deploy.runtime.self_test import SelfTest
-from levit_deploy.taps import build_taps
 from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -59,11 +59,9 @@ def table(int8_deployment: Deployment) -> CalibrationTable:
 
 
 @pytest.fixture(scope="session")
-def taps(
-    int8_deployment: Deployment, tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory
-) -> DebugBuild:
+def taps(int8_deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> DebugBuild:
     folder = tmp_path_factory.mktemp("taps") / "debug"
-    build = build_taps(int8_deployment.artifact, tiny, folder)
+    build = build_taps(int8_deployment.artifact, find_toolchain(HOST), folder)
     assert DebugBuild.load(folder) == build
     return build
 
@@ -161,10 +159,10 @@ def test_libraries_to_look_inside_come_with_debug_taps(
 
 
 def test_an_artifact_that_does_not_say_where_its_tensors_are(
-    host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path
+    host_artifact: Artifact, tmp_path: Path
 ):
     with pytest.raises(DeployError, match=r"cannot read `.*taps\.json`"):
-        build_taps(host_artifact, tiny, tmp_path / "debug")
+        build_taps(host_artifact, find_toolchain(HOST), tmp_path / "debug")
     assert not (tmp_path / "debug").exists()
 
 
