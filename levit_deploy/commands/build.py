@@ -141,8 +141,8 @@ def compile_command(
     same 8-bit model) before it is handed over.
 
     The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
-    manifest.json and verify.json, for int8 also calibration.json, every decision behind it, and taps.json. It
-    appears when all is done, or not at all.
+    manifest.json and verify.json, for int8 also calibration.json, every decision behind it, and
+    taps.json. It appears when all is done, or not at all.
 
     \b
     Examples:
