@@ -160,6 +160,7 @@ def _environment() -> jinja2.Environment:
         "runner": wording.RUNNERS.__getitem__,
         "share": wording.share,
         "short": wording.short,
+        "signed": wording.signed,
         "significance": wording.significance,
         "small": wording.small,
     }

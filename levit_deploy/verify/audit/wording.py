@@ -23,6 +23,12 @@ def number(value: float, digits: int = 2) -> str:
     return text.lstrip("-") if zero else text.replace("-", MINUS)
 
 
+def signed(value: float, digits: int = 2) -> str:
+    """`number` of a change: `+0.20`, and 0 without a sign."""
+    text = number(value, digits)
+    return f"+{text}" if value > 0 and text.strip("0.") else text
+
+
 def short(value: float) -> str:
     """`number` without idle zeros: 0.50 -> 0.5."""
     text = number(value)

@@ -18,6 +18,7 @@ from levit_deploy.verify.audit.wording import (
     printable,
     probability,
     share,
+    signed,
     small,
 )
 from tests.verify.audit import sample
@@ -188,6 +189,9 @@ def test_commands_quote_what_a_shell_would_split():
     [
         (number(-1234.5), "−1,234.50"),
         (number(-0.001), "0.00"),
+        (signed(0.4), "+0.40"),
+        (signed(-0.4, 1), "−0.4"),
+        (signed(0.001), "0.00"),
         (points(1.0), "1 point"),
         (points(0.25), "0.25 points"),
         (decibels(None), "exact"),
