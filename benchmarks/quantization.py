@@ -2,7 +2,7 @@
 
     python -m benchmarks.quantization --output docs/quantization.md     # everything, an hour
     python -m benchmarks.quantization --methods levit-deploy --sigmas 0 2 --images 500
-    python -m benchmarks.quantization --methods --output docs/quantization.md      # no new figure
+    python -m benchmarks.quantization --methods --output docs/quantization.md   # no new figure
 
 The demonstration net and its hostile twins (sigma: levit_deploy/export/hostile_twin.py), calibrated
 on the 512 images in the package, tested on labelled CIFAR-10 images that it never saw. What runs
@@ -13,10 +13,9 @@ result is written to the record at once, so a run that was stopped goes on where
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -25,16 +24,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.quantizers import (
-    LIBRARY,
-    METHODS,
-    MODEL,
-    OTHER_RECIPES,
-    OURS,
-    PEERS,
-    Classify,
-    Network,
-)
+from benchmarks.quantization_record import FLOAT, RECORD, Result, load, save
+from benchmarks.quantization_report import PACKAGES, SIGMAS, document
+from benchmarks.quantizers import LIBRARY, METHODS, MODEL, Classify, Network
 from levit_deploy.calibration.image_set import open_images
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.hostile_twin import hostile_twin
@@ -43,37 +35,12 @@ from levit_deploy.models.images import model_input
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
 
-RECORD = Path(__file__).with_name("quantization.json")
 TEST_IMAGES = Path(__file__).parent.parent / "tests" / "data" / "val_2000.npz"
 SPEC = get_spec("levit_128s")
-SIGMAS = (0.0, 1.0, 1.5, 2.0)  # 0 is the net itself
 
-FLOAT = "fp32 PyTorch"
 FLOAT_CHUNK = 32  # images at once
-PACKAGES = {"levit-deploy": "levit_deploy", "ONNX Runtime": "onnxruntime", "NNCF": "nncf"}
 
 Logits = NDArray[np.float64]  # (images, classes)
-
-
-@dataclass(frozen=True)
-class Result:
-    """How close `method` is to `reference`, on the network `sigma`.
-
-    `top1`: right answers of the method, `reference_top1`: of the reference, `agreement`: the same
-    answer; percent of the images. `sqnr_db`: of all logits together. `largest_error`: of a logit,
-    as a fraction of the reference's range. `version`: of the package behind the method.
-    """
-
-    method: str
-    reference: str
-    sigma: float
-    images: int
-    top1: float
-    reference_top1: float
-    agreement: float
-    sqnr_db: float
-    largest_error: float
-    version: str
 
 
 COMPARISONS = [(LIBRARY, MODEL), *((method, FLOAT) for method in METHODS)]
@@ -183,95 +150,8 @@ def percent(hits: NDArray[np.bool_]) -> float:
     return round(100 * float(hits.mean()), 2)
 
 
-def load(record: Path) -> list[Result]:
-    return [Result(**row) for row in json.loads(record.read_text())] if record.exists() else []
-
-
-def save(results: Sequence[Result], record: Path) -> None:
-    order = list(METHODS)
-    rows = sorted(results, key=lambda r: (r.sigma, order.index(r.method), r.reference))
-    record.write_text("[\n " + ",\n ".join(json.dumps(asdict(r)) for r in rows) + "\n]\n")
-
-
-def document(results: Sequence[Result]) -> str:
-    counts = sorted({result.images for result in results})
-    lines = [
-        "# Quantization",
-        "",
-        "Made by `python -m benchmarks.quantization --output docs/quantization.md`, which explains",
-        f"itself, from figures in `benchmarks/{RECORD.name}`. The demonstration net, LeViT-128S,",
-        "calibrated on 512 training images, is tested on "
-        f"{' or '.join(map(str, counts))} labelled images that it never",
-        "saw. A twin is the same function with a residual stream that is hard to quantize: its",
-        "channels are multiplied by exp(sigma N(0, 1)). All methods calibrate on the same images.",
-        "",
-        *accuracy(results),
-        *fidelity(results),
-        "## Beside others",
-        "",
-        "Same answers as fp32 PyTorch, and the signal-to-noise ratio of the logits.",
-        "",
-        *matrix([*OURS, *PEERS], results),
-        f"Versions: {versions(results)}. ONNX Runtime quantizes per channel; u8s8 are the types of",
-        "activations and weights.",
-        "",
-        "## Other recipes",
-        "",
-        *matrix([LIBRARY, *OTHER_RECIPES], results),
-    ]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def accuracy(results: Sequence[Result]) -> Iterator[str]:
-    yield from ["## The library", ""]
-    yield "| network | top-1, fp32 PyTorch | top-1, int8 library | same answer | SQNR |"
-    yield "|---|---|---|---|---|"
-    for r in results:
-        if (r.method, r.reference) == (LIBRARY, FLOAT):
-            cells = f"{r.reference_top1:.2f} % | {r.top1:.2f} % | {r.agreement:.2f} %"
-            yield f"| {network_name(r.sigma)} | {cells} | {r.sqnr_db:.1f} dB |"
-    yield ""
-
-
-def fidelity(results: Sequence[Result]) -> Iterator[str]:
-    yield "Against its own 8-bit ONNX model in ONNX Runtime, optimisations off:"
-    yield from ["", "| network | same answer | largest error, of the logits' range | SQNR |"]
-    yield "|---|---|---|---|"
-    for r in results:
-        if (r.method, r.reference) == (LIBRARY, MODEL):
-            cells = f"{r.agreement:.2f} % | {r.largest_error:.1e} | {r.sqnr_db:.1f} dB"
-            yield f"| {network_name(r.sigma)} | {cells} |"
-    yield ""
-
-
-def matrix(methods: Sequence[str], results: Sequence[Result]) -> Iterator[str]:
-    """Agreement with fp32 and SQNR, by method and network."""
-    yield f"| method | {' | '.join(map(network_name, SIGMAS))} |"
-    yield "|---" * (len(SIGMAS) + 1) + "|"
-    for method in methods:
-        found = {r.sigma: r for r in results if (r.method, r.reference) == (method, FLOAT)}
-        cells = [
-            f"{found[sigma].agreement:.2f} %, {found[sigma].sqnr_db:.1f} dB"
-            if sigma in found
-            else "-"
-            for sigma in SIGMAS
-        ]
-        yield f"| {method} | {' | '.join(cells)} |"
-    yield ""
-
-
-def network_name(sigma: float) -> str:
-    return f"twin, sigma {sigma:g}" if sigma else "the net itself"
-
-
-def versions(results: Sequence[Result]) -> str:
-    found = {
-        f"{name} {result.version}"
-        for result in results
-        for name in PACKAGES
-        if result.method.startswith(name)
-    }
-    return ", ".join(sorted(found))
+if __name__ == "__main__":
+    main()
 
 
 if __name__ == "__main__":
