@@ -6,7 +6,8 @@ LeViT-128S with the demonstration's body and heads of chance for 1000 classes, o
 contenders in turns (levit_deploy/verify/latency.py). Ours is compiled for x86-64-v3 and for this
 machine; ONNX Runtime's kernels always use what this machine has. Every form of its static
 quantization takes part: both formats, three pairs of types. The record is part of the document
-that `python -m benchmarks.quantization` writes. Needs an idle machine and a few minutes.
+that `python -m benchmarks.quantization` writes. Needs an idle machine and a few minutes; what is in
+DIR from an earlier run is used again.
 """
 
 from __future__ import annotations
