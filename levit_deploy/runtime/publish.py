@@ -34,18 +34,20 @@ def staged_folder(destination: Path) -> Iterator[Path]:
     an artifact, if the disk is full or if the place cannot be written to.
     """
     _check_replaceable(destination)
-    with _readable_errors(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(destination)
-        staging, lock = _create_locked(destination)
-    try:
+    staging = destination.parent / f".{destination.name}{_MARK}{secrets.token_hex(4)}"
+    lock: int | None = None
+    try:  # an interrupt may come as soon as the folder is there
         with _readable_errors(destination):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(destination)
+            lock = _create_locked(staging)
             yield staging
             _check_replaceable(destination)
             _move_in(staging, destination)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def check_destination(destination: Path) -> None:
@@ -82,10 +84,9 @@ def _identity(path: Path) -> int | None:
         return None
 
 
-def _create_locked(destination: Path) -> tuple[Path, int]:
-    """A new folder beside `destination`, locked for as long as this process lives."""
+def _create_locked(staging: Path) -> int:
+    """Make the folder; it is locked for as long as this process lives."""
     while True:
-        staging = destination.parent / f".{destination.name}{_MARK}{secrets.token_hex(4)}"
         staging.mkdir()
         # Before it is locked, another build may take it for abandoned and remove it.
         with suppress(FileNotFoundError):
@@ -93,7 +94,7 @@ def _create_locked(destination: Path) -> tuple[Path, int]:
             with suppress(OSError):  # some network file systems cannot lock a folder
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if staging.exists():
-                return staging, lock
+                return lock
             os.close(lock)
 
 
