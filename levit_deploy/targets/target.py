@@ -15,7 +15,7 @@ class Arch(StrEnum):
 class Int8Dot(StrEnum):
     """The instruction that multiplies 8-bit integers and sums them in 32 bits.
 
-    MADD: pmaddwd after widening, or pmaddubsw where it provably cannot saturate (x86).
+    MADD: pmaddubsw on operands that cannot saturate it, and pmaddwd (x86).
     VPDPBUSD: x86 AVX-VNNI or AVX-512 VNNI. MLAL: smull/smlal/sadalp (NEON).
     SDOT: ARMv8.2 dotprod. SMMLA: ARMv8.6 i8mm.
     """

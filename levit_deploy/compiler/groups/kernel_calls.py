@@ -21,7 +21,6 @@ from levit_deploy.compiler.kernels.gemm_int8_spec import (
     default_tile,
     pack_weights_int8,
 )
-from levit_deploy.compiler.kernels.int8_dot_tile import pairs_fit
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
@@ -141,7 +140,6 @@ class KernelCalls:
             residual=spec.residual,
             layout=spec.layout,
             quantized=False,
-            pairs_fit=pairs_fit(weight),
             gather_side=spec.gather_side,
         )
         target, tile = self.target, default_tile(int8, self.target)
@@ -150,7 +148,7 @@ class KernelCalls:
         operands: list[Operand] = [self._quantize(x, int8.input_rows, quantization), panels]
         if residual is not None:
             operands.append(residual)
-        symbol = gemm_symbol(spec, tile, f"gemm_int8{'_pairs_fit' * int8.pairs_fit}")
+        symbol = gemm_symbol(spec, tile, "gemm_int8")
 
         def kernel(symbol: str, stored: Stored) -> Kernel:
             layout = spec.layout if stored.float else None

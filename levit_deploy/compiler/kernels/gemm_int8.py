@@ -102,7 +102,7 @@ class ProductInt8:
         self.spec = spec
         self.simd = Simd(target)
         self.unroll = tile.depth_unroll
-        self.family = tile_family(target, spec.pairs_fit)
+        self.family = tile_family(target)
         self.granule = self.family.row_granule
         self.cut = PanelCut(spec.columns, spec.depth, tile, self.family)
         self.blocks = Blocks.of(-(-spec.group_rows // self.granule), -(-tile.mr // self.granule))

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.activation_storage import activation_storage, row_stride
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
 from levit_deploy.compiler.kernels.int8_dot_tile import (
-    MaddTile,
     MaddubsTile,
     SdotTile,
     VpdpbusdTile,
-    pairs_fit,
 )
 from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.int8_matrix_tile import SmmlaTile
@@ -35,8 +33,7 @@ class GemmInt8Spec:
     """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
 
     `layout`: that of the float output; None if x is not stored as float. `quantized`: x is stored
-    as 8-bit activations too, or instead. `pairs_fit`: what `int8_dot_tile.pairs_fit` says of the
-    weights; it decides between two kernels where the CPU has no dot product, and nothing else.
+    as 8-bit activations too, or instead.
     `gather_side`: as in `gemm.GemmSpec`.
     """
 
@@ -47,7 +44,6 @@ class GemmInt8Spec:
     residual: bool
     layout: Layout | None
     quantized: bool
-    pairs_fit: bool
     gather_side: int = 0
 
     def __post_init__(self) -> None:
@@ -71,11 +67,10 @@ class GemmInt8Spec:
         return self.rows * self.columns if self.layout else 0
 
 
-def tile_family(target: Target, pairs_fit: bool) -> type[Int8Tile]:
-    """The instructions by which `target` multiplies weights of which `pairs_fit` says that."""
-    if target.int8_dot is Int8Dot.MADD:
-        return MaddubsTile if pairs_fit else MaddTile
+def tile_family(target: Target) -> type[Int8Tile]:
+    """The instructions by which `target` multiplies."""
     families: dict[Int8Dot, type[Int8Tile]] = {
+        Int8Dot.MADD: MaddubsTile,
         Int8Dot.VPDPBUSD: VpdpbusdTile,
         Int8Dot.SDOT: SdotTile,
         Int8Dot.SMMLA: SmmlaTile,
@@ -86,23 +81,23 @@ def tile_family(target: Target, pairs_fit: bool) -> type[Int8Tile]:
 
 def default_tile(spec: GemmInt8Spec, target: Target) -> GemmTile:
     """The largest tile of the target, made wider where there are too few rows to fill it."""
-    mr, vectors, unroll = _largest_tile(target, spec.pairs_fit)
+    mr, vectors, unroll = _largest_tile(target)
     rows = Blocks.of(spec.group_rows, mr)
     if rows.size < mr:
-        sums = rows.size * tile_family(target, spec.pairs_fit).sums_per_vector
+        sums = rows.size * tile_family(target).sums_per_vector
         vectors = max(vectors, -(-MIN_ACCUMULATORS // sums))
     lanes = target.float_lanes
     return GemmTile(rows.size, vectors * lanes, lanes, unroll)
 
 
-def _largest_tile(target: Target, pairs_fit: bool) -> tuple[int, int, int]:
+def _largest_tile(target: Target) -> tuple[int, int, int]:
     """(rows, registers of columns, steps in one turn of the loop) that fit without spills.
 
     Figures, all for the linear layers of LeViT-128S. x86: time against the fp32 kernels on Zen 4,
     cold weights. ARM: million instructions.
     """
     if target.arch is Arch.X86_64:
-        return _largest_x86_tile(target, pairs_fit)
+        return _largest_x86_tile(target)
     if target.int8_dot is Int8Dot.SDOT:
         # 20 sums, 5 times 16 k, 2 weights. 19.6; 6x16, whose loop has room for one step: 20.1;
         # 7x12: 20.1.
@@ -117,18 +112,16 @@ def _largest_tile(target: Target, pairs_fit: bool) -> tuple[int, int, int]:
     return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
 
 
-def _largest_x86_tile(target: Target, pairs_fit: bool) -> tuple[int, int, int]:
+def _largest_x86_tile(target: Target) -> tuple[int, int, int]:
     if target.vector_registers == 32:
-        # vpdpbusd: 0.26 (0.25 is the limit), and so are 14x32 and 6x64; vpmaddubsw: 0.49, 6x64
-        # 0.50; vpmaddwd: 0.68.
-        return 8, 2, 2
+        if target.int8_dot is Int8Dot.MADD:
+            return 4, 4, 1  # 16 sums, 4 times two of a, 2 weights, ones, products; 5x64 spills
+        return 8, 2, 2  # 0.26 (0.25 is the limit), and so are 14x32 and 6x64
     if target.int8_dot is Int8Dot.VPDPBUSD:
         return 6, 2, 2  # 12 sums, 2 weights, a: 15 of 16
     if not target.fma:
-        return (4, 2, 1) if pairs_fit else (3, 2, 2)  # two operands: one more for a copy
-    if pairs_fit:
-        return 5, 2, 2  # 10 sums, 2 weights, a, ones, a product: 15 of 16. 0.51, as 4x16
-    return 4, 2, 2  # 8 sums, 2 times two weights, two of a, a product: 15. 0.75; 3x16: 0.80
+        return 4, 2, 1  # two operands: one more for a copy
+    return 2, 4, 2  # 8 sums, 2 weights, 2 times two of a, ones or a product: 15 of 16
 
 
 class PanelCut:
@@ -138,7 +131,7 @@ class PanelCut:
         self.unit = tile.lanes * family.vector_granule
         self.panels = Blocks.of(-(-columns // self.unit), -(-tile.nr // self.unit))
         self.columns = -(-columns // self.unit) * self.unit
-        self.depth = -(-depth // family.step_depth) * family.step_depth
+        self.depth = row_stride(depth)
 
     @property
     def bytes(self) -> int:
@@ -168,7 +161,7 @@ def pack_weights_int8(
     says; columns and depth are padded with zeros to what the instructions take.
     """
     assert weights.min(initial=0) >= -127, "-128 could overflow a sum of 16 bits"
-    family = tile_family(target, pairs_fit(weights))
+    family = tile_family(target)
     depth, columns = weights.shape
     cut = PanelCut(columns, depth, tile, family)
     padded = np.zeros((cut.depth, cut.columns), np.int8)

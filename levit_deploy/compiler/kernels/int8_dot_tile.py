@@ -1,20 +1,16 @@
 """8-bit products by instructions that add up neighbouring k within a 32-bit lane.
 
-    sdot (ARMv8.2 dotprod)                                    signed by signed, four k
-    vpdpbusd (AVX-VNNI, AVX-512 VNNI)                         unsigned by signed, four k
-    vpmaddubsw, vpmaddwd by ones, vpaddd                      the same without VNNI
-    vpmaddwd, vpaddd, twice, after widening to 16 bits        the same, any weights
+    sdot (ARMv8.2 dotprod)                       signed by signed, four k
+    vpdpbusd (AVX-VNNI, AVX-512 VNNI)            unsigned by signed, four k
+    pmaddubsw, pmaddwd by ones, paddd            signed by signed, four k: see `MaddubsTile`
 
-All of them are exact. sdot and vpdpbusd do not saturate (vpdpbusds would). vpmaddwd's two
-products of 16 bits fit 32. vpmaddubsw saturates its sum of two products at 16 bits, so it is used
-for weights alone of which `pairs_fit` proves that no activation can make them exceed it: then it
-does 32 multiply-adds with two multiplications and an addition, not with two and two (on Zen 4,
-measured in registers: 1.00 against 1.33 cycles).
-
+All of them are exact for any weights and activations; none saturates (vpdpbusds would).
 A panel's weights are [depth / 4][columns][4].
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +25,7 @@ from levit_deploy.compiler.kernels.int8_tile import (
     read,
     write,
 )
+from levit_deploy.compiler.kernels.narrowing import lanes_of, shuffle
 
 GROUP = 4  # k in one lane
 WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next are loaded
@@ -42,23 +39,13 @@ _MADDUBS = {
     8: "llvm.x86.avx2.pmadd.ub.sw",
     16: "llvm.x86.avx512.pmaddubs.w.512",
 }
+_SAD = {
+    16: "llvm.x86.sse2.psad.bw",
+    32: "llvm.x86.avx2.psad.bw",
+    64: "llvm.x86.avx512.psad.bw.512",
+}
 _VPDPBUSD = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
 _SDOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-
-
-def pairs_fit(weights: NDArray[np.int8]) -> bool:
-    """Whether vpmaddubsw is exact for `weights` (depth, columns) and any activations.
-
-    It adds a[k] * w[k] + a[k + 1] * w[k + 1] for even k. With 0 <= a <= 255 the sum is largest
-    where a is 255 for positive weights and 0 for negative ones, and the other way round; both
-    must fit int16.
-    """
-    depth, columns = weights.shape
-    even = np.zeros((depth + depth % 2, columns), np.int32)
-    even[:depth] = weights
-    largest = 255 * np.maximum(even, 0).reshape(-1, 2, columns).sum(axis=1)
-    smallest = 255 * np.minimum(even, 0).reshape(-1, 2, columns).sum(axis=1)
-    return bool(largest.max() <= 32767 and smallest.min() >= -32768)
 
 
 class _DotTile(Int8Tile):
@@ -70,7 +57,9 @@ class _DotTile(Int8Tile):
         grouped = weights.reshape(depth // GROUP, GROUP, columns)
         return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
 
-    def start(self, w: tirx.Buffer, at: Expr) -> list[list[tirx.Buffer]]:
+    def start(
+        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
+    ) -> list[list[tirx.Buffer]]:
         simd = self.simd
         acc = [[int32_register(simd) for _ in range(self.vectors)] for _ in range(self.mr)]
         for v in range(self.vectors):
@@ -84,7 +73,7 @@ class _DotTile(Int8Tile):
 
 
 class _BroadcastTile(_DotTile):
-    """x86. a: U8, of which four k are broadcast to all lanes."""
+    """x86. Four k of `a` are broadcast to all lanes."""
 
     step_depth = GROUP
 
@@ -103,7 +92,7 @@ class _BroadcastTile(_DotTile):
         for first in range(0, self.vectors, WEIGHTS_TOGETHER):
             group = range(first, min(first + WEIGHTS_TOGETHER, self.vectors))
             places = [at + GROUP * lanes * v for v in group]
-            weights = [self.weights(w.vload([place], f"int8x{GROUP * lanes}")) for place in places]
+            weights = [T.bind(w.vload([place], f"int8x{GROUP * lanes}")) for place in places]
             for i, registers in enumerate(acc):
                 activations = splats[i] if wide else self.splat(a, rows[i] + k)
                 for v, weight in zip(group, weights, strict=True):
@@ -111,18 +100,16 @@ class _BroadcastTile(_DotTile):
 
     def splat(self, a: tirx.Buffer, at: Expr) -> list[Expr]:
         """Four k in every lane, as `dot` takes them."""
-        four = T.reinterpret("int32", a.vload([at], f"uint8x{GROUP}"))
-        return self.activations(T.broadcast(four, self.simd.lanes))
-
-    def weights(self, loaded: Expr) -> list[Expr]:
-        """What `dot` takes, from a register of bytes."""
-        return [T.bind(loaded)]
+        four = T.reinterpret("int32", a.vload([at], f"{a.dtype}x{GROUP}"))
+        kind = f"{a.dtype}x{GROUP * self.simd.lanes}"
+        splat = T.bind(T.broadcast(four, self.simd.lanes))
+        return self.activations(T.bind(T.reinterpret(kind, splat)))
 
     def activations(self, splat: Expr) -> list[Expr]:
         """What `dot` takes, from four bytes in every lane."""
-        return [T.bind(T.reinterpret(f"uint8x{GROUP * self.simd.lanes}", splat))]
+        return [splat]
 
-    def dot(self, total: Expr, a: list[Expr], w: list[Expr]) -> Expr:
+    def dot(self, total: Expr, a: list[Expr], w: Expr) -> Expr:
         """`total` plus the products of the four k of each lane."""
         raise NotImplementedError
 
@@ -131,50 +118,84 @@ class _BroadcastTile(_DotTile):
 
 
 class VpdpbusdTile(_BroadcastTile):
+    """a: U8."""
+
     instruction = "vpdpbusd"
 
-    def dot(self, total: Expr, a: list[Expr], w: list[Expr]) -> Expr:
+    def dot(self, total: Expr, a: list[Expr], w: Expr) -> Expr:
         lanes = self.simd.lanes
-        return self.call(f"int32x{lanes}", _VPDPBUSD[lanes], total, *a, *w)
+        return self.call(f"int32x{lanes}", _VPDPBUSD[lanes], total, *a, w)
 
 
 class MaddubsTile(_BroadcastTile):
-    """For weights that `pairs_fit` accepts."""
+    """x86 without a dot product. a: S8.
+
+    pmaddubsw saturates the sum of two products of an unsigned and a signed byte at 16 bits, which
+    bytes of any value exceed. So the unsigned one is |a|, at most 128, and where a is negative all
+    bits of w are inverted, which makes it -w - 1, from -128 to 126:
+
+        |a| * (a < 0 ? -w - 1 : w) = a * w - (a < 0 ? |a| : 0)
+
+    Two of the left side lie between -2 * 128 * 128 = -32768 and 2 * 127 * 127: they fit. What is
+    missing on the right depends on the row alone and is added once, where the sums start. Inverting
+    takes any of Zen 4's four vector units, widening to 16 bits and psignb only two of them: see
+    docs/performance.md.
+    """
 
     instruction = "pmaddubsw"
 
-    def dot(self, total: Expr, a: list[Expr], w: list[Expr]) -> Expr:
+    def start(
+        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
+    ) -> list[list[tirx.Buffer]]:
+        acc = super().start(a, rows, w, at)
+        for registers, row in zip(acc, rows, strict=True):
+            missing = T.bind(self._sum_of_negatives(a, row))
+            for register in registers:
+                write(register, read(register) + missing)
+        return acc
+
+    def _sum_of_negatives(self, a: tirx.Buffer, row: Expr) -> Expr:
+        """The sum of -a over the negative ones of a row, in all lanes."""
+        size = math.gcd(self.depth, GROUP * self.simd.lanes)
+        total = T.alloc_buffer((size // 4,), "int32", scope="local")
+        write(total, T.broadcast(T.int32(0), size // 4))
+        with T.serial(self.depth // size) as block:
+            stored = a.vload([row + block * size], f"int8x{size}")
+            q = T.bitwise_xor(T.reinterpret(f"uint8x{size}", stored), _bytes(128, size))
+            negatives = self.call(f"uint8x{size}", "llvm.usub.sat", _bytes(128, size), q)
+            sums = self.call(f"int64x{size // 8}", _SAD[size], negatives, _bytes(0, size))
+            write(total, read(total) + T.reinterpret(f"int32x{size // 4}", sums))
+        return T.broadcast(shuffle([_sum_of_lanes(read(total))], [0]), self.simd.lanes)
+
+    def activations(self, splat: Expr) -> list[Expr]:
+        """|a|, and all bits where a is negative."""
+        # The absolute value of -128 is 128: the bits are read as unsigned.
+        magnitude = self.call(str(splat.ty), "llvm.abs", splat, tirx.const(False, "bool"))
+        sign_bit = T.broadcast(T.int8(7), GROUP * self.simd.lanes)
+        return [T.bind(magnitude), T.bind(T.shift_right(splat, sign_bit))]
+
+    def dot(self, total: Expr, a: list[Expr], w: Expr) -> Expr:
         lanes = self.simd.lanes
-        pairs = self.call(f"int16x{2 * lanes}", _MADDUBS[lanes], *a, *w)
+        magnitude, negative = a
+        inverted = T.bitwise_xor(w, negative)
+        pairs = self.call(f"int16x{2 * lanes}", _MADDUBS[lanes], magnitude, inverted)
         ones = T.broadcast(T.int16(1), 2 * lanes)
         # Unfenced, LLVM adds up the sums of several steps first, and spills.
         return self.simd.fence(total + self.call(f"int32x{lanes}", _MADD[lanes], pairs, ones))
 
 
-class MaddTile(_BroadcastTile):
-    """For any weights. Bytes become words where they are: even ones and odd ones apart."""
+def _sum_of_lanes(vector: Expr) -> Expr:
+    """In every lane."""
+    distance = lanes_of(vector) // 2
+    while distance:
+        order = [lane ^ distance for lane in range(lanes_of(vector))]
+        vector = T.bind(vector + shuffle([vector], order))
+        distance //= 2
+    return vector
 
-    instruction = "pmaddwd"
 
-    def weights(self, loaded: Expr) -> list[Expr]:
-        words = T.bind(T.reinterpret(f"int16x{2 * self.simd.lanes}", loaded))
-        eight = T.broadcast(T.int16(8), 2 * self.simd.lanes)
-        even = T.shift_right(T.shift_left(words, eight), eight)
-        return [T.bind(even), T.bind(T.shift_right(words, eight))]
-
-    def activations(self, splat: Expr) -> list[Expr]:
-        kind = f"uint16x{2 * self.simd.lanes}"
-        words = T.bind(T.reinterpret(kind, splat))
-        eight = T.broadcast(T.uint16(8), 2 * self.simd.lanes)
-        low = T.broadcast(T.uint16(255), 2 * self.simd.lanes)
-        return [T.bind(T.bitwise_and(words, low)), T.bind(T.shift_right(words, eight))]
-
-    def dot(self, total: Expr, a: list[Expr], w: list[Expr]) -> Expr:
-        lanes = self.simd.lanes
-        for words, weights in zip(a, w, strict=True):
-            product = self.call(f"int32x{lanes}", _MADD[lanes], words, weights)
-            total = self.simd.fence(total + product)
-        return total
+def _bytes(value: int, count: int) -> Expr:
+    return T.broadcast(T.uint8(value), count)
 
 
 class SdotTile(_DotTile):

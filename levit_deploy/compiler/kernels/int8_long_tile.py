@@ -40,7 +40,9 @@ class MlalTile(Int8Tile):
         blocks = weights.reshape(depth // cls.step_depth, cls.step_depth, columns)
         return np.ascontiguousarray(blocks.transpose(0, 2, 1)).ravel()
 
-    def start(self, w: tirx.Buffer, at: Expr) -> list[list[tirx.Buffer]]:
+    def start(
+        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
+    ) -> list[list[tirx.Buffer]]:
         acc = [[int32_register(self.simd) for _ in range(self.width)] for _ in range(self.mr)]
         for row in acc:
             for register in row:

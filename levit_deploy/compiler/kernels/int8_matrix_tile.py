@@ -41,7 +41,9 @@ class SmmlaTile(Int8Tile):
         pairs = weights.reshape(depth // PAIR_CHANNELS, PAIR_CHANNELS, columns // 2, 2)
         return np.ascontiguousarray(pairs.transpose(0, 2, 3, 1)).ravel()
 
-    def start(self, w: tirx.Buffer, at: Expr) -> list[list[tirx.Buffer]]:
+    def start(
+        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
+    ) -> list[list[tirx.Buffer]]:
         pairs = range(2 * self.vectors)
         acc = [[int32_register(self.simd) for _ in pairs] for _ in range(self.mr // 2)]
         for v in range(self.vectors):

@@ -31,9 +31,9 @@ CACHE_LINE_BYTES = 64
 class Int8Tile(ABC):
     """`mr` rows times `vectors` registers of int32 columns.
 
-    `depth`: padded, see `step_depth`. `unroll`: steps in one turn of the loop. `sharers`: how many
-    tiles read the same panel one after another; each prefetches its share of the next panel.
-    `gathered`: the rows are not neighbours in `a`.
+    `depth`: padded with weights of zero as rows of `a` are. `unroll`: steps in one turn of the
+    loop. `sharers`: how many tiles read the same panel one after another; each prefetches its
+    share of the next panel. `gathered`: the rows are not neighbours in `a`.
     """
 
     simd: Simd
@@ -46,7 +46,7 @@ class Int8Tile(ABC):
 
     # What multiplies, for people.
     instruction: ClassVar[str]
-    # k that one step takes; the depth is padded to a multiple of it with weights of zero.
+    # k that one step takes; a divisor of CHANNEL_GRANULE.
     step_depth: ClassVar[int]
     # Rows, and registers of columns, that belong together: `mr` and `vectors` are multiples.
     row_granule: ClassVar[int] = 1
@@ -60,7 +60,9 @@ class Int8Tile(ABC):
         """The weights of a panel in their order, flat, from (padded depth, columns)."""
 
     @abstractmethod
-    def start(self, w: tirx.Buffer, at: Expr) -> list[list[tirx.Buffer]]:
+    def start(
+        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
+    ) -> list[list[tirx.Buffer]]:
         """Accumulators; the columns' initial values are at byte `at`."""
 
     @abstractmethod
@@ -94,7 +96,7 @@ class Int8Tile(ABC):
     ) -> list[list[Expr]]:
         """Emit the product of `mr` rows of `a`, which start at `rows`, and the panel at byte
         `w_at`. Returns int32 registers by row and vector. `share`: which of the `sharers`."""
-        acc = self.start(w, w_at)
+        acc = self.start(a, rows, w, w_at)
         weights = T.bind(w_at + HEADER_BYTES * self.width)
         steps = self.depth // self.step_depth
         step_bytes = self.step_depth * self.width

@@ -1,7 +1,8 @@
 """Float registers -> nearest int32 -> saturated 16 and 8 bits, by each target's own instructions.
 
 Nothing here wraps: a value that does not fit the narrower type becomes the nearest one that does.
-Sources: Intel SDM volume 2 (CVTPS2DQ, PACKSSDW, PACKUSWB), Arm ARM (FCVTNS, SQXTN, VQMOVN).
+Sources: Intel SDM volume 2 (CVTPS2DQ, PACKSSDW, PACKSSWB, PACKUSWB), Arm ARM (FCVTNS, SQXTN,
+VQMOVN).
 """
 
 from __future__ import annotations
@@ -77,16 +78,17 @@ def saturate_to_16(simd: Simd, vectors: Sequence[Expr]) -> Expr:
     return shuffle([packed], in_order)
 
 
-def saturate_to_8(simd: Simd, vector: Expr) -> Expr:
-    """4, 8 or 16 lanes of int16 as int8 (NEON) or uint8 (x86)."""
+def saturate_to_8(simd: Simd, vector: Expr, dtype: str) -> Expr:
+    """4, 8 or 16 lanes of int16 as int8 or, on x86, uint8."""
     lanes = lanes_of(vector)
     if lanes == 4:
-        return half(saturate_to_8(simd, concat(vector, vector)), 0)
+        return half(saturate_to_8(simd, concat(vector, vector), dtype), 0)
     if simd.neon:
         name = "llvm.aarch64.neon.sqxtn"
         if simd.target.arch is Arch.ARMV7:
             name = "llvm.arm.neon.vqmovns"
         return T.call_llvm_pure_intrin("int8x8", name, vector)
     halves = (half(vector, 0), half(vector, 1)) if lanes == 16 else (vector, vector)
-    packed = T.call_llvm_pure_intrin("uint8x16", "llvm.x86.sse2.packuswb.128", *halves)
+    name = "llvm.x86.sse2.packuswb.128" if dtype == "uint8" else "llvm.x86.sse2.packsswb.128"
+    packed = T.call_llvm_pure_intrin(f"{dtype}x16", name, *halves)
     return packed if lanes == 16 else half(packed, 0)

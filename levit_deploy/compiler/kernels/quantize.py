@@ -122,7 +122,8 @@ class Quantizer:
             return [self._packed_512(step) for step in steps]
         pairs = [steps[i : i + self.together] for i in range(0, len(steps), self.together)]
         words = [saturate_to_16(self.simd, pair) for pair in pairs]
-        packed = [saturate_to_8(self.simd, self._add_offset(word)) for word in words]
+        dtype = self.storage.dtype
+        packed = [saturate_to_8(self.simd, self._add_offset(word), dtype) for word in words]
         if self.storage is not ActivationStorage.S8:
             return packed
         whole = len(steps) // 4 * 2
@@ -136,9 +137,9 @@ class Quantizer:
 
     def _packed_512(self, steps: Expr) -> Expr:
         """The steps are at most 255 - zero_point; below, they have no limit yet."""
-        q = steps + T.broadcast(self.offset, _ZMM_LANES)
-        positive = T.max(q, T.broadcast(T.int32(0), _ZMM_LANES))
-        return T.cast(positive, f"uint8x{_ZMM_LANES}")
+        lowest = T.broadcast(self.storage.offset - self.offset, _ZMM_LANES)
+        stored = T.max(steps, lowest) + T.broadcast(self.offset, _ZMM_LANES)
+        return T.cast(stored, f"{self.storage.dtype}x{_ZMM_LANES}")
 
 
 @dataclass(frozen=True)

@@ -33,17 +33,10 @@ class Layer:
 def make_layer(
     spec: GemmInt8Spec, zero_points: tuple[int, int] = (37, 200), seed: int = 0
 ) -> Layer:
-    """All values of q and of the weights occur; results have a standard deviation of about 3.
-
-    With `pairs_fit` no two neighbouring weights of one sign exceed 128 together.
-    """
+    """All values of q and of the weights occur; results have a standard deviation of about 3."""
     rng = np.random.default_rng(seed)
-    largest = 64 if spec.pairs_fit else 127
-    spread = 3 / (0.58 * largest * 80 * np.sqrt(spec.depth))
-    weights = rng.integers(-largest, largest + 1, (spec.depth, spec.columns), np.int8)
-    if spec.pairs_fit:
-        weights[::2, ::3] = 127
-        weights[1::2, ::3] = rng.integers(-127, 2, weights[1::2, ::3].shape, np.int8)
+    spread = 3 / (0.58 * 127 * 80 * np.sqrt(spec.depth))
+    weights = rng.integers(-127, 128, (spec.depth, spec.columns), np.int8)
     return Layer(
         spec,
         rng.integers(0, 256, (spec.input_rows, spec.depth), np.uint8),
@@ -56,11 +49,14 @@ def make_layer(
     )
 
 
-def extreme_layer(spec: GemmInt8Spec) -> Layer:
-    """The largest sums there can be, of either sign: anything that saturates on the way shows."""
-    layer = make_layer(spec, zero_points=(0, 128))
-    layer.q[:] = 255
-    layer.weights[:] = 64 if spec.pairs_fit else 127
+def extreme_layer(spec: GemmInt8Spec, q: int) -> Layer:
+    """The largest sums there can be, of either sign: anything that saturates on the way shows.
+
+    `q`: of all activations, 0 or 255; the zero point is at the other end.
+    """
+    layer = make_layer(spec, zero_points=(255 - q, 128))
+    layer.q[:] = q
+    layer.weights[:] = 127
     layer.weights[:, 1::2] *= -1
     layer.multiplier[:] = np.float32(3 / (255 * 127 * spec.depth))
     return layer

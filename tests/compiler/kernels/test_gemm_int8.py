@@ -16,7 +16,6 @@ from levit_deploy.compiler.kernels.gemm_int8_spec import (
     default_tile,
     pack_weights_int8,
 )
-from levit_deploy.compiler.kernels.int8_dot_tile import pairs_fit
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
@@ -51,7 +50,7 @@ TARGETS = [
     get_target("armv7"),
 ]
 
-PLAIN = GemmInt8Spec(7, 48, 32, Activation.NONE, False, Layout.ROWS, False, False)
+PLAIN = GemmInt8Spec(7, 48, 32, Activation.NONE, False, Layout.ROWS, False)
 STREAM = replace(PLAIN, residual=True, quantized=True)
 HIDDEN = replace(PLAIN, activation=Activation.HARDSWISH, layout=None, quantized=True)
 
@@ -74,29 +73,27 @@ def gathered(side: int) -> GemmInt8Spec:
     return replace(PLAIN, rows=rows, gather_side=side, layout=Layout.PANELS, quantized=True)
 
 
-FIT = replace(STREAM, pairs_fit=True)
 CASES = {
     "hidden layer of an MLP": case(HIDDEN, rows=196, columns=64, depth=128),
     "second layer of an MLP": case(STREAM, rows=49, columns=64, depth=256, split=True),
-    "the same, pairs fit": case(FIT, rows=49, columns=64, depth=256),
     "queries, keys, values": case(replace(PLAIN, layout=Layout.PANELS), rows=16, columns=160),
     "one row, few classes": case(PLAIN, rows=1, columns=10, depth=384),
-    "one row, pairs fit": case(replace(PLAIN, pairs_fit=True), rows=1, columns=100),
+    "one row, more classes": case(PLAIN, rows=1, columns=100),
     "small columns": case(STREAM, rows=5, columns=24, depth=24),
     "columns over the edge": case(STREAM, rows=3, columns=14, depth=33),
-    "columns far over the edge": case(FIT, rows=2, columns=18, depth=8, split=True),
+    "columns far over the edge": case(STREAM, rows=2, columns=18, depth=8, split=True),
     "one column, one k": case(STREAM, columns=1, depth=1),
     "tile of one vector": case(STREAM, vectors=1, columns=40, depth=80),
-    "tile of three vectors": case(FIT, vectors=3, columns=80, depth=112, split=True),
+    "tile of three vectors": case(STREAM, vectors=3, columns=80, depth=112, split=True),
     "hardswish and residual": case(replace(STREAM, activation=Activation.HARDSWISH)),
     "gather 1": case(gathered(1)),
     "gather 5": case(gathered(5), vectors=2),
     "gather 7": case(gathered(7)),
     "gather 14": case(gathered(14), split=True),
-    "largest sums": Case(extreme_layer(replace(STREAM, depth=2048))),
-    "largest sums of pairs that fit": Case(extreme_layer(replace(FIT, depth=2048))),
+    "largest sums": Case(extreme_layer(replace(STREAM, depth=2048), q=255)),
+    "largest sums of the lowest activations": Case(extreme_layer(replace(STREAM, depth=2048), q=0)),
     "zero points at the ends": Case(make_layer(STREAM, zero_points=(255, 0))),
-    "other ends": Case(make_layer(FIT, zero_points=(0, 255))),
+    "other ends": Case(make_layer(STREAM, zero_points=(0, 255))),
 }
 
 
@@ -152,19 +149,6 @@ def test_cases_reach_both_limits_of_q() -> None:
         assert q.max() == 255
 
 
-def test_pairs_fit_up_to_128_of_one_sign() -> None:
-    assert pairs_fit(np.int8([[64], [64], [-64], [-64]]))
-    assert pairs_fit(np.int8([[127, 1], [1, -127]]))
-    assert pairs_fit(np.int8([[127], [-127], [-127], [127]]))
-    assert not pairs_fit(np.int8([[65], [64]]))
-    assert not pairs_fit(np.int8([[0, -65], [0, -64]]))
-
-
-def test_pairs_are_even_and_odd_k() -> None:
-    assert pairs_fit(np.int8([[1], [127], [127], [1]]))
-    assert pairs_fit(np.int8([[1], [1], [127]]))
-
-
 def test_weights_of_minus_128_are_refused() -> None:
     tile = default_tile(PLAIN, get_target("arm64"))
     one = np.ones(1, np.float32)
@@ -173,25 +157,23 @@ def test_weights_of_minus_128_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "fit", "instruction"),
+    ("name", "instruction"),
     [
-        ("x86-64", True, "pmaddubsw"),
-        ("x86-64", False, "pmaddwd"),
-        ("x86-64-v3", True, "vpmaddubsw"),
-        ("x86-64-v3", False, "vpmaddwd"),
-        ("x86-64-v3-vnni", False, "{vex}\tvpdpbusd"),
-        ("x86-64-v4", True, "vpmaddubsw"),
-        ("x86-64-v4-vnni", False, "vpdpbusd"),
-        ("arm64", False, "smlal2"),
-        ("arm64-dotprod", False, "sdot"),
-        ("arm64-i8mm", False, "smmla"),
-        ("armv7", False, "vmlal.s8"),
+        ("x86-64", "pmaddubsw"),
+        ("x86-64-v3", "vpmaddubsw"),
+        ("x86-64-v3-vnni", "{vex}\tvpdpbusd"),
+        ("x86-64-v4", "vpmaddubsw"),
+        ("x86-64-v4-vnni", "vpdpbusd"),
+        ("arm64", "smlal2"),
+        ("arm64-dotprod", "sdot"),
+        ("arm64-i8mm", "smmla"),
+        ("armv7", "vmlal.s8"),
     ],
 )
-def test_hot_loops(name: str, fit: bool, instruction: str) -> None:
+def test_hot_loops(name: str, instruction: str) -> None:
     """They multiply by the instruction that they should, and keep their sums in registers."""
     target = get_target(name)
-    spec = replace(HIDDEN, rows=49, columns=256, depth=256, pairs_fit=fit)
+    spec = replace(HIDDEN, rows=49, columns=256, depth=256)
     kernel = gemm_int8_kernel("gemm", spec, default_tile(spec, target), target)
     loops = innermost_loops(assembly(kernel, target))
     hot = [loop for loop in loops if any(f"\t{instruction}" in line for line in loop)]
