@@ -32,8 +32,19 @@ class CallFacts(Protocol):
 
 
 def format_calls(program: Program) -> str:
-    """A table of all calls, the totals of the float entry, and what fell back."""
-    return f"{format_table(program.calls)}\n\n{format_summary(program)}\n"
+    """A table of all calls, why integers are exact, the totals of the float entry, and what fell
+    back."""
+    parts = [format_table(program.calls), format_exactness(program), format_summary(program)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def format_exactness(program: Program) -> str:
+    """One line for each 8-bit product, with the number of its call: the instruction, and how far
+    sums on the way can get for any activations. Empty if there is none."""
+    calls = [(number, call) for number, call in enumerate(program.calls, 1) if call.exactness]
+    width = len(str(len(program.calls)))
+    lines = [f"{number:{width}}  {call.exactness}" for number, call in calls]
+    return "\n".join(["nothing saturates or wraps in 8-bit products:", *lines] if lines else [])
 
 
 def format_table(calls: Iterable[CallFacts]) -> str:
@@ -64,6 +75,9 @@ def format_summary(program: Program) -> str:
         f"arena {program.arena_bytes / 1e3:.0f} kB, scratch {program.scratch_bytes / 1e3:.0f} kB a "
         f"worker, constants {len(program.constants) / 1e6:.2f} MB",
     ]
+    exact = sum(bool(call.exactness) for call in calls)
+    if exact:
+        lines += [f"8-bit products: {exact}, none of which can saturate or wrap"]
     fallen = fallbacks(program)
     lines += [f"default lowering: {', '.join(fallen)}" if fallen else "default lowering: none"]
     return "\n".join(lines)

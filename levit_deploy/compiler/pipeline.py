@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from levit_deploy.compiler.flat_program import FlatProgram
+import numpy as np
+
+from levit_deploy.compiler.flat_program import FlatProgram, Step
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.levit import levit_groups
 from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.normalize import normalize_kernel
 from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.passes.add_rgb8_entry import add_rgb8_entry
@@ -187,9 +190,18 @@ def _calls(
             tile=kernel.tile,
             multiply_adds=kernel.multiply_adds,
             bytes_moved=kernel.bytes_moved,
+            exactness=_exactness(kernel, step, flat),
         )
         calls.append(call)
     return tuple(calls)
+
+
+def _exactness(kernel: Kernel, step: Step, flat: FlatProgram) -> str:
+    if kernel.prove_exact is None:
+        return ""
+    constant = step.values[1]
+    assert constant.space is Space.CONSTANT, "the weights of an integer kernel come second"
+    return kernel.prove_exact(flat.constants[constant.index].view(np.int8))
 
 
 def _tensors(flat: FlatProgram, placement: Placement) -> tuple[QuantizedTensor, ...]:

@@ -51,7 +51,10 @@ class Arg:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One step. `kind`, `shape` and `tile` are for people: the compile log and the profile."""
+    """One step. `kind`, `shape`, `tile` are for people: the compile log and the profile.
+
+    `exactness`: why no integer in it saturates or wraps; empty for kernels of floats.
+    """
 
     symbol: str
     args: tuple[Arg, ...]
@@ -62,6 +65,7 @@ class KernelCall:
     tile: str
     multiply_adds: int
     bytes_moved: int
+    exactness: str = ""
 
 
 @dataclass(frozen=True)

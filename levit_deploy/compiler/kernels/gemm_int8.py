@@ -15,6 +15,7 @@ depth, and tasks go down the rows of a panel first. Numbers, the same on all tar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -25,6 +26,7 @@ from levit_deploy.compiler.kernels.activation_storage import activation_storage,
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
 from levit_deploy.compiler.kernels.gemm_int8_spec import GemmInt8Spec, PanelCut, tile_family
+from levit_deploy.compiler.kernels.int8_proof import prove_exact
 from levit_deploy.compiler.kernels.int8_tile import HEADER_BYTES, load_float
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
@@ -81,6 +83,7 @@ def gemm_int8_kernel(symbol: str, spec: GemmInt8Spec, tile: GemmTile, target: Ta
         tile=f"{tile} {product.family.instruction}",
         multiply_adds=outputs * spec.depth,
         bytes_moved=a_size + product.cut.bytes + 4 * floats + outputs * spec.quantized,
+        prove_exact=partial(prove_exact, cut=product.cut),
     )
 
 

@@ -52,7 +52,7 @@ class _DotTile(Int8Tile):
     """Accumulators by row and register of columns."""
 
     @classmethod
-    def pack(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
         depth, columns = weights.shape
         grouped = weights.reshape(depth // GROUP, GROUP, columns)
         return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
@@ -137,12 +137,18 @@ class MaddubsTile(_BroadcastTile):
         |a| * (a < 0 ? -w - 1 : w) = a * w - (a < 0 ? |a| : 0)
 
     Two of the left side lie between -2 * 128 * 128 = -32768 and 2 * 127 * 127: they fit. What is
-    missing on the right depends on the row alone and is added once, where the sums start. Inverting
-    takes any of Zen 4's four vector units, widening to 16 bits and psignb only two of them: see
-    docs/performance.md.
+    missing on the right depends on the row alone and is added once, where the sums start. The
+    prices of the other ways are in docs/pipeline.md.
     """
 
     instruction = "pmaddubsw"
+
+    @classmethod
+    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
+        """A lane adds k and k + 1."""
+        pairs = weights.astype(np.int32).reshape(-1, 2, weights.shape[1])
+        ends = np.stack([np.zeros_like(pairs), 127 * pairs, 128 * (-pairs - 1)])
+        return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
 
     def start(
         self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr

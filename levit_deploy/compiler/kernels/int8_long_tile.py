@@ -35,10 +35,17 @@ class MlalTile(Int8Tile):
     sums_per_vector = 4
 
     @classmethod
-    def pack(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
         depth, columns = weights.shape
         blocks = weights.reshape(depth // cls.step_depth, cls.step_depth, columns)
         return np.ascontiguousarray(blocks.transpose(0, 2, 1)).ravel()
+
+    @classmethod
+    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
+        """A lane adds k and k + 8 of 16."""
+        lanes = weights.astype(np.int32).reshape(-1, 2, _BYTES // 2, weights.shape[1])
+        ends = np.stack([-128 * lanes, 127 * lanes])
+        return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
 
     def start(
         self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr

@@ -36,7 +36,7 @@ class SmmlaTile(Int8Tile):
     vector_granule = 2  # so that the eight channels of S8_PAIRS are in one panel
 
     @classmethod
-    def pack(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
         depth, columns = weights.shape
         pairs = weights.reshape(depth // PAIR_CHANNELS, PAIR_CHANNELS, columns // 2, 2)
         return np.ascontiguousarray(pairs.transpose(0, 2, 3, 1)).ravel()

@@ -56,8 +56,14 @@ class Int8Tile(ABC):
 
     @classmethod
     @abstractmethod
-    def pack(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
         """The weights of a panel in their order, flat, from (padded depth, columns)."""
+
+    @classmethod
+    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int] | None:
+        """The lowest and the highest sum of 16 bits that activations can make of `weights`
+        (padded depth, columns); None for instructions that add in 32 bits."""
+        return None
 
     @abstractmethod
     def start(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
 from tvm import tirx
 
 
@@ -24,6 +27,8 @@ class Kernel:
     `scratch_bytes`: private memory of the worker that runs it.
     `unaligned`: positions of parameters that are the caller's own buffers: no alignment may be
     assumed for them. All others are aligned to 64 bytes.
+    `prove_exact`: of a kernel of integers: says of its second parameter, a constant, why nothing
+    saturates or wraps.
     """
 
     symbol: str
@@ -36,3 +41,4 @@ class Kernel:
     tile: str
     multiply_adds: int
     bytes_moved: int
+    prove_exact: Callable[[NDArray[np.int8]], str] | None = None

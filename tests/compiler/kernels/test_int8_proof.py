@@ -1,0 +1,87 @@
+"""What is said about the exactness of 8-bit products, against sums over hostile activations."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from levit_deploy.compiler.kernels.gemm_int8_spec import (
+    PanelCut,
+    default_tile,
+    pack_weights_int8,
+    tile_family,
+)
+from levit_deploy.compiler.kernels.int8_dot_tile import MaddubsTile
+from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.int8_proof import prove_exact, unpack_panels
+from levit_deploy.targets.target import Target
+from tests.compiler.kernels.int8_cases import make_layer
+from tests.compiler.kernels.test_gemm_int8 import PLAIN, TARGETS
+
+SPEC = replace(PLAIN, rows=16, columns=84, depth=40)  # panels of several widths, padding
+
+
+def packed(weights: np.ndarray, target: Target) -> tuple[np.ndarray, PanelCut]:
+    tile = default_tile(SPEC, target)
+    ones = np.ones(weights.shape[1], np.float32)
+    panels = pack_weights_int8(weights, ones, ones, 100, tile, target)
+    return panels, PanelCut(weights.shape[1], weights.shape[0], tile, tile_family(target))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_panels_are_read_back(target: Target) -> None:
+    weights = make_layer(SPEC).weights
+    initial, unpacked = unpack_panels(*packed(weights, target))
+    np.testing.assert_array_equal(unpacked[:40, :84], weights)
+    assert not unpacked[40:].any()
+    assert not unpacked[:, 84:].any()
+    sums = weights.sum(axis=0, dtype=np.int64)
+    assert initial[:84].tolist() in ((-100 * sums).tolist(), (28 * sums).tolist())
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_any_weights_are_exact(target: Target) -> None:
+    for value in (-127, 0, 127):
+        weights = np.full((40, 84), value, np.int8)
+        words = prove_exact(*packed(weights, target))
+        assert words.startswith(tile_family(target).instruction)
+        assert "32 bits: at most " in words
+
+
+def test_sums_that_do_not_fit_are_a_mistake() -> None:
+    panels, cut = packed(np.full((40, 84), 127, np.int8), TARGETS[0])
+    panels[:4] = np.int8([-1, -1, -1, 127])  # an initial value near 2^31
+    with pytest.raises(AssertionError, match="32 bits"):
+        prove_exact(panels, cut)
+
+
+@pytest.mark.parametrize("pair", [(-127, -127), (127, 127), (-127, 127), (3, -90), (0, 0)])
+def test_extremes_of_pmaddubsw(pair: tuple[int, int]) -> None:
+    """All activations, one product after the other, by the definition of the instruction."""
+    activations = np.arange(-128, 128)
+    sums = [
+        np.abs(activations) * np.where(activations < 0, -w - 1, w).astype(np.int64) for w in pair
+    ]
+    weights = np.int8(pair).reshape(2, 1)
+    lowest, highest = MaddubsTile.extremes_of_16_bits(weights)
+    assert lowest == sum(int(s.min()) for s in sums)
+    assert highest == sum(int(s.max()) for s in sums)
+
+
+def test_extremes_of_smlal() -> None:
+    """k and k + 8 of 16 share a lane."""
+    weights = np.zeros((32, 3), np.int8)
+    weights[[3, 11], 1] = 127
+    weights[[20, 28], 2] = -127, 5
+    ends = [
+        sum(a * w for a, w in zip(chosen, pair, strict=True))
+        for pair in ((127, 127), (-127, 5))
+        for chosen in itertools.product((-128, 127), repeat=2)
+    ]
+    assert MlalTile.extremes_of_16_bits(weights) == (min(ends), max(ends))
+    neighbours = np.zeros((16, 1), np.int8)
+    neighbours[[0, 1]] = 127
+    assert MlalTile.extremes_of_16_bits(neighbours) == (-128 * 127, 127 * 127)
