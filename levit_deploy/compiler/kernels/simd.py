@@ -98,9 +98,7 @@ class Simd:
     def prefetch(self, buffer: tirx.Buffer, index: Expr | int, level: int = 2) -> None:
         """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
 
-        Into the second cache level where it must be fast: requests for the first one wait in its
-        few miss buffers (24 on Zen 4) for as long as memory takes, which bounds the bandwidth to
-        less than half.
+        `level`: the cache that it should come into.
         """
         read, locality, data_cache = 0, 4 - level, 1
         address = T.address_of(buffer[index])
