@@ -37,7 +37,7 @@ def document(results: Sequence[Result]) -> str:
         "",
         *matrix([*OURS, *PEERS], results),
         f"Versions: {versions(results)}.",
-        "ONNX Runtime quantizes per channel; u8s8 are the types of activations and weights. On CPUs",
+        "ONNX Runtime quantizes per channel; u8s8: types of activations and weights. On CPUs",
         "without 8-bit dot products its u8s8 saturates and is worse; this one has them.",
         "",
         "## Other recipes",
