@@ -62,12 +62,12 @@ def conclude(result: AuditResult) -> Conclusion:
 
 
 def held_difference(result: AuditResult) -> Difference | None:
-    """The artifact against whom it is held against, if there are labels."""
+    """The artifact against the runner that the limits compare it with, if there are labels."""
     return result.differences[0] if result.differences else None
 
 
 def held_fidelity(result: AuditResult) -> Fidelity:
-    """The artifact against whom it is held against."""
+    """The artifact against the runner that the limits compare it with."""
     return result.fidelities[0]
 
 
