@@ -1,4 +1,4 @@
-"""The figures of docs/performance.md: every variant beside its peers, threads, sizes, ARM.
+"""docs/performance.md: every variant beside its peers, threads, sizes, ARM, and our notes.
 
     python -m benchmarks.performance [--rounds 60] [--output docs/performance.md]
 
@@ -30,6 +30,8 @@ from levit_deploy.verify.latency import Contender, Latency, measure
 from levit_deploy.verify.peer import Peer
 
 PEERS = ("onnxruntime", "openvino")
+PROFILED = (DEMO_MODEL, "levit_128", "levit_384")
+NOTES = Path(__file__).with_name("performance_notes.md")
 STARTS = 20
 FIRST_RESULT = """
 import sys, time
@@ -87,10 +89,9 @@ def _report(work: Path, rounds: int) -> list[str]:
     lines += _two_threads(demo, rounds, work)
     click.echo(f"{DEMO_MODEL}: sizes, start, compile time, ARM", err=True)
     lines += _sizes(demo, work)
-    lines += _profile(DEMO_MODEL, profile_kernels(demo, work))
-    last = list(FAMILY)[-2]
-    lines += _profile(last, profile_kernels(artifacts[last], work))
-    return lines
+    for model in PROFILED:
+        lines += _profile(model, profile_kernels(artifacts[model], work))
+    return [*lines, *NOTES.read_text().splitlines()]
 
 
 def _compile(model: str, target: str, work: Path) -> Artifact:
