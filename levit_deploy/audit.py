@@ -14,6 +14,7 @@ import torch
 
 from levit_deploy.calibration.image_set import evenly_spaced
 from levit_deploy.calibration.recipe import Recipe
+from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
@@ -170,6 +171,17 @@ class LayerChoices:
 NO_CHOICES = LayerChoices(())
 
 
+def int8_table(artifact: Artifact) -> CalibrationTable:
+    """What the artifact's 8-bit model is made by; raises DeployError if it has none."""
+    table = table_of(artifact)
+    if table is None:
+        raise DeployError(
+            f"`{artifact.folder}` has no layers in 8 bits that are known",
+            hint="compile it again with --precision int8 --data demo",
+        )
+    return table
+
+
 def choose_layers(
     artifact: Artifact,
     checkpoint: Checkpoint,
@@ -183,12 +195,7 @@ def choose_layers(
     are done, how many there are, and what comes next. What was measured once is kept in the user's
     cache. Raises DeployError if the artifact was not compiled from an 8-bit model that is known.
     """
-    table = table_of(artifact)
-    if table is None:
-        raise DeployError(
-            f"`{artifact.folder}` has no layers in 8 bits that are known",
-            hint="compile it again with --precision int8 --data demo",
-        )
+    table = int8_table(artifact)
     positions = evenly_spaced(len(images), SENSITIVITY_IMAGES)
     loaded = images.read(positions)
     cache = platformdirs.user_cache_path("levit-deploy") / "sensitivities"

@@ -112,6 +112,8 @@ def merge_command(
     from levit_deploy.runtime.artifact import Artifact
 
     artifact = None if folder is None else Artifact.load(folder)
+    if folder is not None:
+        _check_writable(folder)
     with Phases() as phases:
         phases.begin("merge")
         from levit_deploy.audit import report_on
@@ -241,6 +243,8 @@ def audit_command(
         from levit_deploy.verify.audit.state import check_report
 
         check_report(report, None, resume=resume, force=force)
+        if sensitivity:
+            audit.int8_table(artifact)  # what cannot be measured is told of before the long work
         if not read_cpu().runs(get_target(artifact.manifest.base_target)):
             images = images or audit.EMULATED_IMAGES
             layer_images = audit.EMULATED_LAYER_IMAGES if layer_images is None else layer_images
@@ -308,23 +312,30 @@ def _settings(settings: Settings, report: Path) -> dict[str, str]:
     }
 
 
+_NOTE_S = 60  # a log, which shows nothing alive, gets a line this often
+
+
 class _Progress:
     """How many images are done and how long the rest takes; after an interruption, how to go on."""
 
     def __init__(self, phases: Phases) -> None:
         self._phases = phases
         self._began: tuple[float, int] | None = None
+        self._noted = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         now = time.monotonic()
         if self._began is None:
-            self._began = now, done
+            self._began, self._noted = (now, done), now
         started, first = self._began
         text = f"{done} of {total} images"
         if done > first:
             left_s = (now - started) / (done - first) * (total - done)
             text += f", about {left_s:.0f} s left"
         self._phases.detail(text)
+        if now - self._noted > _NOTE_S:
+            self._noted = now
+            self._phases.note(text)
 
     def __enter__(self) -> _Progress:
         return self
