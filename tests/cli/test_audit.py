@@ -35,6 +35,14 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return spawner.folder / "levit_tiny-host-int8"
 
 
+@pytest.fixture
+def fp32(compiled: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the fp32 artifact for this machine: an audit writes its verdict into it."""
+    copy = tmp_path_factory.mktemp("fp32") / compiled[0].name
+    shutil.copytree(compiled[0], copy)
+    return copy
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first IMAGES of the test images, as a .npz file."""
@@ -162,26 +170,26 @@ def test_an_interrupted_audit_says_how_to_go_on(spawner: Spawner, int8: Path, da
     assert stderr.splitlines()[-1] == "error: terminated"
 
 
-def test_without_labels_only_agreement_is_told(cli: Cli, compiled: tuple[Path, str]):
+def test_without_labels_only_agreement_is_told(cli: Cli, fp32: Path):
     folder = cli.folder / "photos"
     photos(folder)
     for index, path in enumerate(sorted(folder.rglob("*.png"))):
         path.rename(folder / f"{index}.png")
-    done = cli.run(*audit_args(compiled[0], folder, "--json"))
+    done = cli.run(*audit_args(fp32, folder, "--json"))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["accuracies"] == result["differences"] == result["confusion"] == []
     assert [limit["option"] for limit in result["limits"]] == ["--min-agreement"]
-    refused = cli.run(*audit_args(compiled[0], folder, "--max-drop", "1", "--force"))
+    refused = cli.run(*audit_args(fp32, folder, "--max-drop", "1", "--force"))
     assert_refused(refused, 1, "--max-drop needs labels")
 
 
-def test_broken_pictures(cli: Cli, compiled: tuple[Path, str]):
+def test_broken_pictures(cli: Cli, fp32: Path):
     folder = photos(cli.folder / "photos")
     (folder / "class 3" / "broken.png").write_bytes(b"\x89PNG nothing")
-    refused = cli.run(*audit_args(compiled[0], folder))
+    refused = cli.run(*audit_args(fp32, folder))
     assert "--skip-broken" in assert_refused(refused, 1, "photos/class 3/broken.png`: ")
-    done = cli.run(*audit_args(compiled[0], folder, "--skip-broken", "--force", "--json"))
+    done = cli.run(*audit_args(fp32, folder, "--skip-broken", "--force", "--json"))
     audited = json.loads(done.stdout)["audited"]
     assert (audited["images"], audited["skipped"]) == (20, 1)
 
@@ -214,8 +222,8 @@ def refused_data(kind: str, folder: Path) -> Path | str:
         ("nowhere", "no images at"),
     ],
 )
-def test_data_that_does_not_fit(cli: Cli, compiled: tuple[Path, str], kind: str, message: str):
-    done = cli.run(*audit_args(compiled[0], refused_data(kind, cli.folder)))
+def test_data_that_does_not_fit(cli: Cli, fp32: Path, kind: str, message: str):
+    done = cli.run(*audit_args(fp32, refused_data(kind, cli.folder)))
     assert_refused(done, 1, message)
     assert not (cli.folder / "report").exists()
 
@@ -224,35 +232,33 @@ def refuse(cli: Cli, folder: Path, *args: str) -> Done:
     return cli.run(*audit_args(folder, "demo", "--images", "1", *args))
 
 
-def test_what_does_not_belong_together(cli: Cli, compiled: tuple[Path, str]):
+def test_what_does_not_belong_together(cli: Cli, fp32: Path):
     other = TINY_WEIGHTS.with_name("levit_tiny_cifar10.pth")  # fp32; the other is rounded to fp16
-    done = cli.run("audit", compiled[0], "--weights", other, "--data", "demo")
+    done = cli.run("audit", fp32, "--weights", other, "--data", "demo")
     assert_refused(done, 1, "was compiled from weights")
-    assert_refused(refuse(cli, compiled[0], "--reference", "qdq"), 1, "8-bit model")
-    assert_refused(refuse(cli, compiled[0], "--auto", "0.5"), 1, "no layers in 8 bits")
-    shard = refuse(cli, compiled[0], "--auto", "0.5", "--shard", "1/2")
+    assert_refused(refuse(cli, fp32, "--reference", "qdq"), 1, "8-bit model")
+    assert_refused(refuse(cli, fp32, "--auto", "0.5"), 1, "no layers in 8 bits")
+    shard = refuse(cli, fp32, "--auto", "0.5", "--shard", "1/2")
     assert_refused(shard, 2, "leave out --shard")
-    assert_refused(refuse(cli, compiled[0], "--shard", "3/2"), 2, "`3/2` is no shard")
-    assert_refused(refuse(cli, compiled[0], "--resume", "--force"), 2, "use one of them")
+    assert_refused(refuse(cli, fp32, "--shard", "3/2"), 2, "`3/2` is no shard")
+    assert_refused(refuse(cli, fp32, "--resume", "--force"), 2, "use one of them")
     assert_refused(cli.run("audit", "merge", "nowhere"), 1, "`nowhere` holds no audit")
     assert list(cli.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("option", [(), ("--force",), ("--resume",)])
-def test_a_folder_that_is_no_report_is_left_alone(
-    cli: Cli, compiled: tuple[Path, str], option: tuple[str, ...]
-):
+def test_a_folder_that_is_no_report_is_left_alone(cli: Cli, fp32: Path, option: tuple[str, ...]):
     mine = cli.folder / "report" / "thesis.txt"
     mine.parent.mkdir()
     mine.write_text("years of work")
-    assert_refused(refuse(cli, compiled[0], *option), 1, "holds `thesis.txt`")
+    assert_refused(refuse(cli, fp32, *option), 1, "holds `thesis.txt`")
     assert [path.name for path in mine.parent.iterdir()] == ["thesis.txt"]
 
 
-def test_a_report_is_replaced_only_by_force(cli: Cli, compiled: tuple[Path, str]):
-    assert refuse(cli, compiled[0]).returncode == 0
+def test_a_report_is_replaced_only_by_force(cli: Cli, fp32: Path):
+    assert refuse(cli, fp32).returncode == 0
     before = report_bytes(cli.folder / "report")
-    assert "--force" in assert_refused(refuse(cli, compiled[0]), 1, "holds a report")
+    assert "--force" in assert_refused(refuse(cli, fp32), 1, "holds a report")
     assert report_bytes(cli.folder / "report") == before
-    assert refuse(cli, compiled[0], "--force").returncode == 0
+    assert refuse(cli, fp32, "--force").returncode == 0
     assert report_bytes(cli.folder / "report") == before

@@ -79,7 +79,7 @@ def test_code_of_the_document_compiles(
 ) -> None:
     text = (ROOT / "docs" / "c-api.md").read_text()
     blocks = re.findall(r"^```c\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     (tmp_path / "document.c").write_text("\n".join(blocks))
     flags = ("-std=c99", "-Wno-unknown-pragmas", "-pedantic", f"-I{levit.folder}")
     host_toolchain.compile(tmp_path / "document.c", tmp_path / "document.o", flags)
