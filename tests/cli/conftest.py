@@ -1,6 +1,7 @@
 """Running the command line: in this process, or in one of its own as a user does."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,3 +115,11 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     done = spawner.run(*compile_args("-o", "build", "--json"))
     assert done.returncode == 0, done.stderr
     return spawner.folder / "build" / "levit_tiny-host-fp32", done.stdout
+
+
+@pytest.fixture
+def fp32(compiled: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the fp32 artifact for this machine: an audit writes its verdict into it."""
+    copy = tmp_path_factory.mktemp("fp32") / compiled[0].name
+    shutil.copytree(compiled[0], copy)
+    return copy

@@ -35,14 +35,6 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return spawner.folder / "levit_tiny-host-int8"
 
 
-@pytest.fixture
-def fp32(compiled: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the fp32 artifact for this machine: an audit writes its verdict into it."""
-    copy = tmp_path_factory.mktemp("fp32") / compiled[0].name
-    shutil.copytree(compiled[0], copy)
-    return copy
-
-
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The first IMAGES of the test images, as a .npz file."""

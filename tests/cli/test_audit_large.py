@@ -36,9 +36,9 @@ def resident_mb(process: subprocess.Popen[str]) -> float:
 
 
 @pytest.mark.parametrize("images", [1_000, pytest.param(50_000, marks=pytest.mark.slow)])
-def test_many_images(spawner: Spawner, compiled: tuple[Path, str], images: int):
+def test_many_images(spawner: Spawner, fp32: Path, images: int):
     data, chunks = synthetic(spawner.folder / "data", images), -(-images // 64)
-    args = ("audit", compiled[0], "--weights", TINY_WEIGHTS, "--data", data, "--max-drop", "100")
+    args = ("audit", fp32, "--weights", TINY_WEIGHTS, "--data", data, "--max-drop", "100")
     early = late = 0.0
     whole = spawner.folder / "whole"
     with spawner.start(*args, "-o", whole) as process:
