@@ -41,8 +41,24 @@ class Layout(StrEnum):
     PANELS = "panels"
 
 
+class GatheredRows:
+    """Which rows of `a` a product takes: all, or every second of a grid; see GemmSpec."""
+
+    rows: int
+    gather_side: int
+
+    @property
+    def input_rows(self) -> int:
+        return self.gather_side**2 if self.gather_side else self.rows
+
+    @property
+    def group_rows(self) -> int:
+        """Rows that lie at one distance from each other: all, or those of one row of the grid."""
+        return (self.gather_side + 1) // 2 if self.gather_side else self.rows
+
+
 @dataclass(frozen=True)
-class GemmSpec:
+class GemmSpec(GatheredRows):
     """out[rows, columns] = activation(a[rows, depth] @ w[depth, columns] + bias) (+ residual).
 
     `gather_side`: 0, or the side of the square grid of tokens that `a` holds, of which every
@@ -57,15 +73,6 @@ class GemmSpec:
     residual: bool
     layout: Layout
     gather_side: int = 0
-
-    @property
-    def input_rows(self) -> int:
-        return self.gather_side**2 if self.gather_side else self.rows
-
-    @property
-    def group_rows(self) -> int:
-        """Rows that lie at one distance from each other: all, or those of one row of the grid."""
-        return (self.gather_side + 1) // 2 if self.gather_side else self.rows
 
     @property
     def output_size(self) -> int:

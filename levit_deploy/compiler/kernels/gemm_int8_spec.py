@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.activation_storage import activation_storage, row_stride
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GatheredRows, GemmTile, Layout
 from levit_deploy.compiler.kernels.int8_dot_tile import (
     MaddubsTile,
     SdotTile,
@@ -29,7 +29,7 @@ MIN_ACCUMULATORS = 8
 
 
 @dataclass(frozen=True)
-class GemmInt8Spec:
+class GemmInt8Spec(GatheredRows):
     """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
 
     `layout`: that of the float output; None if x is not stored as float. `quantized`: x is stored
@@ -49,15 +49,6 @@ class GemmInt8Spec:
     def __post_init__(self) -> None:
         assert self.layout or self.quantized, "the result is stored"
         assert not (self.residual and self.layout is Layout.PANELS), "the stream is row-major"
-
-    @property
-    def input_rows(self) -> int:
-        return self.gather_side**2 if self.gather_side else self.rows
-
-    @property
-    def group_rows(self) -> int:
-        """Rows that lie at one distance from each other: all, or those of one row of the grid."""
-        return (self.gather_side + 1) // 2 if self.gather_side else self.rows
 
     @property
     def output_size(self) -> int:
