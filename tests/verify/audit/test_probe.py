@@ -235,6 +235,15 @@ def test_shuffled_weights_are_found(
     assert made.makers == suspect.layers
 
 
+def with_scale(table: CalibrationTable, tensor: str, factor: float) -> CalibrationTable:
+    """The table with the scale of `tensor` multiplied by `factor`."""
+    entries = tuple(
+        replace(entry, scale=entry.scale * factor) if entry.tensor == tensor else entry
+        for entry in table.tensors
+    )
+    return replace(table, tensors=entries)
+
+
 @pytest.mark.parametrize(
     ("tensor", "factor"),
     [("patch_embed.tokens", 0.125), ("blocks.5.m.1", 8.0), ("head.mean", 8.0)],
@@ -248,11 +257,7 @@ def test_a_wrong_scale_is_found(
     probe_of: Callable[..., tuple[tuple[TappedTensor, ...], Float64]],
     tmp_path: Path,
 ):
-    wrong = tuple(
-        replace(entry, scale=entry.scale * factor) if entry.tensor == tensor else entry
-        for entry in table.tensors
-    )
-    tampered = quantize(tiny_export, replace(table, tensors=wrong))
+    tampered = quantize(tiny_export, with_scale(table, tensor, factor))
     tensors, sums = probe_of(tampered, tiny_images.first(2), tmp_path)
     readers = next(entry.readers for entry in table.tensors if entry.tensor == tensor)
     suspect = find_suspect(tensors, sums)
@@ -281,11 +286,7 @@ def test_a_wrong_scale_in_the_table_is_found(
     tmp_path: Path,
 ):
     """The library does what the table says, and so does the 8-bit model."""
-    wrong = tuple(
-        replace(entry, scale=entry.scale * factor) if entry.tensor == tensor else entry
-        for entry in table.tensors
-    )
-    tampered = replace(table, tensors=wrong)
+    tampered = with_scale(table, tensor, factor)
     model = quantize(tiny_export, tampered)
     tensors, sums = probe_of(model, tiny_images.first(4), tmp_path, table=tampered)
     suspect = find_suspect(tensors, sums)
