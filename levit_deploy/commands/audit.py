@@ -1,10 +1,8 @@
-"""The commands that say whether an artifact may be shipped: audit, and audit merge."""
+"""The command that says whether an artifact may be shipped: audit."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,23 +10,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from levit_deploy.commands.arguments import (
-    Decorator,
     Named,
     artifact_argument,
-    json_option,
     offline_option,
     skip_broken_option,
     weights_option,
 )
-from levit_deploy.commands.audit_summary import print_audit
-from levit_deploy.commands.output import print_json
+from levit_deploy.commands.audit_merge import merge_command
+from levit_deploy.commands.audit_progress import ImageProgress
+from levit_deploy.commands.audit_report import (
+    check_writable,
+    finish,
+    make_gate,
+    report_options,
+)
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.settings import load_checkpoint, show_settings
-from levit_deploy.errors import DeployError
 
 if TYPE_CHECKING:
-    from levit_deploy.verify.audit.gate import Gate
-    from levit_deploy.verify.audit.result import AuditResult
+    from levit_deploy.runtime.artifact import Artifact
     from levit_deploy.verify.audit.settings import Settings, Shard
 
 
@@ -36,94 +36,6 @@ def _shard(text: str) -> object:
     from levit_deploy.verify.audit.settings import Shard
 
     return Shard.parse(text)
-
-
-_LIMITS: tuple[Decorator, ...] = (
-    click.option(
-        "--reference",
-        type=click.Choice(["fp32", "qdq"]),
-        default="fp32",
-        show_default=True,
-        help="Whom the artifact is held against: PyTorch, or ONNX Runtime on its 8-bit model.",
-    ),
-    click.option(
-        "--max-drop",
-        metavar="POINTS",
-        type=float,
-        help="Fail if top-1 drops by more percentage points.  [default: 0.5 with labels]",
-    ),
-    click.option(
-        "--min-agreement",
-        metavar="PERCENT",
-        type=click.FloatRange(0, 100),
-        help="Fail if fewer images have the same top-1.  [default: 98 without labels]",
-    ),
-    click.option(
-        "-o",
-        "--output",
-        "report",
-        default="report",
-        show_default=True,
-        type=click.Path(path_type=Path),
-        help="The folder that gets the report.",
-    ),
-    click.option("--force", is_flag=True, help="Replace the report of an earlier audit."),
-    json_option,
-)
-
-
-def _report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_LIMITS):
-        command = option(command)
-    return command
-
-
-@click.command("merge")
-@click.argument(
-    "shards", metavar="SHARD...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.option(
-    "--artifact",
-    "folder",
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="The artifact that was audited; its manifest gets the verdict.",
-)
-@_report_options
-def merge_command(
-    shards: tuple[Path, ...],
-    folder: Path | None,
-    reference: str,
-    max_drop: float | None,
-    min_agreement: float | None,
-    report: Path,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Make one report of the folders that `audit --shard` wrote.
-
-    It is the report, to the byte, that one run over all images gives. Exits with 1 if a limit is
-    broken.
-
-    \b
-    Example:
-      levit-deploy audit merge shard-1 shard-2 -o report/ --artifact build/levit_128s-host-int8
-    """
-    from levit_deploy.runtime.artifact import Artifact
-
-    artifact = None if folder is None else Artifact.load(folder)
-    if folder is not None:
-        _check_writable(folder)
-    with Phases() as phases:
-        phases.begin("merge")
-        from levit_deploy.audit import report_on
-        from levit_deploy.verify.audit.state import State, check_report
-
-        check_report(report, None, resume=False, force=force)
-        gate = _gate(State(shards[0]).settings(), reference, max_drop, min_agreement)
-        result = report_on(shards, report, gate, artifact)
-    _show(result, report, as_json)
-    _leave(result)
 
 
 class _AuditCommand(click.Command):
@@ -164,7 +76,7 @@ class _AuditCommand(click.Command):
     "[default: 64, or 8 under an emulator]",
 )
 @skip_broken_option
-@_report_options
+@report_options
 @click.option("--resume", is_flag=True, help="Go on with an audit that was interrupted.")
 @click.option(
     "--shard",
@@ -231,13 +143,11 @@ def audit_command(
     from levit_deploy.runtime.artifact import Artifact
 
     artifact = Artifact.load(folder)
-    _check_writable(folder)
+    check_writable(folder)
     with Phases() as phases, ExitStack() as stack:
         checkpoint = load_checkpoint(phases, get_spec(artifact.manifest.model), weights, offline)
         phases.begin("prepare")
         from levit_deploy import audit
-        from levit_deploy.targets.host import read_cpu
-        from levit_deploy.targets.table import get_target
         from levit_deploy.verify.audit.images import open_audit_images
         from levit_deploy.verify.audit.settings import WHOLE
         from levit_deploy.verify.audit.state import check_report
@@ -245,18 +155,15 @@ def audit_command(
         check_report(report, None, resume=resume, force=force)
         if sensitivity:
             audit.int8_table(artifact)  # what cannot be measured is told of before the long work
-        if not read_cpu().runs(get_target(artifact.manifest.base_target)):
-            images = images or audit.EMULATED_IMAGES
-            layer_images = audit.EMULATED_LAYER_IMAGES if layer_images is None else layer_images
+        images, layer_images = _how_many(artifact, images, layer_images)
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
-        layer_images = audit.LAYER_IMAGES if layer_images is None else layer_images
         look = audit.open_probe(artifact, checkpoint) if layer_images else None
         probe = stack.enter_context(look) if look else None
         auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)
-        gate = _gate(auditor.settings, reference, max_drop, min_agreement)
+        gate = make_gate(auditor.settings, reference, max_drop, min_agreement)
         show_settings(phases, checkpoint, _settings(auditor.settings, report))
         phases.begin("audit")
-        with _Progress(phases) as progress:
+        with ImageProgress(phases) as progress:
             auditor.run(
                 report,
                 shard or WHOLE,
@@ -271,35 +178,30 @@ def audit_command(
             choices = audit.NO_CHOICES
             if sensitivity:
                 phases.begin("layers")
-                on_layer = _layer_progress(phases)
-                choices = audit.choose_layers(artifact, checkpoint, opened, auto, on_layer)
+                choices = audit.choose_layers(
+                    artifact,
+                    checkpoint,
+                    opened,
+                    auto,
+                    lambda done, total, layer: phases.detail(f"{done} of {total} layers: {layer}"),
+                )
         phases.begin("report")
         result = audit.report_on([report], report, gate, artifact, choices)
-    _show(result, report, as_json)
-    _leave(result)
+    finish(result, report, as_json)
 
 
-def _layer_progress(phases: Phases) -> Callable[[int, int, str], None]:
-    return lambda done, total, layer: phases.detail(f"{done} of {total} layers: {layer}")
+def _how_many(
+    artifact: Artifact, images: int | None, layer_images: int | None
+) -> tuple[int | None, int]:
+    """(images, images to look inside for); fewer by default where an emulator runs them."""
+    from levit_deploy import audit
+    from levit_deploy.targets.host import read_cpu
+    from levit_deploy.targets.table import get_target
 
-
-def _gate(
-    settings: Settings, reference: str, max_drop: float | None, min_agreement: float | None
-) -> Gate:
-    from levit_deploy.verify.audit.gate import Gate
-    from levit_deploy.verify.audit.result import RunnerName
-
-    runner = {"fp32": RunnerName.REFERENCE, "qdq": RunnerName.QDQ}[reference]
-    return Gate.of(settings, runner, max_drop, min_agreement)
-
-
-def _check_writable(folder: Path) -> None:
-    """Told of before the long work: the artifact gets the verdict."""
-    if not os.access(folder, os.W_OK):
-        raise DeployError(
-            f"`{folder}` is read-only, and its manifest is to get the verdict",
-            hint=f"cp -r {folder} . && levit-deploy audit {folder.name}",
-        )
+    defaults: tuple[int | None, int] = None, audit.LAYER_IMAGES
+    if not read_cpu().runs(get_target(artifact.manifest.base_target)):
+        defaults = audit.EMULATED_IMAGES, audit.EMULATED_LAYER_IMAGES
+    return images or defaults[0], defaults[1] if layer_images is None else layer_images
 
 
 def _settings(settings: Settings, report: Path) -> dict[str, str]:
@@ -310,54 +212,3 @@ def _settings(settings: Settings, report: Path) -> dict[str, str]:
         "images": f"{settings.images} of {settings.source}, {labels}, {settings.preprocessing}",
         "output": str(report),
     }
-
-
-_NOTE_S = 60  # a log, which shows nothing alive, gets a line this often
-
-
-class _Progress:
-    """How many images are done and how long the rest takes; after an interruption, how to go on."""
-
-    def __init__(self, phases: Phases) -> None:
-        self._phases = phases
-        self._began: tuple[float, int] | None = None
-        self._noted = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if self._began is None:
-            self._began, self._noted = (now, done), now
-        started, first = self._began
-        text = f"{done} of {total} images"
-        if done > first:
-            left_s = (now - started) / (done - first) * (total - done)
-            text += f", about {left_s:.0f} s left"
-        self._phases.detail(text)
-        if now - self._noted > _NOTE_S:
-            self._noted = now
-            self._phases.note(text)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is not None and self._began is not None:
-            self._phases.note("what is done is kept: the same command with --resume goes on")
-
-
-def _show(result: AuditResult, report: Path, as_json: bool) -> None:
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_audit(result)
-        click.echo(f"\n{report}/audit.html")
-    for limit in result.limits:
-        if not limit.passed:
-            found = f"{limit.what}: {limit.value:.2f}, the limit is {limit.limit:g}"
-            click.echo(f"{limit.option} is broken: {found}", err=True)
-
-
-def _leave(result: AuditResult) -> None:
-    """Exit with 1 unless the audit passed."""
-    if not result:
-        raise click.exceptions.Exit(1)

@@ -1,0 +1,95 @@
+"""What audit and audit merge share: the limits and where the report goes, and how both end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from levit_deploy.commands.arguments import Decorator, json_option
+from levit_deploy.commands.audit_summary import print_audit
+from levit_deploy.commands.output import print_json
+from levit_deploy.errors import DeployError
+
+if TYPE_CHECKING:
+    from levit_deploy.verify.audit.gate import Gate
+    from levit_deploy.verify.audit.result import AuditResult
+    from levit_deploy.verify.audit.settings import Settings
+
+_OPTIONS: tuple[Decorator, ...] = (
+    click.option(
+        "--reference",
+        type=click.Choice(["fp32", "qdq"]),
+        default="fp32",
+        show_default=True,
+        help="Whom the artifact is held against: PyTorch, or ONNX Runtime on its 8-bit model.",
+    ),
+    click.option(
+        "--max-drop",
+        metavar="POINTS",
+        type=float,
+        help="Fail if top-1 drops by more percentage points.  [default: 0.5 with labels]",
+    ),
+    click.option(
+        "--min-agreement",
+        metavar="PERCENT",
+        type=click.FloatRange(0, 100),
+        help="Fail if fewer images have the same top-1.  [default: 98 without labels]",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        "report",
+        default="report",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help="The folder that gets the report.",
+    ),
+    click.option("--force", is_flag=True, help="Replace the report of an earlier audit."),
+    json_option,
+)
+
+
+def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that ends with a report."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def make_gate(
+    settings: Settings, reference: str, max_drop: float | None, min_agreement: float | None
+) -> Gate:
+    """What the options of the same names ask for; raises DeployError if that cannot be told."""
+    from levit_deploy.verify.audit.gate import Gate
+    from levit_deploy.verify.audit.result import RunnerName
+
+    runner = {"fp32": RunnerName.REFERENCE, "qdq": RunnerName.QDQ}[reference]
+    return Gate.of(settings, runner, max_drop, min_agreement)
+
+
+def check_writable(folder: Path) -> None:
+    """Told of before the long work: the artifact gets the verdict."""
+    if not os.access(folder, os.W_OK):
+        raise DeployError(
+            f"`{folder}` is read-only, and its manifest is to get the verdict",
+            hint=f"cp -r {folder} . && levit-deploy audit {folder.name}",
+        )
+
+
+def finish(result: AuditResult, report: Path, as_json: bool) -> None:
+    """The result on stdout, each broken limit on stderr; exit with 1 unless the audit passed."""
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_audit(result)
+        click.echo(f"\n{report}/audit.html")
+    for limit in result.limits:
+        if not limit.passed:
+            found = f"{limit.what}: {limit.value:.2f}, the limit is {limit.limit:g}"
+            click.echo(f"{limit.option} is broken: {found}", err=True)
+    if not result:
+        raise click.exceptions.Exit(1)
