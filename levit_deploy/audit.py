@@ -92,6 +92,7 @@ class Auditor:
             weights_digest=manifest.weights_digest,
             emulated=self._runner.emulated,
             classes=manifest.classes,
+            class_names=images.class_names,
             images=len(images),
             labelled=images.labelled,
             source=images.source,

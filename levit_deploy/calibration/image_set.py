@@ -139,7 +139,7 @@ def find_pictures(source: str, demo_split: DemoSplit) -> Pictures:
     """
     if source == DEMO:
         demo = demo_images(demo_split)
-        return ArrayPictures(demo.images, demo.labels)
+        return ArrayPictures(demo.images, demo.labels, demo.classes)
     path = Path(source)
     if path.is_dir():
         return FolderPictures(path)

@@ -27,11 +27,11 @@ class BrokenPictureError(DeployError):
 class Pictures(ABC):
     """A sequence in fixed order. `labels`: (len,) class indices, or None if there are none.
 
-    `classes`: how many classes there are folders for, or None where folders make no classes.
+    `class_names`: what the classes are called, by index; empty if that is not known.
     """
 
     labels: NDArray[np.int64] | None
-    classes: int | None = None
+    class_names: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -72,7 +72,7 @@ class FolderPictures(Pictures):
             tops = sorted(path.name for path in folder.iterdir() if _is_class(path))
             numbers = {top: number for number, top in enumerate(tops)}
             self.labels = np.array([numbers[name.parts[0]] for name in names])
-            self.classes = len(tops)
+            self.class_names = tuple(tops)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -98,9 +98,14 @@ class FolderPictures(Pictures):
 class ArrayPictures(Pictures):
     """`images` uint8 (n, height, width, 3) and, if there are any, `labels` (n,)."""
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64] | None) -> None:
+    def __init__(
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64] | None,
+        class_names: tuple[str, ...] = (),
+    ) -> None:
         self._images = images
-        self.labels = labels
+        self.labels, self.class_names = labels, class_names
 
     @staticmethod
     def load(file: Path) -> ArrayPictures:

@@ -108,7 +108,8 @@ def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
         yield "lowest layers", listed or "all exact"
     yield "flips", f"{result.flipped:,} of {result.audited.images:,} images"
     for flip in result.flips[:SHOWN_FLIPS]:
-        yield "", f"{flip.name}: {flip.reference_class} -> {flip.artifact_class}"
+        classes = map(result.audited.class_name, (flip.reference_class, flip.artifact_class))
+        yield "", f"{flip.name}: {' -> '.join(classes)}"
     if result.audited.taps_equal is not None:
         equal = "equals the artifact to the bit" if result.audited.taps_equal else "DIFFERS"
         yield "debug build", equal

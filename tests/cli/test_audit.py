@@ -184,6 +184,7 @@ def test_broken_pictures(cli: Cli, fp32: Path):
     done = cli.run(*audit_args(fp32, folder, "--skip-broken", "--force", "--json"))
     audited = json.loads(done.stdout)["audited"]
     assert (audited["images"], audited["skipped"]) == (20, 1)
+    assert audited["class_names"] == [f"class {number}" for number in range(10)]
 
 
 def refused_data(kind: str, folder: Path) -> Path | str:

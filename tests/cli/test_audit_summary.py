@@ -38,7 +38,7 @@ def test_it_says_what_was_found(printed):
     )
     assert re.search(r"--max-drop 0\.5 +0\.2, holds", text)
     assert "3 lost, 2 won, not significant (p = 1.0)" in text
-    assert "val/0/image_00000.png: 0 -> 2" in text
+    assert "val/0/image_00000.png: airplane -> bird" in text
 
     text = printed(sample.failed())
     assert text.startswith("FAILED Do not ship")
@@ -57,5 +57,5 @@ def test_names_do_not_reach_the_terminal_as_commands(printed):
     result = sample.passed()
     flip = replace(result.flips[0], name="[red]\x1b[31m\u202e.png")
     text = printed(replace(result, flips=(flip,)))
-    assert "[red]�[31m�.png: 0 -> 2" in text
+    assert "[red]�[31m�.png: airplane -> bird" in text
     assert "\x1b" not in text

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.calibration.image_set import evenly_spaced, find_pictures, model_sized
+from levit_deploy.calibration.image_set import DEMO, evenly_spaced, find_pictures, model_sized
 from levit_deploy.calibration.pictures import (
     BrokenPictureError,
     Picture,
@@ -49,11 +49,13 @@ class LoadedImages:
 class AuditImages:
     """What is audited on: `len` pictures, read in pieces by `read`.
 
-    `preprocessing`: in words, how they become model inputs.
+    `preprocessing`: in words, how they become model inputs. `class_names`: by index; empty if they
+    are not known.
     """
 
     source: str
     preprocessing: str
+    class_names: tuple[str, ...]
     skip_broken: bool
     _pictures: Pictures
     _indices: tuple[int, ...]
@@ -116,17 +118,21 @@ def open_audit_images(
 ) -> AuditImages:
     """The pictures that `source` names: a folder, a .npz file, or `demo` for the demo's test set.
 
-    Of more than `maximum`, as many evenly spaced ones are taken.
+    Of more than `maximum`, as many evenly spaced ones are taken. The demo's labels are left out for
+    a model of other classes.
     Raises DeployError if there are none, or if the labels are not of the checkpoint's classes.
     """
     spec = checkpoint.spec
     pictures = find_pictures(source, DemoSplit.TEST)
     if len(pictures) == 0:
         raise DeployError(f"no images in `{source}`", hint="name other images: --data")
+    if source == DEMO and len(pictures.class_names) != spec.classes:
+        pictures.labels, pictures.class_names = None, ()
     _check_labels(source, pictures, spec.classes)
     return AuditImages(
         source=source,
         preprocessing=checkpoint.preprocessing.describe(spec.image_size),
+        class_names=pictures.class_names,
         skip_broken=skip_broken,
         _pictures=pictures,
         _indices=tuple(evenly_spaced(len(pictures), maximum)),
@@ -137,9 +143,10 @@ def open_audit_images(
 
 
 def _check_labels(source: str, pictures: Pictures, classes: int) -> None:
-    if pictures.classes is not None and pictures.classes != classes:
+    named = len(pictures.class_names)
+    if named not in (0, classes):
         raise DeployError(
-            f"`{source}` has folders for {pictures.classes} classes, the model has {classes}",
+            f"`{source}` has folders for {named} classes, the model has {classes}",
             hint="one folder a class, empty ones too, whose names sort in the order of the "
             "classes; without labels: all images in one folder",
         )

@@ -195,8 +195,9 @@ class Limit:
 class Audited:
     """What was audited, on what.
 
-    `taps_equal`: whether the debug build's logits were the artifact's to the bit on every image
-    that it ran; None if there was no debug build.
+    `class_names`: by index, empty if they are not known. `taps_equal`: whether the debug build's
+    logits were the artifact's to the bit on every image that it ran; None if there was no debug
+    build.
     """
 
     artifact: str
@@ -209,12 +210,17 @@ class Audited:
     emulated: bool
     images: int
     classes: int
+    class_names: tuple[str, ...]
     labelled: bool
     source: str
     preprocessing: str
     images_digest: str
     skipped: int
     taps_equal: bool | None
+
+    def class_name(self, index: int) -> str:
+        """What people call a class: its name, else its index."""
+        return self.class_names[index] if self.class_names else str(index)
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ CHUNK_IMAGES = 64
 class Settings:
     """`images`: how many, broken ones included; CHUNK_IMAGES of them at a time make a chunk.
 
-    `listing_digest`: of their names and labels. `runners`: who classifies them. `layer_step`: at
-    every so many images the artifact's insides are looked at; 0 for none. `tensors`: what is looked
-    at; empty if nothing is.
+    `class_names`: empty if they are not known. `listing_digest`: of the images' names and labels.
+    `runners`: who classifies them. `layer_step`: at every so many images the artifact's insides are
+    looked at; 0 for none. `tensors`: what is looked at; empty if nothing is.
     """
 
     artifact: str
@@ -37,6 +37,7 @@ class Settings:
     weights_digest: str
     emulated: bool
     classes: int
+    class_names: tuple[str, ...]
     images: int
     labelled: bool
     source: str
@@ -81,7 +82,8 @@ class Settings:
                 )
             runners = tuple(map(RunnerName, values.pop("runners")))
             tensors = tuple(map(_tensor, values.pop("tensors")))
-            return Settings(**values, runners=runners, tensors=tensors)
+            names = tuple(values.pop("class_names"))
+            return Settings(**values, class_names=names, runners=runners, tensors=tensors)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DeployError(f"cannot read `{path}`: {error}", hint=hint) from error
 

@@ -193,6 +193,7 @@ class Totals:
             emulated=settings.emulated,
             images=self._images,
             classes=settings.classes,
+            class_names=settings.class_names,
             labelled=settings.labelled,
             source=settings.source,
             preprocessing=settings.preprocessing,

@@ -38,6 +38,7 @@ AUDITED = Audited(
     emulated=True,
     images=IMAGES,
     classes=10,
+    class_names=demo_images(DemoSplit.TEST).classes,
     labelled=True,
     source="demo",
     preprocessing="timm: shorter side bicubic to 248, centre 224; pictures of 224 as they are",
@@ -128,7 +129,13 @@ def unlabelled_float() -> AuditResult:
     return replace(
         passed(),
         audited=replace(
-            AUDITED, precision="fp32", labelled=False, images=64, taps_equal=None, emulated=False
+            AUDITED,
+            precision="fp32",
+            class_names=(),
+            labelled=False,
+            images=64,
+            taps_equal=None,
+            emulated=False,
         ),
         limits=(),
         accuracies=(),
@@ -148,7 +155,11 @@ def hostile() -> AuditResult:
     return replace(
         good,
         audited=replace(
-            AUDITED, artifact=HOSTILE_NAME, source="/x" * 200, machine="</style><script>1</script>"
+            AUDITED,
+            artifact=HOSTILE_NAME,
+            class_names=(HOSTILE_NAME, "c" * 200) * 5,
+            source="/x" * 200,
+            machine="</style><script>1</script>",
         ),
         flips=(replace(first, name=HOSTILE_NAME), replace(second, name="n" * 300), *others),
         tensors=(replace(good.tensors[0], tensor=HOSTILE_NAME, layer=HOSTILE_NAME), *good.tensors),

@@ -96,6 +96,22 @@ def test_pictures_are_those_of_the_flips(audit):
         assert error < 3
 
 
+def test_classes_are_called_by_their_names_if_they_have_any():
+    result = sample.passed()
+    flip = result.flips[1]
+    assert (flip.label, flip.reference_class, flip.artifact_class) == (7, 8, 0)
+    named = render_page(result, sample.pictures())
+    assert "<strong>ship → airplane</strong>" in named
+    assert "class ship for the reference, airplane for the artifact" in named
+    assert ", label horse" in named
+    assert "cat called dog" in named
+    nameless = replace(result, audited=replace(result.audited, class_names=()))
+    numbered = render_page(nameless, sample.pictures())
+    assert "<strong>8 → 0</strong>" in numbered
+    assert ", label 7" in numbered
+    assert "3 called 5" in numbered
+
+
 def test_a_flip_without_a_picture_says_so():
     page = render_page(sample.passed(), {})
     assert page.count("no picture") == len(sample.passed().flips)
