@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shlex
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +53,16 @@ class Pictures(ABC):
 
 
 class FolderPictures(Pictures):
-    """Every image file below a folder, in the order of their paths.
+    """Every image file below a folder, in the order of their paths; links are followed.
 
     If the folder holds one folder a class, the classes are numbered in the order of their names,
     empty ones too.
     Decoded as `Image.convert("RGB")` does, without regard to EXIF orientation, like the training
-    pipelines. Raises DeployError if there is no image file.
+    pipelines. Raises DeployError if there is no image file, or if a folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
-        found = (path.relative_to(folder) for path in folder.rglob("*"))
+        found = (path.relative_to(folder) for path in _files(folder))
         names = sorted((name for name in found if _is_image(name)), key=Path.as_posix)
         self._folder, self._names = folder, names
         if not names:
@@ -112,14 +115,18 @@ class ArrayPictures(Pictures):
         """Read a .npz file; raises DeployError if it is damaged or holds anything else."""
         hint = "np.savez(FILE, images=uint8 array (n, height, width, 3) in RGB order)"
         try:
+            with file.open("rb") as stream:
+                if not zipfile.is_zipfile(stream):  # else numpy takes it for another format
+                    raise ValueError("not a .npz file, or cut off")
             with np.load(file) as data:
                 if "images" not in data:
                     raise DeployError(f"`{file}` has no array `images`", hint=hint)
                 images = data["images"]
                 labels = data.get("labels")
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
             raise DeployError(f"cannot read `{file}`: {error}", hint=hint) from error
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        sized = images.ndim == 4 and images.shape[3] == 3 and 0 not in images.shape[1:]
+        if images.dtype != np.uint8 or not sized:
             raise DeployError(
                 f"`images` in `{file}` is {images.dtype} {images.shape}, "
                 "expected uint8 (n, height, width, 3)",
@@ -174,6 +181,27 @@ class SetDigest:
 
     def hexdigest(self) -> str:
         return self._whole.hexdigest()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Everything below `folder` but folders and devices; a link to a folder above is left alone."""
+
+    def refuse(error: OSError) -> None:
+        raise DeployError(
+            f"cannot read `{error.filename}`: {error.strerror}",
+            hint=f"chmod -R u+rX {shlex.quote(str(folder))}",
+        ) from error
+
+    for name, inner, names in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(name)
+        inner[:] = [name for name in inner if not _leads_up(here / name)]
+        for path in (here / name for name in names):
+            if path.is_file() or path.is_symlink():  # a dangling link is a broken picture
+                yield path
+
+
+def _leads_up(path: Path) -> bool:
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _is_class(path: Path) -> bool:

@@ -1,11 +1,19 @@
 """Sources of pictures: order, digest, preprocessing, and everything that can be wrong with them."""
 
+import errno
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
 
 from levit_deploy.calibration.image_set import MIN_IMAGES, model_sized, open_images
+from levit_deploy.calibration.pictures import FolderPictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.images import (
@@ -145,6 +153,7 @@ def test_arrays(tmp_path, rng):
         ({"images": np.full((20, 8, 8, 3), np.nan, np.float32)}, "`images` .* is float32"),
         ({"images": np.zeros((20, 3, 8, 8), np.uint8)}, r"\(20, 3, 8, 8\), expected uint8"),
         ({"images": np.array([None, {}])}, "cannot read"),
+        ({"images": np.zeros((20, 0, 8, 3), np.uint8)}, r"\(20, 0, 8, 3\), expected uint8"),
         (
             {"images": np.zeros((20, 8, 8, 3), np.uint8), "labels": np.zeros(19, int)},
             "`labels` .* expected integers",
@@ -157,7 +166,60 @@ def test_other_arrays_are_refused(tmp_path, arrays, message):
         open_images(str(tmp_path / "a.npz"), ORIGINAL_PREPROCESSING, 32)
 
 
-def test_a_damaged_npz_is_refused(tmp_path):
-    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and nothing more")
-    with pytest.raises(DeployError, match="cannot read"):
+def damaged_npz(kind):
+    """Bytes that are no array of pictures, or that claim to be too many."""
+    file = io.BytesIO()
+    match kind:
+        case "cut off":
+            return b"PK\x03\x04 and nothing more"
+        case "pickle":
+            return pickle.dumps({"images": 1})
+        case "npy":
+            np.save(file, np.zeros((20, 8, 8, 3), np.uint8))
+        case "endless":
+            header = {"descr": "|u1", "fortran_order": False, "shape": (10**9, 1000, 1000, 3)}
+            with zipfile.ZipFile(file, "w") as archive, archive.open("images.npy", "w") as array:
+                np.lib.format.write_array_header_1_0(array, header)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["cut off", "pickle", "npy", "endless"])
+def test_a_damaged_npz_is_refused(tmp_path, kind):
+    (tmp_path / "a.npz").write_bytes(damaged_npz(kind))
+    with pytest.raises(DeployError, match="cannot read") as error:
         open_images(str(tmp_path / "a.npz"), ORIGINAL_PREPROCESSING, 32)
+    assert "allow_pickle" not in error.value.message
+
+
+def test_links_are_followed_but_not_in_circles(folder, tmp_path_factory):
+    """A set made of links to the folders of another set, as people make subsets."""
+    subset = tmp_path_factory.mktemp("subset")
+    for name in ("cat", "dog"):
+        (subset / name).symlink_to(folder / name)
+    (subset / "again").mkdir()
+    (subset / "again" / "above").symlink_to(subset)
+    linked = FolderPictures(subset)
+    assert len(linked) == len(FolderPictures(folder)) == 18
+    assert linked.class_names == ("again", "cat", "dog")
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+    """Not left out silently, with all the images of its class."""
+    scandir = os.scandir
+
+    def refusing(path):
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # to root nothing is forbidden
+    with pytest.raises(DeployError, match=r"cannot read `.*dog`: Permission denied") as error:
+        FolderPictures(folder)
+    assert error.value.hint == f"chmod -R u+rX {folder}"
+
+
+def test_only_files_are_pictures(folder):
+    """Opening the pipe would wait for ever."""
+    (folder / "dog" / "folder.png").mkdir()
+    os.mkfifo(folder / "dog" / "pipe.png")
+    assert len(FolderPictures(folder)) == 18
