@@ -88,6 +88,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         sys.exit(1)
     except OSError as error:
         _fail(*_explain(error), code=1)
+    except MemoryError:
+        _fail("not enough memory", "end other programs, or take fewer images", code=1)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", None, code=130)
     except _Terminated:
@@ -99,15 +101,19 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
-def _explain(error: OSError) -> tuple[str, str | None]:
+def _explain(error: OSError) -> tuple[str, str]:
     """(message, hint) for what the system refused."""
     where = f"`{error.filename}`: " if error.filename else ""
-    hint = {
-        errno.ENOSPC: "free some space, or write elsewhere with -o",
+    full = "free some space, or choose other folders: -o, TMPDIR=DIR"
+    hints = {
+        None: full,  # numpy only says how much it could not write
+        errno.ENOSPC: full,
+        errno.EDQUOT: full,
+        errno.EFBIG: full,
         errno.EACCES: "check the permissions, or write elsewhere with -o",
         errno.EROFS: "write elsewhere with -o",
-    }.get(error.errno or 0)
-    return f"{where}{error.strerror or error}", hint
+    }
+    return f"{where}{error.strerror or error}", hints.get(error.errno, "check the path")
 
 
 def _fail(message: str, hint: str | None, code: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def check_writable(folder: Path) -> None:
     if not os.access(folder, os.W_OK):
         raise DeployError(
             f"`{folder}` is read-only, and its manifest is to get the verdict",
-            hint=f"cp -r {folder} . && levit-deploy audit {folder.name}",
+            hint=f"copy it, and audit the copy: cp -r {shlex.quote(str(folder))} .",
         )
 
 

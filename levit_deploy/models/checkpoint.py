@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,9 +92,10 @@ def load_checkpoint(path: Path, spec: ModelSpec) -> Checkpoint:
     if misfits:
         for other in FAMILY.values():
             if not _misfits(tensors, _slots(_fit(other, tensors, origin), origin)):
+                file = shlex.quote(str(path))
                 raise DeployError(
                     f"`{path}` holds {other.name}, not {spec.name}",
-                    hint=f"levit-deploy compile {other.name} --weights {path}",
+                    hint=f"levit-deploy compile --target host {other.name} --weights {file}",
                 )
         raise DeployError(
             f"`{path}` does not fit {spec.name}: {'; '.join(misfits)}",

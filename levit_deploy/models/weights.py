@@ -75,7 +75,7 @@ def find_weights(
         if spec.name != DEMO_MODEL:
             raise DeployError(
                 f"`demo` weights are for {DEMO_MODEL}, not {spec.name}",
-                hint=f"levit-deploy compile {DEMO_MODEL} --weights demo",
+                hint=f"levit-deploy compile --target host {DEMO_MODEL} --weights demo",
             )
         return WeightsFile(DEMO_WEIGHTS, DEMO)
     if weights == OFFICIAL:

@@ -72,7 +72,7 @@ class Library:
             arch = Elf.read(self.path).arch
             raise DeployError(
                 f"cannot load `{self.path}`, a library for `{arch}`, in this process: {error}",
-                hint="levit-deploy compile --target host",
+                hint="compile the model for this CPU: --target host",
             ) from error
         self._description = self._read_description()
         self._workspace = np.empty(self._description.workspace_bytes, np.uint8)

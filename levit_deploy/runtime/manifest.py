@@ -145,7 +145,7 @@ class Manifest:
         except OSError as error:
             raise DeployError(
                 f"`{folder}` is not an artifact: {FILE_NAME}: {error.strerror}",
-                hint="levit-deploy compile levit_128s --weights demo",
+                hint="levit-deploy compile --target host levit_128s --weights demo",
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DeployError(f"`{path}` is damaged", hint="compile the model again") from error

@@ -154,8 +154,8 @@ def _readable_errors(destination: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        hint = "free some space, or choose another disk: -o DIR" if full else "-o DIR"
+        full = error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # None: numpy's
+        hint = "free some space, or choose other folders: -o DIR, TMPDIR=DIR" if full else "-o DIR"
         raise DeployError(
             f"cannot write `{destination}`: {error.strerror or error}", hint=hint
         ) from error

@@ -1,5 +1,6 @@
 """What bad input gets: one error, a hint, the right exit code, and nothing left behind."""
 
+import errno
 import importlib.util
 import pickle
 import shutil
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from levit_deploy.runtime.artifact import Artifact
 from tests.cli.conftest import TINY_WEIGHTS, Cli, Done
 
 
@@ -115,6 +117,25 @@ def test_offline_without_the_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(cli.folder / "cache"))
     done = cli.run("compile", "--target", "host", "levit_128s", "--offline")
     assert "--weights demo" in assert_refused(done, 1, "--offline")
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (OSError(errno.ENAMETOOLONG, "File name too long", "x" * 300), "x`: File", "the path"),
+        (OSError(errno.EFBIG, "File too large"), "File too large", "TMPDIR"),
+        (OSError("640 requested and 0 written"), "640 requested", "TMPDIR"),  # numpy's
+        (MemoryError(), "not enough memory", "fewer images"),
+    ],
+)
+def test_what_the_system_refuses(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str, hint: str
+):
+    def refuse(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr(Artifact, "load", refuse)
+    assert hint in assert_refused(cli.run("inspect", "x"), 1, message)
 
 
 def test_no_linker(cli: Cli, monkeypatch: pytest.MonkeyPatch):

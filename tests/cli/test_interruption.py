@@ -56,6 +56,21 @@ def test_two_compiles_into_one_folder(spawner: Spawner):
     Artifact.load(folder)  # whole, and every file that of one and the same build
 
 
+def test_a_full_temporary_folder(
+    spawner: Spawner, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It has room for a file, as Python tests, but neither for the object nor for images."""
+    (small_disk / "others").write_bytes(bytes(220_000))
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    done = spawner.run(*compile_args("-o", "build"))
+    assert done.returncode == 1, done.stderr
+    assert "LLVM" not in done.stderr
+    assert done.stderr.splitlines()[-3].startswith("error: ")
+    assert "TMPDIR" in done.stderr.splitlines()[-1]
+    assert list(spawner.folder.glob("build/*")) == []
+    assert list(small_disk.glob("levit-deploy-*")) == []
+
+
 @pytest.mark.parametrize("kind", ["compile", "export"])
 def test_a_full_disk(cli: Cli, small_disk: Path, kind: str):
     if kind == "compile":

@@ -162,7 +162,7 @@ def test_another_variant_is_named(asked: str, held: str, tmp_path: Path) -> None
     path = save(Levit(spec).state_dict(), tmp_path / "a.pth")
     error = refuse(path, f"holds {held}, not {asked}", get_spec(asked))
     assert error.hint is not None
-    assert f"compile {held} --weights {path}" in error.hint
+    assert f"compile --target host {held} --weights {path}" in error.hint
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

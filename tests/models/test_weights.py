@@ -112,7 +112,7 @@ def test_demo_is_in_the_package_with_its_own_preprocessing() -> None:
 def test_demo_of_another_variant_is_refused() -> None:
     with pytest.raises(DeployError, match="for levit_128s, not levit_256") as caught:
         find_weights(get_spec("levit_256"), "demo")
-    assert caught.value.hint == "levit-deploy compile levit_128s --weights demo"
+    assert caught.value.hint == "levit-deploy compile --target host levit_128s --weights demo"
 
 
 def test_path(data_dir: Path) -> None:

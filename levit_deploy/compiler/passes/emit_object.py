@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import tvm
 from tvm import tirx
@@ -16,10 +15,10 @@ from levit_deploy.compiler.passes.raw_pointers import RawFunction
 def emit_object(functions: Mapping[str, RawFunction], target: tvm.target.Target) -> bytes:
     """All functions through LLVM; the object's symbols are hidden and it has no debug info."""
     library = translate(functions, target)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernels.o")
-        library.write_to_file(str(path), "o")
-        return finish_object(path.read_bytes())
+    # In memory: on a full disk LLVM would end the process.
+    with os.fdopen(os.memfd_create("kernels.o"), "rb") as file:
+        library.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
+        return finish_object(file.read())
 
 
 def translate(
