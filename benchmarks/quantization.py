@@ -152,7 +152,3 @@ def percent(hits: NDArray[np.bool_]) -> float:
 
 if __name__ == "__main__":
     main()
-
-
-if __name__ == "__main__":
-    main()

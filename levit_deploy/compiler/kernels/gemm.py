@@ -130,12 +130,14 @@ def _largest_tile(target: Target, rows: int) -> tuple[int, int, int]:
         # rows. Others: 7x12 84 %, with more outside the loop; 6x16 83 %; 8x8 82 %.
         return (4, 6, 8) if Blocks.of(rows, 5).size == 4 else (5, 4, 16)
     if target.vector_registers == 32:
-        # 16 accumulators. Measured on Zen 4, cold weights, 196 / 49 / 16 rows, share of peak:
-        # 0.97 / 0.97 / 0.94. 14x32 (28 accumulators): the same at 49 rows and more, 0.91 at 16;
-        # 6x64: 0.68 at 16 rows, where half as many and twice as wide panels come too late.
+        # 16 accumulators. Share of peak on Zen 4 with 196 / 49 / 16 rows, by
+        # `python -m benchmarks.kernels gemm --tiles 8x32x8,14x32x8,6x64x8`: 0.97 / 0.97 / 0.94.
+        # 14x32 (28 accumulators): the same at 49 rows and more, 0.91 at 16; 6x64: 0.68 at 16 rows,
+        # where half as many and twice as wide panels come too late.
         return 8, 2, 8
-    # 12 accumulators, 2 weights, a splat: 15 of 16. Measured on Zen 4 as above: 0.99 / 0.94 /
-    # 0.81. 4x24 (16 of 16): 0.96 / 0.87 / 0.79; 5x16: 0.93 / 0.93 / 0.80; 4x16: 0.89 / 0.87 / 0.76.
+    # 12 accumulators, 2 weights, a splat: 15 of 16. Likewise, with `--target x86-64-v3`: 0.99 /
+    # 0.94 / 0.81. 4x24 (16 of 16): 0.96 / 0.87 / 0.79; 5x16: 0.93 / 0.93 / 0.80; 4x16: 0.89 / 0.87
+    # / 0.76.
     return 6, 2, 8
 
 

@@ -28,7 +28,7 @@ class RegisterTile:
     `depth_unroll`: steps of the depth in one turn of the loop. `sharers`: how many register tiles
     read the same panel one after another; each prefetches its share of the panel that follows.
     0 for a panel that is read once: the core itself sees such a stream coming, and is 10 % faster
-    without advice (Zen 4).
+    without advice (Zen 4, `python -m benchmarks.kernels head`).
     """
 
     simd: Simd
@@ -48,12 +48,12 @@ class RegisterTile:
     def streams(self) -> bool:
         """Whether the next panel is asked for in the first cache level, a line with each step.
 
-        Measured on Zen 4 with cold weights: where they lie in 4 KB pages, requests of the second
-        level are as good as none, and 16 rows take 13 to 20 % less time so, 49 rows 5 to 10 %; in
-        large pages both kinds do. Spread, because requests of the first level wait in a few miss
-        buffers. Panels of narrower registers stay in the first level themselves, where the next one
-        would displace them: 16 rows with AVX2 take 20 % more. On ARM a spread address takes a
-        register from the loop.
+        On Zen 4, by `python -m benchmarks.kernels gemm` with and without: where cold weights lie in
+        4 KB pages, requests of the second level are as good as none, and 16 rows take 13 to 20 %
+        less time so, 49 rows 5 to 10 %; in large pages both kinds do. Spread, because requests of
+        the first level wait in a few miss buffers. Panels of narrower registers stay in the first
+        level themselves, where the next one would displace them: 16 rows with AVX2 take 20 % more.
+        On ARM a spread address takes a register from the loop.
         """
         return self.simd.lanes == CACHE_LINE_FLOATS
 

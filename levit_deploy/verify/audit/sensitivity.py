@@ -10,7 +10,7 @@ from levit_deploy.verify.audit.layer_cost import float_costs
 from levit_deploy.verify.audit.mixed_precision import MixedPrecision, Nearness
 from levit_deploy.verify.audit.result import FloatPlan, Sensitivity
 
-IMAGES = 256  # about 2.5 s a layer for levit_128s, on one core
+IMAGES = 256  # at most: each layer takes as many inferences in ONNX Runtime
 
 Progress = Callable[[int, int, str], None]  # layers done, layers in all, what comes next
 

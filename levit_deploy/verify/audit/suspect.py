@@ -11,19 +11,18 @@ from levit_deploy.verify.audit.tensor_sums import Field, Float64, tensor_fidelit
 
 # A right artifact and its 8-bit model make the same roundings, but for those that fall the other
 # way after float arithmetic in another order. These grow into noise of their own from layer to
-# layer, but it takes the place of other noise. Measured on LeViT-128S: over 8 images the artifact
-# deviates from the model by up to 0.2 times the energy of the model's error, and the energies of
-# both errors are equal within 1.4 %; on single images the worst tensor reaches 0.96 and 1.28, the
-# ten logits 1.9 and 1.54. A fault adds to the error what it deviates by. Where that is as much as
-# 8 bits lose anyway, the error is doubled; less than that nobody can tell from rounding.
+# layer, but it takes the place of other noise: the energies of both errors stay alike, and over
+# some images the artifact deviates from the model by a fraction of them. A fault adds to the error
+# what it deviates by. Where that is as much as 8 bits lose anyway, the error is doubled; less than
+# that nobody can tell from rounding. tests/verify/audit/test_probe.py tries both.
 WRONG_ERROR = 2.0
 WRONG_DEVIATION = 1.0
 # Float arithmetic in another order is worth this much where 8 bits lose nothing (-60 dB).
 NEGLIGIBLE = 1e-6
-# A table's own faults are in the 8-bit model too. Sound tensors of LeViT keep 28 dB and more; one
-# whose scale is 8 times too large loses 18 dB and is then seen in at most 7 % of its range (sound
-# ones: 35 % and more, also on a few images), one whose scale is 8 times too small has 36 % and more
-# of its values cut off. All of them are below this, the first of which alone says where it began.
+# A table's own faults are in the 8-bit model too. A tensor whose scale is 8 times too large loses
+# 20 log10(8) = 18 dB and is seen in an eighth of its range; one whose scale is 8 times too small
+# has much of its values cut off. Sound tensors of LeViT are far above this: `levit-deploy audit`
+# lists them in audit.json. Behind a wrong one all are below: the first alone says where it began.
 LOST_DB = 22.0
 UNUSED_RANGE = 0.15
 CUT_OFF = 0.05
