@@ -1,7 +1,8 @@
 """Real numbers to 8-bit steps: scales from ranges, and the rounding that kernels repeat.
 
-Weights are symmetric in [-127, 127], so that two products fit 16 bits; activations are 0..255 with
-the zero point at a step of its own, so that zero is exact.
+Activations are 0..255 with the zero point at a step of its own, so that zero is exact. Weights are
+symmetric in [-127, 127], and those of inputs 2 k and 2 k + 1 of a layer have a sum in [-128, 128],
+so that the sum of two products fits 16 bits: what AVX2 multiplies by would saturate there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from levit_deploy.export.folded import Float64
 
 WEIGHT_LIMIT = 127
+PAIR_LIMIT = 128  # of the sum of two neighbouring inputs' weights
 LEVELS = 255  # steps between the least and the greatest activation
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # of a scale: below it float32 loses digits
@@ -34,16 +36,36 @@ def activation_steps(x: Float64, scale: float, zero_point: int) -> Float64:
 
 
 def weight_scales(weight: Float64) -> NDArray[np.float32]:
-    """One for each output channel, weight (in, out) -> (out,); 1 where all weights are zero."""
-    largest = np.abs(weight).max(axis=0)
-    scales = np.where(largest > 0, np.maximum(largest / WEIGHT_LIMIT, _SMALLEST), 1.0)
-    return scales.astype(np.float32)
+    """One for each output channel, weight (in, out) -> (out,); 1 where all weights are zero.
+
+    The least with which the nearest steps are within both limits.
+    """
+    largest = np.maximum(
+        np.abs(weight).max(axis=0) / WEIGHT_LIMIT,
+        # Each of two may be rounded up by half a step.
+        np.abs(_pairs(weight).sum(axis=1)).max(axis=0) / (PAIR_LIMIT - 1),
+    )
+    return np.where(largest > 0, np.maximum(largest, _SMALLEST), 1.0).astype(np.float32)
 
 
 def weight_steps(weight: Float64, scales: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Nearest multiples of each output channel's scale: weight (in, out), scales (out,)."""
+    """Nearest multiples of each output channel's scale: weight (in, out), scales (out,).
+
+    What exceeds the limits is taken off: of a pair, half from each.
+    """
     steps = np.rint(weight / scales.astype(np.float64))
-    return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8)
+    pairs = _pairs(np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT))
+    sums = pairs.sum(axis=1)
+    excess = sums - np.clip(sums, -PAIR_LIMIT, PAIR_LIMIT)
+    half = np.trunc(excess / 2)
+    pairs -= np.stack([half, excess - half], axis=1)
+    return pairs.reshape(-1, weight.shape[1])[: len(weight)].astype(np.int8)
+
+
+def _pairs(weight: Float64) -> Float64:
+    """(in, out) -> a copy as (in / 2, 2, out); an odd last one has a zero beside it."""
+    even = np.pad(weight, ((0, len(weight) % 2), (0, 0)))
+    return even.reshape(-1, 2, weight.shape[1])
 
 
 def shortest(value: float) -> float:

@@ -129,16 +129,18 @@ def test_readers_of_one_copy_share_it(tmp_path: Path) -> None:
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
 
-def test_a_layer_without_a_kernel_is_right(tmp_path: Path) -> None:
-    """Weights that are not symmetric: default lowering computes them in float."""
-    model = _two_layers(weight_zero_point=3)
+@pytest.mark.parametrize("odd", [{"weight_zero_point": 3}, {"largest": 127}])
+def test_a_layer_without_a_kernel_is_right(odd: dict[str, int], tmp_path: Path) -> None:
+    """Weights that are not symmetric, or neighbours too large for a sum of 16 bits: default
+    lowering computes them in float."""
+    model = _two_layers(**odd)
     program = compile_model(model, HOST)
     assert "gemm int8" not in kinds(program)
     image = random_image(model)
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
 
-def _two_layers(weight_zero_point: int = 0) -> ExportedModel:
+def _two_layers(weight_zero_point: int = 0, largest: int = 64) -> ExportedModel:
     """The sum of two linear layers, one with hardswish, that read the same 8-bit tensor."""
     rng = np.random.default_rng(5)
     node = helper.make_node
@@ -158,8 +160,8 @@ def _two_layers(weight_zero_point: int = 0) -> ExportedModel:
     weights = {
         "s": np.float32(0.03),
         "z": np.uint8(131),
-        "w1": rng.integers(-127, 128, (192, 7), dtype=np.int8),
-        "w2": rng.integers(-127, 128, (192, 7), dtype=np.int8),
+        "w1": rng.integers(-largest, largest + 1, (192, 7), dtype=np.int8),
+        "w2": rng.integers(-largest, largest + 1, (192, 7), dtype=np.int8),
         "sw": rng.uniform(0.001, 0.002, 7).astype(np.float32),
         "zw": np.full(7, weight_zero_point, np.int8),
         "b": rng.standard_normal(7).astype(np.float32),

@@ -26,8 +26,7 @@ from levit_deploy.compiler.groups.patterns import (
     source_of,
 )
 from levit_deploy.compiler.kernels.gemm import GemmSpec
-
-WEIGHT_LIMIT = 127
+from levit_deploy.compiler.kernels.gemm_int8_spec import within_limits
 
 
 class Layer(Protocol):
@@ -122,7 +121,7 @@ class Int8Layer:
             and is_bias(scales, columns)
             and is_bias(bias, columns)
             and not numbers_of(zeros).any()
-            and int(numbers_of(weight).min()) >= -WEIGHT_LIMIT
+            and within_limits(numbers_of(weight))
         )
         return (depth, columns) if fits else None
 

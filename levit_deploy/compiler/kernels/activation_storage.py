@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
 
-from levit_deploy.targets.target import Int8Dot, Target
+from levit_deploy.targets.target import Arch, Int8Dot, Target
 
 CHANNEL_GRANULE = 16
 PAIR_CHANNELS = 8  # of S8_PAIRS: neighbouring channels of one row
@@ -82,10 +82,9 @@ def row_stride(channels: int) -> int:
 
 
 def activation_storage(target: Target) -> ActivationStorage:
-    """What `target` multiplies as it is: vpdpbusd takes unsigned by signed bytes, all others
-    signed by signed."""
-    storages = {
-        Int8Dot.VPDPBUSD: ActivationStorage.U8,
-        Int8Dot.SMMLA: ActivationStorage.S8_PAIRS,
-    }
-    return storages.get(target.int8_dot, ActivationStorage.S8)
+    """What `target` multiplies as it is: x86 takes unsigned by signed bytes, ARM signed by
+    signed."""
+    if target.arch is Arch.X86_64:
+        return ActivationStorage.U8
+    pairs = target.int8_dot is Int8Dot.SMMLA
+    return ActivationStorage.S8_PAIRS if pairs else ActivationStorage.S8

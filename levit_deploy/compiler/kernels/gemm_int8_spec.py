@@ -26,6 +26,10 @@ from levit_deploy.targets.target import Arch, Int8Dot, Target
 
 # Registers of sums under way that keep the multipliers busy: as in `gemm`.
 MIN_ACCUMULATORS = 8
+# Of a weight, and of the sum of two for neighbouring k: with activations of 0..255 two products
+# fit 16 bits.
+WEIGHT_LIMIT = 127
+PAIR_LIMIT = 128
 
 
 @dataclass(frozen=True)
@@ -105,16 +109,15 @@ def _largest_tile(target: Target) -> tuple[int, int, int]:
 
 def _largest_x86_tile(target: Target) -> tuple[int, int, int]:
     if target.vector_registers == 32:
-        if target.int8_dot is Int8Dot.MADD:
-            return 4, 4, 1  # 16 sums, 4 times two of a, 2 weights, ones, products; 5x64 spills
-        return 8, 2, 2  # 0.26 (0.25 is the limit), and so are 14x32 and 6x64
+        # vpdpbusd: 0.26 (0.25 is the limit), and so are 14x32 and 6x64. pmaddubsw: 0.50, the limit.
+        return 8, 2, 2
     if target.int8_dot is Int8Dot.VPDPBUSD:
         return 6, 2, 2  # 12 sums, 2 weights, a: 15 of 16
     if not target.fma:
         return 4, 2, 1  # two operands: one more for a copy
-    # 8 sums, 2 weights, 2 times two of a, ones, a product. 0.64; two steps in a turn: 0.66;
-    # 4x16: 0.71; 3x24, with spills: 0.75.
-    return 2, 4, 1
+    # 10 sums, 2 weights, a, ones, a product: 15 of 16. 0.52 (0.50 is the limit), and so are 4x16,
+    # 3x24 and 2x32.
+    return 5, 2, 2
 
 
 class PanelCut:
@@ -153,11 +156,11 @@ def pack_weights_int8(
 ) -> NDArray[np.int8]:
     """The constant `panels` of `gemm_int8_kernel`, flat.
 
-    `weights` (depth, columns) in -127 ... 127; `multiplier` (columns,): input scale * weight
+    `weights` (depth, columns) `within_limits`; `multiplier` (columns,): input scale * weight
     scale; `bias` (columns,); `zero_point`: that of the input. Panel after panel as `int8_tile`
     says; columns and depth are padded with zeros to what the instructions take.
     """
-    assert weights.min(initial=0) >= -127, "-128 could overflow a sum of 16 bits"
+    assert within_limits(weights), "a sum of 16 bits could overflow"
     family = tile_family(target)
     depth, columns = weights.shape
     cut = PanelCut(columns, depth, tile, family)
@@ -174,3 +177,10 @@ def pack_weights_int8(
         parts.append(np.ascontiguousarray(header[:, panel]).view(np.int8).ravel())
         parts.append(np.asarray(family.pack(padded[:, panel]), np.int8))
     return np.concatenate(parts)
+
+
+def within_limits(weights: NDArray[np.int8]) -> bool:
+    """Whether no sum of two products overflows 16 bits, weights (depth, columns)."""
+    wide = np.pad(weights.astype(np.int32), ((0, len(weights) % 2), (0, 0)))
+    sums = wide.reshape(-1, 2, weights.shape[1]).sum(axis=1)
+    return bool(np.abs(wide).max() <= WEIGHT_LIMIT and np.abs(sums).max() <= PAIR_LIMIT)

@@ -10,8 +10,6 @@ A panel's weights are [depth / 4][columns][4].
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
@@ -25,7 +23,6 @@ from levit_deploy.compiler.kernels.int8_tile import (
     read,
     write,
 )
-from levit_deploy.compiler.kernels.narrowing import lanes_of, shuffle
 
 GROUP = 4  # k in one lane
 WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next are loaded
@@ -38,11 +35,6 @@ _MADDUBS = {
     4: "llvm.x86.ssse3.pmadd.ub.sw.128",
     8: "llvm.x86.avx2.pmadd.ub.sw",
     16: "llvm.x86.avx512.pmaddubs.w.512",
-}
-_SAD = {
-    16: "llvm.x86.sse2.psad.bw",
-    32: "llvm.x86.avx2.psad.bw",
-    64: "llvm.x86.avx512.psad.bw.512",
 }
 _VPDPBUSD = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
 _SDOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
@@ -73,7 +65,7 @@ class _DotTile(Int8Tile):
 
 
 class _BroadcastTile(_DotTile):
-    """x86. Four k of `a` are broadcast to all lanes."""
+    """x86. a: U8, four k of which are broadcast to all lanes."""
 
     step_depth = GROUP
 
@@ -98,18 +90,13 @@ class _BroadcastTile(_DotTile):
                 for v, weight in zip(group, weights, strict=True):
                     write(registers[v], self.dot(read(registers[v]), activations, weight))
 
-    def splat(self, a: tirx.Buffer, at: Expr) -> list[Expr]:
-        """Four k in every lane, as `dot` takes them."""
-        four = T.reinterpret("int32", a.vload([at], f"{a.dtype}x{GROUP}"))
-        kind = f"{a.dtype}x{GROUP * self.simd.lanes}"
+    def splat(self, a: tirx.Buffer, at: Expr) -> Expr:
+        """Four k in every lane."""
+        four = T.reinterpret("int32", a.vload([at], f"uint8x{GROUP}"))
         splat = T.bind(T.broadcast(four, self.simd.lanes))
-        return self.activations(T.bind(T.reinterpret(kind, splat)))
+        return T.bind(T.reinterpret(f"uint8x{GROUP * self.simd.lanes}", splat))
 
-    def activations(self, splat: Expr) -> list[Expr]:
-        """What `dot` takes, from four bytes in every lane."""
-        return [splat]
-
-    def dot(self, total: Expr, a: list[Expr], w: Expr) -> Expr:
+    def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
         """`total` plus the products of the four k of each lane."""
         raise NotImplementedError
 
@@ -118,27 +105,19 @@ class _BroadcastTile(_DotTile):
 
 
 class VpdpbusdTile(_BroadcastTile):
-    """a: U8."""
-
     instruction = "vpdpbusd"
 
-    def dot(self, total: Expr, a: list[Expr], w: Expr) -> Expr:
+    def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
         lanes = self.simd.lanes
-        return self.call(f"int32x{lanes}", _VPDPBUSD[lanes], total, *a, w)
+        return self.call(f"int32x{lanes}", _VPDPBUSD[lanes], total, a, w)
 
 
 class MaddubsTile(_BroadcastTile):
-    """x86 without a dot product. a: S8.
+    """x86 without a dot product. a: U8.
 
-    pmaddubsw saturates the sum of two products of an unsigned and a signed byte at 16 bits, which
-    bytes of any value exceed. So the unsigned one is |a|, at most 128, and where a is negative all
-    bits of w are inverted, which makes it -w - 1, from -128 to 126:
-
-        |a| * (a < 0 ? -w - 1 : w) = a * w - (a < 0 ? |a| : 0)
-
-    Two of the left side lie between -2 * 128 * 128 = -32768 and 2 * 127 * 127: they fit. What is
-    missing on the right depends on the row alone and is added once, where the sums start. The
-    prices of the other ways are in docs/pipeline.md.
+    pmaddubsw saturates the sum of two products of an unsigned and a signed byte at 16 bits. So the
+    weights of neighbouring k, the pairs that it adds up, have sums from -PAIR_LIMIT to PAIR_LIMIT:
+    255 * 128 = 32640 fits.
     """
 
     instruction = "pmaddubsw"
@@ -147,61 +126,15 @@ class MaddubsTile(_BroadcastTile):
     def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
         """A lane adds k and k + 1."""
         pairs = weights.astype(np.int32).reshape(-1, 2, weights.shape[1])
-        ends = np.stack([np.zeros_like(pairs), 127 * pairs, 128 * (-pairs - 1)])
-        return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
+        lowest = 255 * np.minimum(pairs, 0).sum(axis=1).min()
+        return int(lowest), int(255 * np.maximum(pairs, 0).sum(axis=1).max())
 
-    def start(
-        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
-    ) -> list[list[tirx.Buffer]]:
-        acc = super().start(a, rows, w, at)
-        for registers, row in zip(acc, rows, strict=True):
-            missing = T.bind(self._sum_of_negatives(a, row))
-            for register in registers:
-                write(register, read(register) + missing)
-        return acc
-
-    def _sum_of_negatives(self, a: tirx.Buffer, row: Expr) -> Expr:
-        """The sum of -a over the negative ones of a row, in all lanes."""
-        size = math.gcd(self.depth, GROUP * self.simd.lanes)
-        total = T.alloc_buffer((size // 4,), "int32", scope="local")
-        write(total, T.broadcast(T.int32(0), size // 4))
-        with T.serial(self.depth // size) as block:
-            stored = a.vload([row + block * size], f"int8x{size}")
-            q = T.bitwise_xor(T.reinterpret(f"uint8x{size}", stored), _bytes(128, size))
-            negatives = self.call(f"uint8x{size}", "llvm.usub.sat", _bytes(128, size), q)
-            sums = self.call(f"int64x{size // 8}", _SAD[size], negatives, _bytes(0, size))
-            write(total, read(total) + T.reinterpret(f"int32x{size // 4}", sums))
-        return T.broadcast(shuffle([_sum_of_lanes(read(total))], [0]), self.simd.lanes)
-
-    def activations(self, splat: Expr) -> list[Expr]:
-        """|a|, and all bits where a is negative."""
-        # The absolute value of -128 is 128: the bits are read as unsigned.
-        magnitude = self.call(str(splat.ty), "llvm.abs", splat, tirx.const(False, "bool"))
-        sign_bit = T.broadcast(T.int8(7), GROUP * self.simd.lanes)
-        return [T.bind(magnitude), T.bind(T.shift_right(splat, sign_bit))]
-
-    def dot(self, total: Expr, a: list[Expr], w: Expr) -> Expr:
+    def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
         lanes = self.simd.lanes
-        magnitude, negative = a
-        inverted = T.bitwise_xor(w, negative)
-        pairs = self.call(f"int16x{2 * lanes}", _MADDUBS[lanes], magnitude, inverted)
+        pairs = self.call(f"int16x{2 * lanes}", _MADDUBS[lanes], a, w)
         ones = T.broadcast(T.int16(1), 2 * lanes)
         # Unfenced, LLVM adds up the sums of several steps first, and spills.
         return self.simd.fence(total + self.call(f"int32x{lanes}", _MADD[lanes], pairs, ones))
-
-
-def _sum_of_lanes(vector: Expr) -> Expr:
-    """In every lane."""
-    distance = lanes_of(vector) // 2
-    while distance:
-        order = [lane ^ distance for lane in range(lanes_of(vector))]
-        vector = T.bind(vector + shuffle([vector], order))
-        distance //= 2
-    return vector
-
-
-def _bytes(value: int, count: int) -> Expr:
-    return T.broadcast(T.uint8(value), count)
 
 
 class SdotTile(_DotTile):

@@ -1,6 +1,6 @@
 """Why no integer of an 8-bit product saturates or wraps, shown from the weights themselves.
 
-panels, as the kernel reads them  ->  "pmaddubsw, 16 bits: -31,114 to 30,982, 32 bits: ..."
+panels, as the kernel reads them  ->  "pmaddubsw, 16 bits: -32,640 to 32,385, 32 bits: ..."
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def prove_exact(panels: NDArray[np.int8], cut: PanelCut) -> str:
     """
     initial, weights = unpack_panels(panels, cut)
     magnitudes = np.abs(weights.astype(np.int64))
-    # No factor exceeds 256, whether inverted, in magnitude, or the row's share of pmaddubsw.
-    largest = int((np.abs(initial) + 256 * (magnitudes + 1).sum(axis=0)).max())
+    # Stored activations are at most 255 in magnitude.
+    largest = int((np.abs(initial) + 255 * magnitudes.sum(axis=0)).max())
     assert largest <= INT32.max, f"a sum of 32 bits can reach {largest}"
     words = [cut.family.instruction]
     narrow = cut.family.extremes_of_16_bits(weights)

@@ -124,7 +124,7 @@ class Quantizer:
         words = [saturate_to_16(self.simd, pair) for pair in pairs]
         dtype = self.storage.dtype
         packed = [saturate_to_8(self.simd, self._add_offset(word), dtype) for word in words]
-        if self.storage is not ActivationStorage.S8:
+        if self.storage is ActivationStorage.S8_PAIRS:
             return packed
         whole = len(steps) // 4 * 2
         quads = [concat(*packed[i : i + 2]) for i in range(0, whole, 2)]

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
-from levit_deploy.compiler.kernels.gemm_int8_spec import GemmInt8Spec, pack_weights_int8
+from levit_deploy.compiler.kernels.gemm_int8_spec import (
+    PAIR_LIMIT,
+    GemmInt8Spec,
+    pack_weights_int8,
+)
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target
@@ -33,10 +37,16 @@ class Layer:
 def make_layer(
     spec: GemmInt8Spec, zero_points: tuple[int, int] = (37, 200), seed: int = 0
 ) -> Layer:
-    """All values of q and of the weights occur; results have a standard deviation of about 3."""
+    """All values of q and of the weights occur; results have a standard deviation of about 3.
+
+    Where two neighbours in a column would exceed the limit, the second has the other sign.
+    """
     rng = np.random.default_rng(seed)
     spread = 3 / (0.58 * 127 * 80 * np.sqrt(spec.depth))
     weights = rng.integers(-127, 128, (spec.depth, spec.columns), np.int8)
+    second = weights[1::2].astype(np.int16)
+    exceeds = np.abs(weights[: 2 * len(second) : 2] + second) > PAIR_LIMIT
+    weights[1::2] = np.where(exceeds, -second, second)
     return Layer(
         spec,
         rng.integers(0, 256, (spec.input_rows, spec.depth), np.uint8),
@@ -56,9 +66,9 @@ def extreme_layer(spec: GemmInt8Spec, q: int) -> Layer:
     """
     layer = make_layer(spec, zero_points=(255 - q, 128))
     layer.q[:] = q
-    layer.weights[:] = 127
+    layer.weights[::2], layer.weights[1::2] = 127, PAIR_LIMIT - 127
     layer.weights[:, 1::2] *= -1
-    layer.multiplier[:] = np.float32(3 / (255 * 127 * spec.depth))
+    layer.multiplier[:] = np.float32(3 / (255 * PAIR_LIMIT / 2 * spec.depth))
     return layer
 
 

@@ -149,11 +149,12 @@ def test_cases_reach_both_limits_of_q() -> None:
         assert q.max() == 255
 
 
-def test_weights_of_minus_128_are_refused() -> None:
+@pytest.mark.parametrize("column", [(-128,), (64, 65), (-2, -127), (0, 0, -128), (1, 1, 127, 2)])
+def test_weights_beyond_the_limits_are_refused(column: tuple[int, ...]) -> None:
     tile = default_tile(PLAIN, get_target("arm64"))
     one = np.ones(1, np.float32)
-    with pytest.raises(AssertionError, match="-128"):
-        pack_weights_int8(np.int8([[-128]]), one, one, 0, tile, get_target("arm64"))
+    with pytest.raises(AssertionError, match="16 bits"):
+        pack_weights_int8(np.int8([column]).T, one, one, 0, tile, get_target("arm64"))
 
 
 @pytest.mark.parametrize(

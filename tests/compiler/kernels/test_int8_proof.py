@@ -17,6 +17,7 @@ from levit_deploy.compiler.kernels.gemm_int8_spec import (
 from levit_deploy.compiler.kernels.int8_dot_tile import MaddubsTile
 from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.int8_proof import prove_exact, unpack_panels
+from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.int8_cases import make_layer
 from tests.compiler.kernels.test_gemm_int8 import PLAIN, TARGETS
@@ -43,28 +44,33 @@ def test_panels_are_read_back(target: Target) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_any_weights_are_exact(target: Target) -> None:
-    for value in (-127, 0, 127):
-        weights = np.full((40, 84), value, np.int8)
+def test_extreme_weights_are_exact(target: Target) -> None:
+    for pair in [(-127, -1), (-64, -64), (0, 0), (64, 64), (1, 127), (-127, 127)]:
+        weights = np.tile(np.int8(pair), 20)[:, None].repeat(84, axis=1)
         words = prove_exact(*packed(weights, target))
         assert words.startswith(tile_family(target).instruction)
         assert "32 bits: at most " in words
 
 
 def test_sums_that_do_not_fit_are_a_mistake() -> None:
-    panels, cut = packed(np.full((40, 84), 127, np.int8), TARGETS[0])
+    panels, cut = packed(np.full((40, 84), 64, np.int8), TARGETS[0])
     panels[:4] = np.int8([-1, -1, -1, 127])  # an initial value near 2^31
     with pytest.raises(AssertionError, match="32 bits"):
         prove_exact(panels, cut)
 
 
-@pytest.mark.parametrize("pair", [(-127, -127), (127, 127), (-127, 127), (3, -90), (0, 0)])
+@pytest.mark.parametrize("value", [-1, 1])
+def test_pairs_that_do_not_fit_are_a_mistake(value: int) -> None:
+    panels, cut = packed(np.full((40, 84), 64 * value, np.int8), get_target("x86-64-v3"))
+    panels[panels == 64 * value] += value
+    with pytest.raises(AssertionError, match="16 bits"):
+        prove_exact(panels, cut)
+
+
+@pytest.mark.parametrize("pair", [(-127, -1), (64, 64), (-127, 127), (3, -90), (0, 0)])
 def test_extremes_of_pmaddubsw(pair: tuple[int, int]) -> None:
     """All activations, one product after the other, by the definition of the instruction."""
-    activations = np.arange(-128, 128)
-    sums = [
-        np.abs(activations) * np.where(activations < 0, -w - 1, w).astype(np.int64) for w in pair
-    ]
+    sums = [np.arange(256) * w for w in pair]
     weights = np.int8(pair).reshape(2, 1)
     lowest, highest = MaddubsTile.extremes_of_16_bits(weights)
     assert lowest == sum(int(s.min()) for s in sums)

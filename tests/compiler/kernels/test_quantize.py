@@ -81,7 +81,7 @@ def test_pairs_of_rows_are_the_operand_of_smmla() -> None:
 
 
 def test_storage_of_targets() -> None:
-    assert activation_storage(get_target("x86-64-v3")) is ActivationStorage.S8
+    assert activation_storage(get_target("x86-64-v3")) is ActivationStorage.U8
     assert activation_storage(get_target("x86-64-v4-vnni")) is ActivationStorage.U8
     assert activation_storage(get_target("arm64")) is ActivationStorage.S8
     assert activation_storage(get_target("arm64-i8mm")) is ActivationStorage.S8_PAIRS
