@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -36,6 +37,13 @@ class Named(click.ParamType[Value], Generic[Value]):
             return self._lookup(value)
         except DeployError as error:
             raise WrongName(error) from error
+
+
+def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """The value of an option, which may be no `nan` and no `inf`."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number", ctx, param)
+    return value
 
 
 def _spec(name: str) -> object:

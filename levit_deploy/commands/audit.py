@@ -12,6 +12,7 @@ import click
 from levit_deploy.commands.arguments import (
     Named,
     artifact_argument,
+    finite,
     offline_option,
     skip_broken_option,
     weights_option,
@@ -93,6 +94,7 @@ class _AuditCommand(click.Command):
     "--auto",
     metavar="MAX_DROP",
     type=float,
+    callback=finite,
     help="Also find the fastest plan of float layers that drops by no more points of top-1.",
 )
 @click.option(

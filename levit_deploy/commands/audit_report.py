@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from levit_deploy.commands.arguments import Decorator, json_option
+from levit_deploy.commands.arguments import Decorator, finite, json_option
 from levit_deploy.commands.audit_summary import print_audit
 from levit_deploy.commands.output import print_json
 from levit_deploy.errors import DeployError
@@ -32,12 +32,14 @@ _OPTIONS: tuple[Decorator, ...] = (
         "--max-drop",
         metavar="POINTS",
         type=float,
+        callback=finite,
         help="Fail if top-1 drops by more percentage points.  [default: 0.5 with labels]",
     ),
     click.option(
         "--min-agreement",
         metavar="PERCENT",
         type=click.FloatRange(0, 100),
+        callback=finite,
         help="Fail if fewer images have the same top-1.  [default: 98 without labels]",
     ),
     click.option(

@@ -59,7 +59,10 @@ def export_command(
       levit-deploy export levit_128s --weights demo -o levit_128s.onnx
       levit-deploy export levit_256 --weights checkpoint.safetensors
     """
+    from levit_deploy.export.whole_files import check_writable
+
     path = output or Path(f"{spec.name}.onnx")
+    check_writable(path)
     with Phases() as phases:
         checkpoint = load_checkpoint(phases, spec, weights, offline)
         show_settings(phases, checkpoint, {"output": str(path)})

@@ -72,7 +72,7 @@ class Libc:
         """Read `glibc-2.17` or `musl`; raises DeployError on anything else."""
         if text == "musl":
             return Libc("musl")
-        match = re.fullmatch(r"glibc-(\d+)\.(\d+)", text)
+        match = re.fullmatch(r"glibc-(2)\.(\d+)", text)
         if match is None:
             raise DeployError(
                 f"unknown C library `{text}`", hint="--libc glibc-2.28 or --libc musl"

@@ -235,6 +235,8 @@ def test_what_does_not_belong_together(cli: Cli, fp32: Path):
     assert_refused(shard, 2, "leave out --shard")
     assert_refused(refuse(cli, fp32, "--shard", "3/2"), 2, "`3/2` is no shard")
     assert_refused(refuse(cli, fp32, "--resume", "--force"), 2, "use one of them")
+    for option in ("--max-drop", "--min-agreement", "--auto"):
+        assert_refused(refuse(cli, fp32, option, "nan"), 2, f"'{option}': nan is not a finite")
     assert_refused(cli.run("audit", "merge", "nowhere"), 1, "`nowhere` holds no audit")
     assert list(cli.folder.iterdir()) == []
 

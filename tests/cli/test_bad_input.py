@@ -157,6 +157,12 @@ def test_an_output_path_that_cannot_be_a_folder(cli: Cli):
     assert (cli.folder / "file").read_text() == "mine"
 
 
+def test_a_file_that_cannot_be_written_is_told_of_first(cli: Cli):
+    done = cli.run("export", "levit_tiny", "--weights", TINY_WEIGHTS, "-o", "nowhere/tiny.onnx")
+    assert "-o FILE" in assert_refused(done, 1, "`nowhere` is not a folder")
+    assert "weights" not in done.stderr
+
+
 def test_a_folder_that_is_no_artifact_is_left_alone(cli: Cli):
     mine = cli.folder / "levit_tiny-host-fp32" / "thesis.txt"
     mine.parent.mkdir()

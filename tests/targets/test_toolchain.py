@@ -32,7 +32,9 @@ def test_libc_round_trip(text: str, libc: Libc) -> None:
     assert str(Libc.parse("musl")) == "musl"
 
 
-@pytest.mark.parametrize("text", ["glibc", "glibc-2", "uclibc", "glibc-2.28.1", "", "musl-1.2"])
+@pytest.mark.parametrize(
+    "text", ["glibc", "glibc-2", "uclibc", "glibc-2.28.1", "glibc-22.8", "", "musl-1.2"]
+)
 def test_unknown_libc(text: str) -> None:
     with pytest.raises(DeployError, match=f"unknown C library `{text}`"):
         Libc.parse(text)
