@@ -88,21 +88,22 @@ def default_tile(spec: GemmInt8Spec, target: Target) -> GemmTile:
 def _largest_tile(target: Target) -> tuple[int, int, int]:
     """(rows, registers of columns, steps in one turn of the loop) that fit without spills.
 
-    Figures, all for the linear layers of LeViT-128S. x86: time against the fp32 kernels on Zen 4,
-    cold weights. ARM: million instructions.
+    Figures are for LeViT-128S. x86: the time of its linear layers against that of the fp32 ones, by
+    `levit-deploy bench DIR --per-kernel` on Zen 4. ARM: instructions of an inference beside those
+    with the tile that is taken, by `python -m benchmarks.instructions DIR`.
     """
     if target.arch is Arch.X86_64:
         return _largest_x86_tile(target)
     if target.int8_dot is Int8Dot.SDOT:
-        # 20 sums, 5 times 16 k, 2 weights. 19.6; 6x16, whose loop has room for one step: 20.1;
-        # 7x12: 20.1.
+        # 20 sums, 5 times 16 k, 2 weights. 6x16, whose loop has room for one step, and 7x12: 0.5
+        # million more.
         return 5, 4, 2
     if target.int8_dot is Int8Dot.SMMLA:
-        # 24 sums of 2x2, 3 times two rows, 2 weights. 12.5; 8x8: 13.2.
+        # 24 sums of 2x2, 3 times two rows, 2 weights. 8x8: 0.7 million more.
         return 6, 4, 2
     if target.vector_registers == 32:
         # 16 times four sums, 4 times 16 k, twice where LLVM loads two steps together, 2 weights,
-        # products. 54.1; two steps in a turn: 55.2; 5x4, with a spill: 55.0.
+        # products. Two steps in a turn: 1.1 million more; 5x4, with a spill: 0.9 million more.
         return 4, 1, 4
     return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
 
