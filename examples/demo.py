@@ -28,8 +28,8 @@ SHOWN = 8
 def main() -> None:
     compile_command = f"compile --target host {DEMO_MODEL} --weights demo -o {OUTPUT}"
     print(f"$ levit-deploy {compile_command}", flush=True)
-    levit_deploy = Path(sys.executable).with_name("levit-deploy")
-    if code := subprocess.call([levit_deploy, *shlex.split(compile_command)]):
+    levit_deploy = (sys.executable, "-m", "levit_deploy.cli")  # the same, wherever it is installed
+    if code := subprocess.call([*levit_deploy, *shlex.split(compile_command)]):
         sys.exit(code)
 
     library = Library(OUTPUT / f"{DEMO_MODEL}-host-fp32")
