@@ -10,8 +10,8 @@ the finer the channel's activations and the coarser its weights; ranges decide b
 (Xiao et al., "SmoothQuant", ICML 2023, section 4.) Multiplying x by anything divides f by it: a
 network and its rescaled twin get the same 8-bit weights.
 
-Factors between q and k have nothing to give: the products of an attention are float32, and each
-output channel of a layer has a weight scale of its own.
+Factors between q and k have nothing to give: an attention in 8 bits has a step for each channel of
+its keys anyway, and each output channel of a layer has a weight scale of its own.
 """
 
 from __future__ import annotations

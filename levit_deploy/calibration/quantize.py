@@ -9,7 +9,8 @@ DequantizeLinear, which are named after it: `x.scaled`, `x.quantized`, `x.dequan
 constants `x.factors` (1, .., 1, channels), `x.scale`, `x.zero_point` (uint8). The query of a
 shrinking attention reads some tokens of x, which are picked first and then quantized with the same
 constants. For each layer, `layer.weight` is now int8 (in, out), with `layer.weight.scale` (out,)
-and `layer.weight.zero_point` (out,), all zero; its node is `layer.weight.dequantized`.
+and `layer.weight.zero_point` (out,), all zero; its node is `layer.weight.dequantized`. An attention
+all of whose projections are in 8 bits multiplies integers too: see `attention`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from levit_deploy.calibration.attention import RoundedAttention
 from levit_deploy.calibration.factors import scale_streams
 from levit_deploy.calibration.rounding import weight_steps
 from levit_deploy.calibration.table import CalibrationTable, LayerScale, TensorScale
@@ -76,11 +78,19 @@ class _Rewriter:
         layers = {layer.layer: layer for layer in table.layers}
         tensors = {reader: tensor for tensor in table.tensors for reader in tensor.readers}
         graph = self._model.graph
+        rounded: dict[str, RoundedAttention] = {}
+        for attention in RoundedAttention.all_in(graph, layers):
+            rounded.update(dict.fromkeys(attention.nodes, attention))
+            for name, values in attention.constants().items():
+                self._store(name, values)
         for node in graph.node:
             layer = layers.get(node.name.removesuffix(".matmul"))
             if node.op_type == "MatMul" and layer is not None:
                 self._quantize_layer(node, layer, tensors[layer.layer])
-            self._nodes.append(node)
+            if node.name in rounded:
+                self._nodes.extend(rounded[node.name].rewrite(node))
+            else:
+                self._nodes.append(node)
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._constants.values())
@@ -130,7 +140,5 @@ class _Rewriter:
     def _array(self, name: str) -> NDArray[np.float32]:
         return numpy_helper.to_array(self._constants[name])
 
-    def _store(
-        self, name: str, values: NDArray[np.float32] | NDArray[np.int8] | NDArray[np.uint8]
-    ) -> None:
+    def _store(self, name: str, values: NDArray[np.generic]) -> None:
         self._constants[name] = numpy_helper.from_array(values, name)

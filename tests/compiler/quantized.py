@@ -25,7 +25,16 @@ PLAIN = RECIPES["w8a8-plain"]
 @functools.cache
 def quantized_tiny(recipe: Recipe = DEFAULT_RECIPE) -> ExportedModel:
     """Every linear layer in 8 bits; by default with a factor for each channel of its input."""
-    model = exported_tiny()
+    return _quantized(exported_tiny(), recipe)
+
+
+@functools.cache
+def quantized_attention(recipe: Recipe = DEFAULT_RECIPE) -> ExportedModel:
+    """Attention in 8 bits too, on grids of 36, 9 and 4 tokens."""
+    return _quantized(exported_tiny(image_size=96, key_dim=16), recipe)
+
+
+def _quantized(model: ExportedModel, recipe: Recipe) -> ExportedModel:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 40, 40, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "noise.npz")
@@ -37,6 +46,11 @@ def quantized_tiny(recipe: Recipe = DEFAULT_RECIPE) -> ExportedModel:
 @functools.cache
 def compiled_int8_tiny(target_name: str = "x86-64-v3") -> Program:
     return compile_model(quantized_tiny(), get_target(target_name))
+
+
+@functools.cache
+def compiled_int8_attention(target_name: str = "x86-64-v3") -> Program:
+    return compile_model(quantized_attention(), get_target(target_name))
 
 
 def partly_float_tiny(ending: str) -> ExportedModel:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from levit_deploy.compiler.compile_log import fallbacks
 from levit_deploy.compiler.pipeline import compile_model
@@ -19,8 +20,10 @@ from tests.compiler.graphs import Array, exported, random_image, random_rgb8, re
 from tests.compiler.levit import compiled_tiny, exported_tiny
 from tests.compiler.quantized import (
     PLAIN,
+    compiled_int8_attention,
     compiled_int8_tiny,
     partly_float_tiny,
+    quantized_attention,
     quantized_tiny,
 )
 
@@ -67,6 +70,40 @@ def test_every_target_is_right(target_name: str, tmp_path: Path) -> None:
         if target.fma:
             here = run(compiled_int8_tiny(), HOST, image, tmp_path / "host")
             assert logits.tobytes() == here.tobytes()
+
+
+@pytest.mark.parametrize(
+    "target_name", ["x86-64-v4", "x86-64-v4-vnni", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7"]
+)
+def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
+    """With FMA the logits have x86-64-v3's bits."""
+    model, target = quantized_attention(), get_target(target_name)
+    program = compiled_int8_attention(target_name)
+    assert kinds(program).count("attention int8") == 5
+    assert "attention" not in kinds(program)
+    image = random_image(model)
+    logits = run(program, target, image, tmp_path / "target", parts=2)
+    assert_close(logits, reference(model, image))
+    if target.fma:
+        here = run(compiled_int8_attention(), HOST, image, tmp_path / "host")
+        assert logits.tobytes() == here.tobytes()
+
+
+@pytest.mark.parametrize("constant", ["differences.36", "float32.254", "float32.127"])
+def test_attention_that_rounds_otherwise_is_right(constant: str, tmp_path: Path) -> None:
+    """No kernel does it: default lowering computes what the graph says."""
+    model = quantized_attention()
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model.graph)
+    (tensor,) = (tensor for tensor in graph.graph.initializer if tensor.name == constant)
+    values = numpy_helper.to_array(tensor)
+    changed = values * np.float32(0.5) if values.ndim == 0 else np.eye(len(values), k=1) + values
+    tensor.CopyFrom(numpy_helper.from_array(changed.astype(np.float32), constant))
+    model = replace(model, graph=graph)
+    program = compile_model(model, HOST)
+    assert fallbacks(program)
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
 
 @pytest.mark.parametrize("parts", [2, 16])

@@ -2,16 +2,17 @@
 
 Before, `attention`: x (1, N, C)
     qkv = linear(x); reshape (1, N, heads, 2 d + v); permute (0, 2, 1, 3); split(axis 3): q, k, v
-    softmax(matmul(q, permute(k, (0, 1, 3, 2))) + [bias]); matmul(.., v); permute (0, 2, 1, 3)
-    reshape (1, N, heads * v); hardswish
+    attend(q, k, v) of attention_forms; permute (0, 2, 1, 3); reshape (1, N, heads * v); hardswish
 Before, `shrinking_attention`: the same with two projections,
     kv = linear(x); reshape; permute; split: k, v
     q  = linear(every second row and column of x as a square grid); reshape; permute
-After:  gemm (one, or two) into PANELS layout, attention. Each projection may be float or 8 bits.
+After:  gemm (one, or two) into PANELS layout, attention. Each projection may be float or 8 bits,
+and so may the attention.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from math import isqrt
@@ -19,6 +20,12 @@ from math import isqrt
 from tvm.ir import Expr
 from tvm.relax.dpl import DFPattern, is_const, is_op, is_tuple_get_item, wildcard
 
+from levit_deploy.compiler.groups.attention_forms import (
+    attend_float,
+    attend_int8,
+    is_int8,
+    rounds_as_kernel,
+)
 from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.layer import LAYER_FORMS, Layer, LayerForm
@@ -30,6 +37,7 @@ from levit_deploy.compiler.groups.patterns import (
     permuted,
     shape_of,
 )
+from levit_deploy.compiler.kernels import attention_int8
 from levit_deploy.compiler.kernels.attention import (
     AttentionSpec,
     attention_kernel,
@@ -41,24 +49,36 @@ from levit_deploy.compiler.kernels.kernel import Activation
 
 
 def attention_groups() -> list[Group]:
-    return [_attention_group(form) for form in LAYER_FORMS]
+    return [_attention_group(form, attend) for attend in _FORMS for form in LAYER_FORMS]
 
 
 def shrinking_attention_groups() -> list[Group]:
-    return [_shrinking_attention_group(kv, q) for kv in LAYER_FORMS for q in LAYER_FORMS]
+    return [
+        _shrinking_attention_group(kv, q, attend)
+        for attend in _FORMS
+        for kv in LAYER_FORMS
+        for q in LAYER_FORMS
+    ]
 
 
-def _attention_group(form: LayerForm) -> Group:
+_Attend = Callable[
+    [DFPattern, DFPattern, DFPattern, DFPattern], tuple[DFPattern, dict[str, DFPattern]]
+]
+_FORMS: dict[_Attend, str] = {attend_int8: "int8_", attend_float: ""}
+
+
+def _attention_group(form: LayerForm, attend: _Attend) -> Group:
     x, table = wildcard(), is_const()
     qkv = form(x)
     split = is_op("relax.split")(_by_head(qkv.pattern))
     q, k, v = (is_tuple_get_item(split, index) for index in range(3))
-    parts = {"x": x, **qkv.parts, "table": table, "split": split}
+    context, constants = attend(q, k, v, table)
+    parts = {"x": x, **qkv.parts, **constants, "table": table, "split": split}
     plan = partial(_plan_attention, qkv)
-    return Group(f"{qkv.form}attention", _attend(q, k, v, table), parts, plan)
+    return Group(f"{qkv.form}{_FORMS[attend]}attention", _by_token(context), parts, plan)
 
 
-def _shrinking_attention_group(kv_form: LayerForm, q_form: LayerForm) -> Group:
+def _shrinking_attention_group(kv_form: LayerForm, q_form: LayerForm, attend: _Attend) -> Group:
     x, table = wildcard(), is_const()
     kv = kv_form(x)
     split = is_op("relax.split")(_by_head(kv.pattern))
@@ -67,29 +87,26 @@ def _shrinking_attention_group(kv_form: LayerForm, q_form: LayerForm) -> Group:
     grid = is_op("relax.reshape")(x, wildcard())
     every_second = is_op("relax.strided_slice")(grid, *slices)
     asking = q_form(is_op("relax.reshape")(every_second, wildcard()), "q_")
+    context, constants = attend(_by_head(asking.pattern), k, v, table)
     parts = {
         "x": x,
         **kv.parts,
         **asking.parts,
+        **constants,
         "table": table,
         "split": split,
         "slice": every_second,
     }
-    name = f"{kv.form}kv_{asking.form}q_shrinking_attention"
-    pattern = _attend(_by_head(asking.pattern), k, v, table)
-    return Group(name, pattern, parts, partial(_plan_shrinking, kv, asking))
+    name = f"{kv.form}kv_{asking.form}q_{_FORMS[attend]}shrinking_attention"
+    return Group(name, _by_token(context), parts, partial(_plan_shrinking, kv, asking))
 
 
 def _by_head(projected: DFPattern) -> DFPattern:
     return permuted(is_op("relax.reshape")(projected, wildcard()), 0, 2, 1, 3)
 
 
-def _attend(q: DFPattern, k: DFPattern, v: DFPattern, table: DFPattern) -> DFPattern:
-    products = is_op("relax.matmul")(q, permuted(k, 0, 1, 3, 2))
-    scores = is_op("relax.nn.softmax")(is_op("relax.add")(products, table))
-    weights = scores.has_attr({"axis": -1})
-    by_token = permuted(is_op("relax.matmul")(weights, v), 0, 2, 1, 3)
-    return hardswish(is_op("relax.reshape")(by_token, wildcard()))
+def _by_token(context: DFPattern) -> DFPattern:
+    return hardswish(is_op("relax.reshape")(permuted(context, 0, 2, 1, 3), wildcard()))
 
 
 @dataclass(frozen=True)
@@ -113,16 +130,24 @@ class _AttentionPlan:
     def emit(self, calls: KernelCalls, parts: Parts) -> Expr:
         spec = self.spec
         projected = [projection.emit(calls, parts) for projection in self.projections]
-        tile = calls.tiles.attention(spec, calls.target)
-        bias = pack_bias(_table(parts), spec)
+        int8 = is_int8(parts)
+        if int8:
+            tile = attention_int8.default_tile(spec, calls.target)
+            bias = attention_int8.pack_bias(_table(parts), spec)
+            kernel = attention_int8.attention_int8_kernel
+        else:
+            tile = calls.tiles.attention(spec, calls.target)
+            bias = pack_bias(_table(parts), spec)
+            kernel = attention_kernel
         assert bias is not None, "a plan exists only for a table that can be packed"
-        words = ["attention" if spec.fused_qkv else "shrinking", f"h{spec.heads}"]
+        words = ["attention" if spec.fused_qkv else "shrinking", *["int8"] * int8]
+        words += [f"h{spec.heads}"]
         words += [f"q{spec.queries}", f"k{spec.keys}", f"d{spec.key_dim}", f"v{spec.value_dim}"]
         words += [f"b{tile.rows}", f"{tile.score_rows}x{tile.score_columns}"]
         words += [f"{tile.value_rows}x{tile.value_columns}"]
         return calls.call_storing(
             "_".join(words),
-            lambda symbol, stored: attention_kernel(symbol, spec, tile, calls.target, stored),
+            lambda symbol, stored: kernel(symbol, spec, tile, calls.target, stored),
             [*projected, bias],
             (1, spec.queries, spec.heads * spec.value_dim),
         )
@@ -197,6 +222,10 @@ def _plan(
         and layer.weight_shape(parts) == (projection.depth, projection.columns)
     )
     if not fits or not is_supported(spec) or pack_bias(table, spec) is None:
+        return None
+    if is_int8(parts) and not (
+        attention_int8.is_supported(spec) and rounds_as_kernel(parts, spec.keys)
+    ):
         return None
     projections = (_Projection(layer, projection),)
     if q_layer is None:

@@ -18,8 +18,8 @@ from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Arch
 
 # 1.5 * 2^23: adding it to |x| < 2^22 leaves the nearest integer in the low bits of the mantissa.
-_ROUNDING = 12582912.0
-_ROUNDING_BITS = 0x4B400000
+ROUNDING = 12582912.0
+ROUNDING_BITS = 0x4B400000
 
 
 def lanes_of(vector: Expr) -> int:
@@ -54,8 +54,8 @@ def nearest(simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
     if simd.target.arch is Arch.X86_64:  # any overflow gives the smallest int32
         return T.call_llvm_pure_intrin(kind, "llvm.lrint", x)
     x = simd.maximum(x, simd.splat(low))
-    bits = T.reinterpret(kind, x + simd.splat(_ROUNDING))
-    return bits - T.broadcast(T.int32(_ROUNDING_BITS), simd.lanes)
+    bits = T.reinterpret(kind, x + simd.splat(ROUNDING))
+    return bits - T.broadcast(T.int32(ROUNDING_BITS), simd.lanes)
 
 
 def saturate_to_16(simd: Simd, vectors: Sequence[Expr]) -> Expr:

@@ -6,6 +6,7 @@ acc[row][vector] += value[row, step] * vector[step, vector]     step after step
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -15,6 +16,13 @@ from levit_deploy.compiler.kernels.register_tile import Accumulators
 from levit_deploy.compiler.kernels.simd import Simd
 
 _QUAD = 4
+
+
+class Arithmetic(NamedTuple):
+    """`splats`: as those of Simd, for `multiply_add`, which takes a value, a vector and a sum."""
+
+    splats: Callable[[tirx.Buffer, Expr | int, int], list[Expr]]
+    multiply_add: Callable[[Expr, Expr, Expr], Expr]
 
 
 def steps_together(simd: Simd) -> int:
@@ -43,15 +51,22 @@ def add_products(
     values_at: list[Expr],
     vectors: tirx.Buffer,
     vectors_at: list[list[Expr]],
+    arithmetic: Arithmetic | None = None,
 ) -> None:
     """acc[i][v] += values[values_at[i] + step] * vectors[vectors_at[step][v]] for every step.
 
-    Vectors first, then row by row: the order in which LLVM needs the fewest registers.
+    `arithmetic`: that of float32 by default. Vectors first, then row by row: the order in which
+    LLVM needs the fewest registers.
     """
+    arithmetic = arithmetic or Arithmetic(simd.splats, simd.fma)
     count = len(vectors_at)
     group = simd.splat_group if count % simd.splat_group == 0 else 1
     rows = [
-        [splat for k in range(0, count, group) for splat in simd.splats(values, at + k, group)]
+        [
+            splat
+            for k in range(0, count, group)
+            for splat in arithmetic.splats(values, at + k, group)
+        ]
         for at in values_at
     ]
     for step, places in enumerate(vectors_at):
@@ -61,5 +76,5 @@ def add_products(
             for i, row in enumerate(rows):
                 value = T.bind(row[step])
                 for v, vector in zip(some, loaded, strict=True):
-                    total = simd.fma(value, vector, simd.load(acc[i][v], 0))
+                    total = arithmetic.multiply_add(value, vector, simd.load(acc[i][v], 0))
                     simd.store(acc[i][v], 0, total)

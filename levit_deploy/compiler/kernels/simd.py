@@ -6,6 +6,8 @@ here is left for LLVM to contract. Kernels must not write `a * b + c`; they call
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
@@ -131,6 +133,19 @@ class Simd:
         if self.target.arch is Arch.AARCH64:
             return T.call_llvm_pure_intrin(self.type(), f"llvm.{which}num", a, b)
         return T.max(a, b) if which == "max" else T.min(a, b)
+
+    def magnitude(self, x: Expr) -> Expr:
+        return T.call_llvm_pure_intrin(self.type(), "llvm.fabs", x)
+
+    def reduce(self, vector: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+        """One value from all lanes: the upper half is combined with the lower, again and again."""
+        half = self.lanes // 2
+        while half:
+            low = tirx.Shuffle([vector], [tirx.const(i, "int32") for i in range(half)])
+            high = tirx.Shuffle([vector], [tirx.const(i + half, "int32") for i in range(half)])
+            vector = T.bind(combine(low, high))
+            half //= 2
+        return vector
 
     def hardswish(self, z: Expr) -> Expr:
         return z * self.hardswish_gate(z)
