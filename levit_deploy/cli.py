@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 the job failed, 2 wrong usage, 130 interrupted by Ctrl-C, 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -66,6 +67,8 @@ for command in (
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command (default: of this process's arguments) and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # in any locale, as stderr does
+        sys.stdout.reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if args is None else args
     command_line = ("levit-deploy", *args)
     try:

@@ -1,6 +1,8 @@
 """models, targets, doctor, --help: quick, readable, and the same facts as JSON."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +120,15 @@ def test_version(cli: Cli):
 
 def test_the_list_of_commands_is_not_cut_off(spawner: Spawner):
     assert "..." not in spawner.run("--help").stdout.partition("Commands:")[2]
+
+
+def test_a_locale_without_the_letters_of_a_name(
+    spawner: Spawner, compiled: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+):
+    """Some names are not even text: bytes that UTF-8 has not."""
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    folder = spawner.folder / "100 \N{EURO SIGN}\udcff"
+    shutil.copytree(compiled[0], folder)
+    done = spawner.run("inspect", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].endswith("100 \\u20ac\\udcff/")
