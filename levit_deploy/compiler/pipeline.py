@@ -198,7 +198,7 @@ def _calls(
 
 def _exactness(kernel: Kernel, step: Step, flat: FlatProgram) -> str:
     if kernel.prove_exact is None:
-        return ""
+        return kernel.exactness
     constant = step.values[1]
     assert constant.space is Space.CONSTANT, "the weights of an integer kernel come second"
     return kernel.prove_exact(flat.constants[constant.index].view(np.int8))

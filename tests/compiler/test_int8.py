@@ -81,6 +81,8 @@ def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
     program = compiled_int8_attention(target_name)
     assert kinds(program).count("attention int8") == 5
     assert "attention" not in kinds(program)
+    exact = [call.kind for call in program.calls if call.exactness]
+    assert exact.count("attention int8") == 5
     image = random_image(model)
     logits = run(program, target, image, tmp_path / "target", parts=2)
     assert_close(logits, reference(model, image))

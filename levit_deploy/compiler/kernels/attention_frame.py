@@ -44,6 +44,7 @@ class AttentionFrame(ABC):
 
     kind: str
     bias_at: int
+    exactness = ""  # see Kernel
 
     def __init__(
         self,
@@ -127,6 +128,7 @@ class AttentionFrame(ABC):
             multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
             bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))
             + self.stored.value_bytes * outputs,
+            exactness=self.exactness,
         )
 
     def func(self) -> tirx.PrimFunc:

@@ -2,27 +2,21 @@
 
     queries, keys, values in panels of 16 columns, mirrored bias  ->  (tokens, heads * value_dim)
 
-The kernel rounds its operands itself, for every head of every image anew, so nothing is calibrated,
-and nothing saturates (|x| <= largest |x| below, and every largest one is taken as at least 1e-30):
-
-    key[d]   = rint(k[d] * (127 / K[d]))             K[d], V[c]: largest |k[., d]|, |v[., c]|
-    value[c] = rint(v[c] * (127 / V[c]))
-    query[d] = rint(s[d] * (127 / S))                s[d] = q[d] * (K[d] / 127), S: largest |s[.]|
-
-Then, with exact sums of integers (see words) and scores as logarithms to the base 2:
+The kernel rounds its operands itself, for every head of every image anew (see attention_operands),
+so nothing is calibrated, and nothing saturates. K, S and V being what their steps are made of:
 
     score[row, key]  = (sum over d of query[row, d] * key[d]) * S log2(e) / 127 + bias * log2(e)
     weight[row, key] = 0 ... 254                                     (see integer_weights)
     out[row, c]      = hardswish((sum over keys of weight * value[c]) / sum of weights * V[c] / 127)
 
-Every line is one rounding of float32 for each of its operations, in an order that no target
-changes; a score is one fused multiply-add.
+Sums of products are exact (see words); scores are logarithms to the base 2. Every line is one
+rounding of float32 for each of its operations, in an order that no target changes; a score is one
+fused multiply-add.
 """
 
 from __future__ import annotations
 
-import math
-import operator
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,29 +24,22 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels import attention_spec
-from levit_deploy.compiler.kernels.attention_columns import Columns
-from levit_deploy.compiler.kernels.attention_frame import AttentionFrame, QueryBlock
+from levit_deploy.compiler.kernels.attention_frame import QueryBlock
+from levit_deploy.compiler.kernels.attention_operands import LOG2_E, RoundedOperands
 from levit_deploy.compiler.kernels.attention_spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.integer_weights import WeightConstants, weigh_rows
+from levit_deploy.compiler.kernels.integer_weights import (
+    WeightConstants,
+    rows_together,
+    weigh_rows,
+)
 from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.kernels.narrowing import ROUNDING
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.product import add_products, for_steps
-from levit_deploy.compiler.kernels.score_rows import ScoreRows, rows_together
-from levit_deploy.compiler.kernels.transpose import transpose_quads
+from levit_deploy.compiler.kernels.score_rows import ScoreRows
 from levit_deploy.compiler.kernels.vector_constants import load_constants, store_constants
-from levit_deploy.compiler.kernels.words import (
-    COLUMNS,
-    LARGEST,
-    MOST_KEYS,
-    SIGN,
-    words_of,
-)
-from levit_deploy.targets.target import Target
-
-LOG2_E = math.log2(math.e)
-_SMALLEST = 1e-30  # of what is divided by
+from levit_deploy.compiler.kernels.words import COLUMNS, MOST_KEYS
+from levit_deploy.targets.target import Int8Dot, Target
 
 
 def is_supported(spec: AttentionSpec) -> bool:
@@ -62,8 +49,21 @@ def is_supported(spec: AttentionSpec) -> bool:
 
 
 def default_tile(spec: AttentionSpec, target: Target) -> AttentionTile:
-    """That of the float kernel."""
-    return attention_spec.default_tile(spec, target)
+    """That of the float kernel; a product that is added by an instruction of its own takes one
+    register more, so perhaps one row less (Zen 4, AVX2: 3 % of 196 keys)."""
+    tile = attention_spec.default_tile(spec, target)
+    if target.int8_dot is not Int8Dot.MADD:
+        return tile
+
+    def fewer(rows: int, columns: int) -> int:
+        vectors = columns // target.float_lanes
+        return min(rows, max((target.vector_registers - 2) // vectors - 1, 1))
+
+    return replace(
+        tile,
+        score_rows=fewer(tile.score_rows, tile.score_columns),
+        value_rows=fewer(tile.value_rows, tile.value_columns),
+    )
 
 
 def pack_bias(table: NDArray[np.float32], spec: AttentionSpec) -> NDArray[np.float32] | None:
@@ -83,7 +83,7 @@ def attention_int8_kernel(
     return _Int8Attention(symbol, spec, tile, target, stored).kernel()
 
 
-class _Int8Attention(AttentionFrame):
+class _Int8Attention(RoundedOperands):
     kind = "attention int8"
 
     def __init__(
@@ -95,176 +95,19 @@ class _Int8Attention(AttentionFrame):
         stored: Stored,
     ) -> None:
         super().__init__(symbol, spec, tile, target, stored)
-        self.words = words_of(self.simd)
-        per_word = self.words.per_word
-        self.key_words = spec.key_dim // per_word  # of a key, and of a query
-        self.value_steps = -(-spec.keys // per_word)
-        self.row_words = -(-spec.keys // COLUMNS) * COLUMNS // per_word  # of a row of weights
-
-        self.keys_at = self.reserve(self.key_words * self.padded_keys)
-        self.queries_at = self.reserve(self.key_words * spec.queries)
-        self.values_at = self.reserve(spec.value_dim * self.value_steps)
+        per_group = COLUMNS // self.words.per_word
+        self.row_words = -(-spec.keys // COLUMNS) * per_group  # of a row of weights
         self.bias_at = self.reserve(self.bias.expanded_size(self.padded_keys))
         self.scores_at = self.reserve(tile.rows * self.padded_keys)
         self.weights_at = self.reserve(tile.rows * self.row_words)
-        self.rows_at = self.reserve(self.key_words * spec.keys)  # keys before their transposition
-        self.key_scale_at = self.reserve(spec.key_dim)
-        self.key_inverse_at = self.reserve(spec.key_dim)
-        self.value_scale_at = self.reserve(spec.value_dim)
-        self.value_inverse_at = self.reserve(spec.value_dim)
-        self.value_sum_at = self.reserve(spec.value_dim)
-        self.query_scale_at = self.reserve(spec.queries)
-        self.query_sum_at = self.reserve(spec.queries)
+        self.reserve_steps()
         self.inverse_at = self.reserve(tile.rows)
         self.constants_at = self.reserve(len(WeightConstants()) * self.simd.lanes)
+        self.exactness = self.words.exactness(spec.key_dim, spec.keys)
 
     def start(self) -> None:
-        store_constants(self.simd, self.scratch, self.constants_at, WeightConstants())
-
-    def start_head(self, head: Expr) -> None:
-        spec = self.spec
-        for column in range(0, spec.key_dim, COLUMNS):
-            self.measure(head, self.k, column, self.key_scale_at, self.key_inverse_at)
-        for column in range(0, spec.value_dim, COLUMNS):
-            self.measure(head, self.v, column, self.value_scale_at, self.value_inverse_at)
-        self.round_keys(head)
-        self.transpose_keys()
-        self.round_queries(head)
-        self.round_values(head)
-
-    def measure(
-        self, head: Expr, source: Columns, first: int, scale_at: int, inverse_at: int
-    ) -> None:
-        """largest / 127 and 127 / largest of 16 columns from `first` on."""
-        simd = self.simd
-        count = COLUMNS // simd.lanes
-        largest = [simd.register() for _ in range(count)]
-        for register in largest:
-            simd.store(register, 0, simd.splat(_SMALLEST))
-        with T.serial(self.spec.keys) as key:
-            at = T.bind(source.at(head, first, key))
-            for i, register in enumerate(largest):
-                x = simd.magnitude(simd.load(source.buffer, at + i * simd.lanes))
-                simd.store(register, 0, simd.maximum(simd.load(register, 0), x))
-        for i, register in enumerate(largest):
-            x = T.bind(simd.load(register, 0))
-            place = first + i * simd.lanes
-            simd.store(self.scratch, scale_at + place, x * simd.splat(1 / LARGEST))
-            simd.store(self.scratch, inverse_at + place, simd.splat(LARGEST) / x)
-
-    def round_16(self, source: Columns, at: Expr, inverse_at: int) -> list[Expr]:
-        """16 values from `at` on times their inverses, ROUNDING added."""
-        simd = self.simd
-        rounded = []
-        for i in range(0, COLUMNS, simd.lanes):
-            scaled = simd.load(source.buffer, at + i) * simd.load(self.scratch, inverse_at + i)
-            rounded.append(self.add_rounding(scaled))
-        return rounded
-
-    def add_rounding(self, x: Expr) -> Expr:
-        return T.bind(self.simd.fence(self.simd.fence(x) + self.simd.splat(ROUNDING)))
-
-    def round_keys(self, head: Expr) -> None:
-        """Rows of words, as the queries' are."""
-        with T.serial(self.spec.keys) as key:
-            for column in range(0, self.spec.key_dim, COLUMNS):
-                at = T.bind(self.k.at(head, column, key))
-                rounded = self.round_16(self.k, at, self.key_inverse_at + column)
-                place = key * self.key_words + column // self.words.per_word
-                self.store_words(
-                    self.rows_at + place, self.words.pack(rounded, self.words.unsigned_keys)
-                )
-
-    def store_words(self, at: Expr | int, words: Expr) -> None:
-        T.buffer_store(self.scratch, words, [T.ramp(at, 1, COLUMNS // self.words.per_word)])
-
-    def transpose_keys(self) -> None:
-        """The keys' words as the weights of a matrix product: a panel of `score_columns` keys after
-        the other, each [key_words][keys]. The last vector is filled up with the last key."""
-        keys, lanes, count = self.spec.keys, self.simd.lanes, self.key_words
-
-        def panel(start: Expr | int, vectors: int) -> None:
-            at = T.bind(self.keys_at + start * (lanes * count))
-            for v in range(vectors):
-                tokens = [(start + v) * lanes + i for i in range(lanes)]
-                if keys % lanes:
-                    tokens = [T.min(token, keys - 1) for token in tokens]
-                rows = [T.bind(self.rows_at + token * count) for token in tokens]
-                for word in range(0, count, 4):
-                    quads = [self.scratch.vload([row + word], "float32x4") for row in rows]
-                    for step, vector in enumerate(transpose_quads(quads)):
-                        place = ((word + step) * vectors + v) * lanes
-                        self.simd.store(self.scratch, at + place, vector)
-
-        self.key_panels.each(panel)
-
-    def round_queries(self, head: Expr) -> None:
-        """Rows of words, their scales, and what keys plus 128 add to their scores."""
-        simd, words, lanes = self.simd, self.words, self.simd.lanes
-        with T.serial(self.spec.queries) as query:
-            scaled = []
-            for column in range(0, self.spec.key_dim, COLUMNS):
-                at = T.bind(self.q.at(head, column, query))
-                for i in range(0, COLUMNS, lanes):
-                    scale = simd.load(self.scratch, self.key_scale_at + column + i)
-                    scaled.append(T.bind(simd.load(self.q.buffer, at + i) * scale))
-            largest = simd.magnitude(scaled[0])
-            for x in scaled[1:]:
-                largest = T.bind(simd.maximum(largest, simd.magnitude(x)))
-            most = T.bind(T.max(simd.reduce(largest, T.max), T.float32(_SMALLEST)))
-            inverse = T.bind(simd.splat(T.float32(LARGEST) / most))
-            scale = most * T.float32(LOG2_E / LARGEST)
-            T.buffer_store(self.scratch, scale, [self.query_scale_at + query])
-            rounded = [self.add_rounding(x * inverse) for x in scaled]
-            per_column = COLUMNS // lanes
-            for column in range(0, self.spec.key_dim, COLUMNS):
-                first = column // lanes
-                packed = words.pack(rounded[first : first + per_column])
-                place = query * self.key_words + column // words.per_word
-                self.store_words(self.queries_at + place, packed)
-            if words.unsigned_keys:
-                numbers = [x - simd.splat(ROUNDING) for x in rounded]
-                total = numbers[0]
-                for number in numbers[1:]:
-                    total = T.bind(total + number)
-                excess = T.cast(simd.reduce(total, operator.add), "int32") * -SIGN
-                word = T.reinterpret("float32", excess)
-                T.buffer_store(self.scratch, word, [self.query_sum_at + query])
-
-    def round_values(self, head: Expr) -> None:
-        """[value_steps][value_dim] words of neighbouring keys; past the last key it is repeated,
-        and meets weights of 0. With weights less 128: what that takes from the sums, too."""
-        spec, words = self.spec, self.words
-        with T.serial(self.value_steps) as step:
-            keys = [
-                T.bind(T.min(step * words.per_word + i, spec.keys - 1))
-                for i in range(words.per_word)
-            ]
-            for column in range(0, spec.value_dim, COLUMNS):
-                inverse_at = self.value_inverse_at + column
-                rows = []
-                for key in keys:
-                    at = T.bind(self.v.at(head, column, key))
-                    rows.append(T.bind(words.pack(self.round_16(self.v, at, inverse_at))))
-                place = self.values_at + step * spec.value_dim + column
-                T.buffer_store(self.scratch, words.interleave(rows), [T.ramp(place, 1, COLUMNS)])
-        if words.signed_weights:
-            self.sum_values()
-
-    def sum_values(self) -> None:
-        """128 times the sums of the columns of values."""
-        spec, simd = self.spec, self.simd
-        once = simd.splat(T.reinterpret("float32", T.int32(0x01010101)))
-        for column in range(0, spec.value_dim, simd.lanes):
-            total = simd.register()
-            simd.store(total, 0, simd.splat(0.0))
-            with T.serial(self.value_steps) as step:
-                values = simd.load(self.scratch, self.values_at + step * spec.value_dim + column)
-                added = self.words.multiply_value(once, values, simd.load(total, 0))
-                simd.store(total, 0, added)
-            kind = f"int32x{simd.lanes}"
-            sums = T.reinterpret(kind, simd.load(total, 0)) * T.broadcast(T.int32(SIGN), simd.lanes)
-            simd.store(self.scratch, self.value_sum_at + column, T.reinterpret(simd.type(), sums))
+        constants = WeightConstants(rounding=self.words.weight_rounding)
+        store_constants(self.simd, self.scratch, self.constants_at, constants)
 
     def scores(
         self, block: QueryBlock, row: Expr | int, mr: int, vector: Expr | int, vectors: int

@@ -11,7 +11,6 @@ within a few steps. Scores are logarithms to the base 2.
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,7 +18,10 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.narrowing import ROUNDING
-from levit_deploy.compiler.kernels.score_rows import ScoreRows, reduce_chains
+from levit_deploy.compiler.kernels.score_rows import (
+    ScoreRows,
+    registers_of_chains,
+)
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.compiler.kernels.words import COLUMNS, LARGEST_WEIGHT, Words
 
@@ -34,10 +36,11 @@ class WeightConstants(NamedTuple):
     # 1.5 * 2^23 + 127: adding it rounds to an integer, which ends up in the low bits of the
     # mantissa, plus the bias of a float32's exponent.
     exponent: Expr | float = ROUNDING + 127
+    # ROUNDING, less 128 where weights are stored so.
     rounding: Expr | float = ROUNDING
     # 254 * 2^f = c0 + c1 f + f^2 (c2 + c3 f + c4 f^2) for |f| <= 1/2: the least maximum relative
-    # error of this form, 2.6e-6, found by Lawson's iterated weights in float64. With c4 = 0 it
-    # would be 7.5e-5, which moves running sums so far that every tenth rounds the other way.
+    # error of this form, 2.6e-6, found by Lawson's iterated weights in float64: running sums are
+    # not to round otherwise than those of an exact exponential.
     c0: Expr | float = LARGEST_WEIGHT * 0.99999926
     c1: Expr | float = LARGEST_WEIGHT * 0.69312181
     c2: Expr | float = LARGEST_WEIGHT * 0.24024745
@@ -45,10 +48,16 @@ class WeightConstants(NamedTuple):
     c4: Expr | float = LARGEST_WEIGHT * 0.0095701
 
 
+def rows_together(simd: Simd, columns: int) -> int:
+    """How many rows `weigh_rows` should take at a time, at most: with four registers of residuals,
+    each of which waits for the one before, what waits does not decide (Zen 4)."""
+    return max(4 // registers_of_chains(simd, columns), 1)
+
+
 def weigh(
     simd: Simd, x: Expr, residual: Expr, constants: WeightConstants
 ) -> tuple[Expr, Expr, Expr]:
-    """For scores x <= 0: the weight, its ROUNDING still added, the weight itself, and what
+    """For scores x <= 0: the weight with `rounding` still added, the weight itself, and what
     rounding left."""
     k = constants
     x = T.bind(simd.maximum(x, k.smallest))
@@ -80,18 +89,22 @@ def weigh_rows(
     maxima = rows.maxima()
 
     def weigh_group(row: int, first: Expr | int, vectors: int) -> None:
-        stored = []
+        stored, weights = [], []
         for v in range(vectors):
             x = rows.load(row, first + v * simd.lanes) - maxima[row]
-            residual, total = residuals[row][v], sums[row][v]
+            residual = residuals[row][v]
             rounded, weight, rest = weigh(simd, x, simd.load(residual, 0), constants)
             simd.store(residual, 0, rest)
-            simd.store(total, 0, simd.load(total, 0) + weight)
             stored.append(rounded)
-        stored += [simd.splat(ROUNDING)] * (COLUMNS // simd.lanes - vectors)
-        group = words.pack(stored, words.signed_weights)
+            weights.append(weight)
+        missing = COLUMNS // simd.lanes - vectors
+        stored += [constants.rounding] * missing
+        group = T.bind(words.pack_weights(stored, weights + [simd.splat(0.0)] * missing))
         place = weights_at[row] + first // words.per_word
         T.buffer_store(rows.scores, group, [T.ramp(place, 1, COLUMNS // words.per_word)])
+        totals = [simd.load(total, 0) for total in sums[row]]
+        for total, value in zip(sums[row], words.add_weights(totals, weights, group), strict=False):
+            simd.store(total, 0, value)
 
     # The last group, of which perhaps not all exists, is not in the loop.
     whole = -(-rows.columns // COLUMNS) - 1
@@ -102,5 +115,9 @@ def weigh_rows(
     for row in rows.indices:
         vectors = -(-(rows.columns - whole * COLUMNS) // simd.lanes)
         weigh_group(row, whole * COLUMNS, vectors)
-    totals = [reduce_chains(simd, registers, operator.add) for registers in sums]
-    return [T.bind(T.float32(1.0) / total) for total in totals]
+    groups = (whole + 1) * COLUMNS
+    inverses = []
+    for registers in sums:
+        total = words.sum_of_weights([simd.load(register, 0) for register in registers], groups)
+        inverses.append(T.bind(T.float32(1.0) / total))
+    return inverses

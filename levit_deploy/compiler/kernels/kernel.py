@@ -28,7 +28,7 @@ class Kernel:
     `unaligned`: positions of parameters that are the caller's own buffers: no alignment may be
     assumed for them. All others are aligned to 64 bytes.
     `prove_exact`: of a kernel of integers: says of its second parameter, a constant, why nothing
-    saturates or wraps.
+    saturates or wraps. `exactness`: the same of one that multiplies no constants.
     """
 
     symbol: str
@@ -42,3 +42,4 @@ class Kernel:
     multiply_adds: int
     bytes_moved: int
     prove_exact: Callable[[NDArray[np.int8]], str] | None = None
+    exactness: str = ""

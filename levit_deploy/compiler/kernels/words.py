@@ -15,6 +15,7 @@ All are exact: totals are below 127 * 254 * keys, and FloatWords is for at most 
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -52,16 +53,24 @@ _SDOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
 class Words(ABC):
     """Integers arrive as float32 registers of x + ROUNDING, which hold 16 columns together.
 
-    `per_word`: integers in a word. `signed_weights`: weights are stored less 128.
-    `unsigned_keys`: keys are stored plus 128.
+    `instruction`: what multiplies, for people. `per_word`: integers in a word.
+    `signed_weights`: weights are stored less 128. `unsigned_keys`: keys are stored plus 128.
     """
 
+    instruction: str
     per_word: int
     signed_weights = False
     unsigned_keys = False
 
     def __init__(self, simd: Simd) -> None:
         self.simd = simd
+
+    def exactness(self, key_dim: int, keys: int) -> str:
+        """How far sums of `key_dim` products of keys, and of `keys` weights times values, can get
+        in words; stored with 128 more or less, a factor adds as much at the start."""
+        stored = 2 * SIGN if self.signed_weights or self.unsigned_keys else LARGEST_WEIGHT
+        largest = LARGEST * stored * max(key_dim, -(-keys // COLUMNS) * COLUMNS)
+        return f"{self.instruction}, 32 bits: at most {largest / 1e6:.1f} million"
 
     @property
     def of_keys(self) -> Arithmetic:
@@ -82,6 +91,15 @@ class Words(ABC):
         """16 neighbouring integers as the words that hold them in order; `flip`: less 128, or plus
         it."""
 
+    def pack_weights(self, rounded: Sequence[Expr], weights: Sequence[Expr]) -> Expr:
+        """As `pack`: 16 weights, with `weight_rounding` still added and without it."""
+        return self.pack(rounded)
+
+    @property
+    def weight_rounding(self) -> float:
+        """What rounds a weight when it is added, and leaves the weight as it is stored."""
+        return ROUNDING - SIGN * self.signed_weights
+
     @abstractmethod
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         """`total` plus the products of a register of a query's word, and one of keys."""
@@ -89,6 +107,18 @@ class Words(ABC):
     def multiply_value(self, weight: Expr, values: Expr, total: Expr) -> Expr:
         """`total` plus the products of a register of a row's weights, and one of values."""
         return self.multiply_key(weight, values, total)
+
+    def add_weights(self, sums: list[Expr], weights: Sequence[Expr], stored: Expr) -> list[Expr]:
+        """Registers of sums of weights: each plus its register of 16 columns. `stored`: the same
+        weights as words."""
+        return [total + weight for total, weight in zip(sums, weights, strict=False)]
+
+    def sum_of_weights(self, sums: list[Expr], columns: int) -> Expr:
+        """One float32 from what `add_weights` made of so many columns in whole groups."""
+        total = sums[0]
+        for other in sums[1:]:
+            total = T.bind(total + other)
+        return self.simd.reduce(total, operator.add)
 
     def number(self, total: Expr) -> Expr:
         """A register of totals as float32, rounded to nearest."""
@@ -132,6 +162,7 @@ class _ByteWords(Words):
 
 
 class SdotWords(_ByteWords):
+    instruction = "sdot"
     signed_weights = True
 
     def splats(self, buffer: tirx.Buffer, index: Expr | int, count: int) -> list[Expr]:
@@ -141,6 +172,15 @@ class SdotWords(_ByteWords):
         words = T.bind(T.reinterpret("int32x4", self.simd.load(buffer, index)))
         return [self.simd.lane(words, i) for i in range(count)]
 
+    def add_weights(self, sums: list[Expr], weights: Sequence[Expr], stored: Expr) -> list[Expr]:
+        """One register for all 16 columns: they are the products with ones."""
+        ones = T.broadcast(T.reinterpret("float32", T.int32(0x01010101)), self.simd.lanes)
+        return [self.multiply_value(ones, stored, sums[0]), *sums[1:]]
+
+    def sum_of_weights(self, sums: list[Expr], columns: int) -> Expr:
+        lanes = T.reinterpret("int32x4", sums[0])
+        return T.cast(self.simd.reduce(lanes, operator.add) + SIGN * columns, "float32")
+
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         total = T.reinterpret("int32x4", total)
         operands = total, self._bytes(keys), self._bytes(query)
@@ -148,6 +188,7 @@ class SdotWords(_ByteWords):
 
 
 class VpdpbusdWords(_ByteWords):
+    instruction = "vpdpbusd"
     unsigned_keys = True
 
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
@@ -166,6 +207,7 @@ class VpdpbusdWords(_ByteWords):
 
 
 class PairWords(Words):
+    instruction = "pmaddwd"
     per_word = 2
 
     def pack(self, numbers: Sequence[Expr], flip: bool = False) -> Expr:
@@ -183,12 +225,16 @@ class PairWords(Words):
 
 
 class FloatWords(Words):
+    instruction = "float32, below 2^24"
     per_word = 1
 
     def pack(self, numbers: Sequence[Expr], flip: bool = False) -> Expr:
         assert not flip
         rounding = self.simd.splat(ROUNDING)
         return concat_all([number - rounding for number in numbers])
+
+    def pack_weights(self, rounded: Sequence[Expr], weights: Sequence[Expr]) -> Expr:
+        return concat_all(weights)
 
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         return self.simd.fma(query, keys, total)
