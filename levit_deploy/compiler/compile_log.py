@@ -39,12 +39,14 @@ def format_calls(program: Program) -> str:
 
 
 def format_exactness(program: Program) -> str:
-    """One line for each 8-bit product, with the number of its call: the instruction, and how far
-    sums on the way can get for any activations. Empty if there is none."""
+    """One line for each product of integers, with the number of its call: the instruction, and how
+    far sums on the way can get for any activations. Empty if there is none."""
     calls = [(number, call) for number, call in enumerate(program.calls, 1) if call.exactness]
     width = len(str(len(program.calls)))
     lines = [f"{number:{width}}  {call.exactness}" for number, call in calls]
-    return "\n".join(["nothing saturates or wraps in 8-bit products:", *lines] if lines else [])
+    return "\n".join(
+        ["nothing saturates or wraps in products of integers:", *lines] if lines else []
+    )
 
 
 def format_table(calls: Iterable[CallFacts]) -> str:
@@ -77,7 +79,7 @@ def format_summary(program: Program) -> str:
     ]
     exact = sum(bool(call.exactness) for call in calls)
     if exact:
-        lines += [f"8-bit products: {exact}, none of which can saturate or wrap"]
+        lines += [f"products of integers: {exact}, none of which can saturate or wrap"]
     fallen = fallbacks(program)
     lines += [f"default lowering: {', '.join(fallen)}" if fallen else "default lowering: none"]
     return "\n".join(lines)

@@ -61,5 +61,5 @@ def test_exactness_is_told_of_integer_kernels_alone() -> None:
     assert "saturates" not in format_calls(PROGRAM)
     call = replace(CALL, kind="gemm int8", exactness="sdot, 32 bits: at most 4.2 million")
     lines = format_calls(replace(PROGRAM, calls=(*PROGRAM.calls[:2], call))).splitlines()
-    assert "nothing saturates or wraps in 8-bit products:" in lines
+    assert "nothing saturates or wraps in products of integers:" in lines
     assert "3  sdot, 32 bits: at most 4.2 million" in lines

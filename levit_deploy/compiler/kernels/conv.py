@@ -20,14 +20,14 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv_block import PixelBlock
+from levit_deploy.compiler.kernels.conv_block_int16 import int16_block
 from levit_deploy.compiler.kernels.conv_image import (
     Planes,
     convert_rows,
     scratch_floats,
     whole_image,
 )
-from levit_deploy.compiler.kernels.conv_row import RowWriter
+from levit_deploy.compiler.kernels.conv_row import RowWriter, block_family
 from levit_deploy.compiler.kernels.conv_spec import (
     ConvSpec,
     ConvTile,
@@ -38,6 +38,7 @@ from levit_deploy.compiler.kernels.conv_spec import (
 from levit_deploy.compiler.kernels.conv_tile import default_tile
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.compiler.kernels.output_int16 import Int16Output
 from levit_deploy.export.exported import Normalization
 from levit_deploy.targets.target import Target
 
@@ -49,6 +50,7 @@ __all__ = [
     "conv_kernel",
     "default_tile",
     "pack_weights",
+    "pack_weights_int16",
     "padded_size",
 ]
 
@@ -61,10 +63,31 @@ def pack_weights(
     Panel after panel, each [1 + depth][panel channels]: the bias, then the weights in the order in
     which they are read.
     """
-    order = (2, 3, 1, 0) if spec.source is Source.PADDED else (2, 1, 3, 0)
+    order = (2, 1, 3, 0) if spec.source.image else (2, 3, 1, 0)
     columns = np.concatenate([bias[None], weights.transpose(order).reshape(spec.depth, -1)])
     panels = columns.reshape(1 + spec.depth, -1, tile.width).transpose(1, 0, 2)
     return np.ascontiguousarray(panels, np.float32).ravel()
+
+
+def pack_weights_int16(
+    weights: NDArray[np.int16],
+    multiplier: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    tile: ConvTile,
+    target: Target,
+) -> NDArray[np.int16]:
+    """`pack_weights` of 16-bit `weights` (out, in, 3, 3), as `conv_block_int16` says.
+
+    `multiplier` (out,): what one step of the input times one step of the weights is worth.
+    """
+    family = int16_block(target)
+    steps = weights.transpose(2, 3, 1, 0).reshape(-1, family.step_depth, len(weights))
+    parts: list[NDArray[np.int16]] = []
+    for first in range(0, len(weights), tile.width):
+        panel = slice(first, first + tile.width)
+        header = np.concatenate([multiplier[panel], bias[panel]]).astype(np.float32)
+        parts += [header.view(np.int16), steps[:, :, panel].transpose(0, 2, 1).ravel()]
+    return np.concatenate(parts)
 
 
 def conv_kernel(
@@ -82,7 +105,7 @@ def conv_kernel(
     float image normalised by the same formula gives. The result does not depend on `tile`, nor on
     the target among those with FMA.
     """
-    assert not (stored.quantized and spec.destination is Destination.PADDED), "a float border"
+    assert not (stored.quantized and spec.destination is not Destination.TOKENS), "a float border"
     return _Generator(symbol, spec, tile, target, normalization, stored).kernel()
 
 
@@ -107,29 +130,31 @@ class _Generator:
         self.side = spec.out_size
         self.panels = spec.out_channels // tile.width
         self.band_rows = -(-self.side // tile.bands)
-        self.panel_floats = (1 + spec.depth) * tile.width
+        self.block = block_family(spec, target)(target, tile.vectors, tile.pixels)
+        self.panel_size = self.block.panel_size(spec.depth)
 
     def kernel(self) -> Kernel:
         spec = self.spec
         outputs = self.side**2 * spec.out_channels
-        image = spec.source is not Source.PADDED
-        source_bytes = spec.source_size * (1 if spec.source is Source.IMAGE_RGB8 else 4)
+        value_bytes = self.stored.value_bytes
+        if spec.destination is Destination.PADDED_INT16:
+            value_bytes = _bytes_of(spec.destination.dtype)
         return Kernel(
             symbol=self.symbol,
             func=self.func(),
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
             scratch_bytes=4 * self.scratch_floats,
-            unaligned=(0,) if image else (),
-            kind="conv",
+            unaligned=(0,) if spec.source.image else (),
+            kind="conv int16" if spec.source is Source.PADDED_INT16 else "conv",
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
             f"{spec.activation.value} {spec.source.value}"
-            + f" {self.stored}"
-            * self.stored.quantized,
+            + " to int16" * (spec.destination is Destination.PADDED_INT16)
+            + f" {self.stored}" * self.stored.quantized,
             tile=str(self.tile),
             multiply_adds=outputs * spec.depth,
-            bytes_moved=source_bytes
-            + 4 * self.panels * self.panel_floats
-            + self.stored.value_bytes * outputs,
+            bytes_moved=spec.source_size * _bytes_of(spec.source.dtype)
+            + self.panels * self.panel_size * _bytes_of(self.block.dtype)
+            + value_bytes * outputs,
         )
 
     @property
@@ -140,25 +165,28 @@ class _Generator:
 
     def func(self) -> tirx.PrimFunc:
         spec = self.spec
-        source_type = "uint8" if spec.source is Source.IMAGE_RGB8 else "float32"
         with IRBuilder() as builder, T.prim_func(s_tir=True):
             T.func_name(self.symbol)
             T.func_attr({"tirx.noalias": True})
-            self.source = T.arg("source", T.Buffer((spec.source_size,), source_type))
-            self.w = T.arg("panels", T.Buffer((self.panels * self.panel_floats,), "float32"))
-            self.output = Output.declare(
-                self.stored,
-                rows=spec.destination_size // spec.out_channels,
-                channels=spec.out_channels,
-                target=self.target,
-                granule=self.tile.width,
-            )
+            self.source = T.arg("source", T.Buffer((spec.source_size,), spec.source.dtype))
+            panels = T.Buffer((self.panels * self.panel_size,), self.block.dtype)
+            self.w = T.arg("panels", panels)
+            self.output = self.declare_output()
             if self.scratch_floats:
                 self.scratch = T.arg("scratch", T.Buffer((self.scratch_floats,), "float32"))
             begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
             with T.serial(begin, end) as task:
                 self.task(task)
         return builder.get()
+
+    def declare_output(self) -> Output | Int16Output:
+        spec = self.spec
+        rows = spec.destination_size // spec.out_channels
+        if spec.destination is Destination.PADDED_INT16:
+            return Int16Output.declare(rows, spec.out_channels)
+        return Output.declare(
+            self.stored, rows, spec.out_channels, self.target, granule=self.tile.width
+        )
 
     def task(self, task: Expr) -> None:
         bands = self.tile.bands
@@ -170,7 +198,7 @@ class _Generator:
         )
 
         def panel_of_band(panel: Expr | int) -> None:
-            if self.spec.destination is Destination.PADDED:
+            if self.spec.destination is not Destination.TOKENS:
                 self.border(panel, y0, rows)
             with T.serial(rows) as row:
                 writer.emit(T.bind(y0 + row), panel)
@@ -186,7 +214,7 @@ class _Generator:
     def float_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes:
         """What output rows y0 ... y0 + rows - 1 are computed from."""
         spec = self.spec
-        if spec.source is Source.PADDED:
+        if not spec.source.image:
             return self.source
         if spec.source is Source.IMAGE_F32:
             return whole_image(self.source, spec.in_size)
@@ -204,11 +232,10 @@ class _Generator:
     def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:
         """Zeros around rows y0 ... of the output, for the channels of `panel`."""
         size = padded_size(self.side)
-        block = PixelBlock(self.target, self.tile.vectors, 1)
 
         def zero(pixel: Expr | int) -> None:
-            first = T.bind(panel * block.width)
-            for simd, channel in block.registers:
+            first = T.bind(panel * self.tile.width)
+            for simd, channel in self.block.registers:
                 self.output.store(simd, pixel, first + channel, [simd.splat(0.0)])
 
         with T.serial(rows) as row:
@@ -221,3 +248,7 @@ class _Generator:
             last = y0 + rows == self.side
             with T.serial(tirx.Select(last, T.int32(size), T.int32(0))) as x:
                 zero(x + (size - 1) * size)
+
+
+def _bytes_of(dtype: str) -> int:
+    return np.dtype(dtype).itemsize

@@ -1,15 +1,17 @@
 """The inner kernel of every convolution: a few pixels of one output row x one panel of channels.
 
-    bias, then acc = fma(input value, weight, acc) for one tap and input channel after the other
+    start; then acc += input value * weight for one tap and input channel after the other; finish
 
-A panel is [1 + depth][channels]: the bias first, then the weights in the order of the taps.
+What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `conv_block_int16`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import ClassVar
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -22,44 +24,32 @@ from levit_deploy.targets.target import Target
 # Takes a pixel of the block and neighbouring registers of it, the first at the given channel.
 Store = Callable[[int, int, Simd, list[Expr]], None]
 
-# One input value, in all lanes of a register of the given width.
+# The input of one step, in all lanes of a register of the given width.
 Splat = Callable[[Simd], Expr]
 
 
-def consecutive(target: Target, buffer: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
-    """`count` neighbouring values of `buffer` from `at`; nothing beyond them is read.
-
-    NEON: loaded here, four at a time, then used by lane. x86: a broadcasting load at each use.
-    """
-    simd = Simd(target)
-    if simd.splat_group == 1 or count < simd.splat_group:
-        return [_broadcast(buffer, at + i) for i in range(count)]
-    values: list[Splat] = []
-    for first in range(0, count, simd.splat_group):
-        start = min(first, count - simd.splat_group)  # the last load may overlap the one before
-        quad = T.bind(simd.load(buffer, at + start))
-        values += [_lane(quad, i) for i in range(first - start, simd.splat_group)]
-    return values
-
-
-def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:
-    return lambda simd: simd.splat(buffer[at])
-
-
-def _lane(vector: Expr, index: int) -> Splat:
-    return lambda simd: simd.lane(vector, index)
-
-
 @dataclass(frozen=True)
-class PixelBlock:
+class PixelBlock(ABC):
     """`pixels` neighbouring output pixels x the channels of one panel, kept in registers.
 
-    `vectors`: lanes of each register that a panel's channels are spread over.
+    `vectors`: lanes of each register that a panel's channels are spread over. A panel is a header,
+    `header` values for each channel, then [depth / step_depth][channels][step_depth] weights in
+    the order of the taps.
     """
 
     target: Target
     vectors: tuple[int, ...]
     pixels: int
+
+    # Of the source and of a panel.
+    dtype: ClassVar[str] = "float32"
+    # Of the accumulators.
+    sum_dtype: ClassVar[str] = "float32"
+    header: ClassVar[int] = 1
+    # Input channels that one step multiplies.
+    step_depth: ClassVar[int] = 1
+    # Input channels that one NEON load serves.
+    load_depth: ClassVar[int] = 4
 
     @property
     def width(self) -> int:
@@ -72,22 +62,84 @@ class PixelBlock:
         starts = accumulate(self.vectors, initial=0)
         return [(Simd(self.target, n), next(starts)) for n in self.vectors]
 
+    def panel_size(self, depth: int) -> int:
+        """Values of a panel."""
+        return (self.header + depth) * self.width
+
     def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
-        """Accumulators (pixels * width,) that hold the bias."""
-        acc = T.alloc_buffer((self.pixels * self.width,), "float32", scope="local")
+        """Accumulators (pixels * width,) with what they start from."""
+        shape = (self.pixels * self.width,)
+        acc = T.alloc_buffer(shape, self.sum_dtype, scope="local")
         for simd, channel in self.registers:
-            bias = T.bind(simd.load(w, panel_at + channel))
+            initial = T.bind(self.initial(simd, w, panel_at, channel))
             for pixel in range(self.pixels):
-                simd.store(acc, pixel * self.width + channel, bias)
+                simd.store(acc, pixel * self.width + channel, initial)
         return acc
+
+    @abstractmethod
+    def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        """What the sums of a register of channels start from."""
+
+    @abstractmethod
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+        """`count` neighbouring values of `source` from `at`, for one step after the other; nothing
+        beyond them is read."""
+
+    @abstractmethod
+    def multiply(
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+    ) -> None:
+        """One step: its values for each pixel (None: outside the image)."""
+
+    @abstractmethod
+    def result(self, simd: Simd, acc: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        """float32 sums of a register of channels, with their bias, from their accumulators."""
+
+    def finish(
+        self,
+        acc: tirx.Buffer,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        activation: Activation,
+        store: Store,
+    ) -> None:
+        """Activation, then each pixel to `store`."""
+        for pixel in range(self.pixels):
+            for _, alike in groupby(self.registers, lambda register: register[0].lanes):
+                registers = list(alike)
+                simd, first = registers[0]
+                values = []
+                for _, channel in registers:
+                    at = pixel * self.width + channel
+                    sums = acc.vload([at], f"{self.sum_dtype}x{simd.lanes}")
+                    z = T.bind(self.result(simd, sums, w, panel_at, channel))
+                    values.append(simd.hardswish(z) if activation is Activation.HARDSWISH else z)
+                store(pixel, first, simd, values)
+
+
+class FloatBlock(PixelBlock):
+    """bias, then acc = fma(input value, weight, acc)."""
+
+    def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        return simd.load(w, panel_at + channel)
+
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+        """NEON: loaded here, four at a time, then used by lane. x86: a broadcasting load at each
+        use."""
+        simd = Simd(self.target)
+        if simd.splat_group == 1 or count < simd.splat_group:
+            return [_broadcast(source, at + i) for i in range(count)]
+        values: list[Splat] = []
+        for first in range(0, count, simd.splat_group):
+            start = min(first, count - simd.splat_group)  # the last load may overlap the one before
+            quad = T.bind(simd.load(source, at + start))
+            values += [_lane(quad, i) for i in range(first - start, simd.splat_group)]
+        return values
 
     def multiply(
         self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
     ) -> None:
-        """One tap of one input channel: its value for each pixel (None: outside the image).
-
-        Weights first, then pixel by pixel: the order in which LLVM needs the fewest registers.
-        """
+        # Weights first, then pixel by pixel: the order in which LLVM needs the fewest registers.
         group = Simd(self.target).load_group
         for first in range(0, len(self.vectors), group):
             registers = self.registers[first : first + group]
@@ -100,14 +152,13 @@ class PixelBlock:
                     at = pixel * self.width + channel
                     simd.store(acc, at, simd.fma(factors[simd.lanes], weight, simd.load(acc, at)))
 
-    def finish(self, acc: tirx.Buffer, activation: Activation, store: Store) -> None:
-        """Activation, then each pixel to `store`."""
-        for pixel in range(self.pixels):
-            for _, alike in groupby(self.registers, lambda register: register[0].lanes):
-                registers = list(alike)
-                simd, first = registers[0]
-                values = []
-                for _, channel in registers:
-                    z = T.bind(simd.load(acc, pixel * self.width + channel))
-                    values.append(simd.hardswish(z) if activation is Activation.HARDSWISH else z)
-                store(pixel, first, simd, values)
+    def result(self, simd: Simd, acc: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        return acc
+
+
+def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:
+    return lambda simd: simd.splat(buffer[at])
+
+
+def _lane(vector: Expr, index: int) -> Splat:
+    return lambda simd: simd.lane(vector, index)

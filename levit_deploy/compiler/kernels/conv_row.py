@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+import tvm
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.conv_block import PixelBlock, consecutive
+from levit_deploy.compiler.kernels.conv_block import FloatBlock, PixelBlock
+from levit_deploy.compiler.kernels.conv_block_int16 import int16_block
 from levit_deploy.compiler.kernels.conv_image import Planes
 from levit_deploy.compiler.kernels.conv_spec import (
     KERNEL_SIDE,
@@ -19,14 +21,20 @@ from levit_deploy.compiler.kernels.conv_spec import (
     ConvSpec,
     ConvTile,
     Destination,
+    Source,
     padded_size,
 )
 from levit_deploy.compiler.kernels.output import Output
-from levit_deploy.compiler.kernels.register_tile import CACHE_LINE_FLOATS
+from levit_deploy.compiler.kernels.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Arch, Target
 
-STEPS = 4  # of the depth that one NEON load of inputs serves
+CACHE_LINE_BYTES = 64
+
+
+def block_family(spec: ConvSpec, target: Target) -> type[PixelBlock]:
+    """What multiplies."""
+    return int16_block(target) if spec.source is Source.PADDED_INT16 else FloatBlock
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,11 @@ class RowWriter:
     target: Target
     source: tirx.Buffer | Planes
     w: tirx.Buffer
-    output: Output
+    output: Output | Int16Output
+
+    @property
+    def family(self) -> type[PixelBlock]:
+        return block_family(self.spec, self.target)
 
     def emit(self, y: Expr, panel: Expr | int) -> None:
         """Row y for the channels of `panel`. Blocks of one kind are a loop over the same code."""
@@ -82,10 +94,10 @@ class RowWriter:
 
     def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
         """`number`: of the block in its panel."""
-        block = PixelBlock(self.target, self.tile.vectors, kind.pixels)
-        panel_at = T.bind(panel * ((1 + self.spec.depth) * block.width))
+        block = self.family(self.target, self.tile.vectors, kind.pixels)
+        panel_at = T.bind(panel * block.panel_size(self.spec.depth))
         acc = block.start(self.w, panel_at)
-        weights_at = panel_at + block.width
+        weights_at = panel_at + block.header * block.width
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         else:
@@ -95,7 +107,7 @@ class RowWriter:
         def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
             self.output.store(simd, row + pixel, first + channel, values)
 
-        block.finish(acc, self.spec.activation, store)
+        block.finish(acc, self.w, panel_at, self.spec.activation, store)
 
     def pixel(self, y: Expr, x: Expr) -> Expr:
         """Which row of the output is pixel (y, x)."""
@@ -139,12 +151,12 @@ class RowWriter:
 
             def steps(k: Expr | int, count: int) -> None:
                 pixels = [
-                    consecutive(self.target, source, at + pixel * 2 * channels + k, count)
+                    block.values(source, at + pixel * 2 * channels + k, count)
                     for pixel in range(block.pixels)
                 ]
-                for step in range(count):
-                    values = [pixel[step] for pixel in pixels]
-                    block.multiply(acc, self.w, w_at + (k + step) * block.width, values)
+                for step, values in enumerate(zip(*pixels, strict=True)):
+                    k_of_step = k + step * block.step_depth
+                    block.multiply(acc, self.w, w_at + k_of_step * block.width, values)
 
             ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
             unroll = self.depth_unroll
@@ -152,24 +164,25 @@ class RowWriter:
                 with T.serial(depth // unroll) as k:
                     self.prefetch_weights(block, ahead, k)
                     self.prefetch_input(block, source, at, k)
-                    for step in range(0, unroll, STEPS):
-                        steps(k * unroll + step, STEPS)
-            for k in range(depth - depth % unroll, depth, STEPS):
-                steps(k, min(STEPS, depth - k))
+                    for step in range(0, unroll, block.load_depth):
+                        steps(k * unroll + step, block.load_depth)
+            for k in range(depth - depth % unroll, depth, block.load_depth):
+                steps(k, min(block.load_depth, depth - k))
 
     @property
     def depth_unroll(self) -> int:
-        """Steps of the depth in one turn of the loop: on x86 its end costs nothing, on ARM 3 %."""
-        return STEPS if self.target.arch is Arch.X86_64 else 2 * STEPS
+        """Input channels in one turn of the loop: on x86 its end costs nothing, on ARM 3 %."""
+        load_depth = self.family.load_depth
+        return load_depth if self.target.arch is Arch.X86_64 else 2 * load_depth
 
-    def share_floats(self, block: PixelBlock) -> int:
+    def share_size(self, block: PixelBlock) -> int:
         """What each kernel row of each block asks for of the next panel."""
         sharers = KERNEL_SIDE * self.spec.out_size * self.blocks_in_row
-        return -(-(1 + self.spec.depth) * block.width // sharers)
+        return -(-block.panel_size(self.spec.depth) // sharers)
 
     def next_share(self, block: PixelBlock, sharer: Expr) -> Expr:
         """How far behind this panel's weights the share begins."""
-        return (1 + self.spec.depth) * block.width + sharer * self.share_floats(block)
+        return (block.header + self.spec.depth) * block.width + sharer * self.share_size(block)
 
     def prefetch_weights(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
         """Ask for the next panel, a little in each turn of the inner loop.
@@ -180,7 +193,7 @@ class RowWriter:
         """
         if self.target.arch is not Arch.X86_64 or block.width == self.spec.out_channels:
             return
-        step = -(-self.share_floats(block) // self.turns)
+        step = -(-self.share_size(block) // self.turns)
         Simd(self.target).prefetch(self.w, share_at + turn * step, level=1)
 
     @property
@@ -199,9 +212,10 @@ class RowWriter:
             return
         channels = self.spec.in_channels
         below = T.bind(at + 2 * padded_size(self.spec.in_size) * channels)
-        lines = -(-2 * block.pixels * channels // (CACHE_LINE_FLOATS * self.turns))
+        in_line = CACHE_LINE_BYTES // tvm.DataType(block.dtype).itemsize
+        lines = -(-2 * block.pixels * channels // (in_line * self.turns))
         for line in range(lines):
-            place = below + (turn * lines + line) * CACHE_LINE_FLOATS
+            place = below + (turn * lines + line) * in_line
             Simd(self.target).prefetch(source, place, level=1)
 
     def image_taps(
@@ -223,7 +237,7 @@ class RowWriter:
             w_at = T.bind(weights_at + row * (TAPS * block.width))
             for channel in range(self.spec.in_channels):
                 start = at + channel * planes.plane + inside.start
-                columns = consecutive(self.target, planes.buffer, start, len(inside))
+                columns = block.values(planes.buffer, start, len(inside))
                 for tap in range(KERNEL_SIDE):
                     wanted = range(tap, tap + 2 * block.pixels, 2)
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]

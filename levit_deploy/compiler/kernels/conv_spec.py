@@ -12,23 +12,39 @@ TAPS = KERNEL_SIDE**2
 
 
 class Source(StrEnum):
-    """What the kernel reads. PADDED: see `padded_size`."""
+    """What the kernel reads. PADDED, PADDED_INT16: see `padded_size`."""
 
     IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
     IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
     PADDED = "padded"
+    PADDED_INT16 = "int16"  # multiplied in 16-bit integers
+
+    @property
+    def image(self) -> bool:
+        return self in (Source.IMAGE_F32, Source.IMAGE_RGB8)
+
+    @property
+    def dtype(self) -> str:
+        types = {Source.IMAGE_RGB8: "uint8", Source.PADDED_INT16: "int16"}
+        return types.get(self, "float32")
 
 
 class Destination(StrEnum):
     PADDED = "padded"  # the next convolution's input, with its zero border written here
+    PADDED_INT16 = "to int16"  # the same for one that reads 16-bit integers
     TOKENS = "tokens"  # (size * size, channels) row-major, no border
+
+    @property
+    def dtype(self) -> str:
+        return "int16" if self is Destination.PADDED_INT16 else "float32"
 
 
 @dataclass(frozen=True)
 class ConvSpec:
     """in_size x in_size x in_channels -> ceil(in_size / 2) square x out_channels.
 
-    `out_channels` is a multiple of 4. An image has 3 channels and at least 16 x 16 pixels.
+    `out_channels` is a multiple of 4. An image has 3 channels and at least 16 x 16 pixels, an
+    int16 source a multiple of 4 channels.
     """
 
     in_size: int
@@ -43,21 +59,24 @@ class ConvSpec:
         return (self.in_size + 1) // 2
 
     @property
+    def padded_out_size(self) -> int:
+        return padded_size(self.out_size)
+
+    @property
     def depth(self) -> int:
         """Multiply-adds of one output."""
         return TAPS * self.in_channels
 
     @property
     def source_size(self) -> int:
-        """Elements of the source buffer: float32, or uint8 for an 8-bit image."""
-        side = padded_size(self.in_size) if self.source is Source.PADDED else self.in_size
+        """Elements of the source buffer."""
+        side = self.in_size if self.source.image else padded_size(self.in_size)
         return side**2 * self.in_channels
 
     @property
     def destination_size(self) -> int:
-        """float32 values in the output buffer."""
-        padded = self.destination is Destination.PADDED
-        side = padded_size(self.out_size) if padded else self.out_size
+        """Elements of the output buffer: float32, or int16."""
+        side = self.out_size if self.destination is Destination.TOKENS else self.padded_out_size
         return side**2 * self.out_channels
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv_spec import ConvSpec, ConvTile, Source
-from levit_deploy.targets.target import Arch, Target
+from levit_deploy.targets.target import Arch, Int8Dot, Target
 
 TASKS = 28
 MOST_BAND_ROWS = 4  # of an image: what a band converts of it stays in the first cache
@@ -29,7 +29,7 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     ]
     pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, target))
     side = spec.out_size
-    if spec.source is Source.PADDED:
+    if not spec.source.image:
         panels = spec.out_channels // sum(vectors)
         return ConvTile(pixels, vectors, min(side, -(-TASKS // panels)), True)
     bands = max(TASKS, -(-side // MOST_BAND_ROWS))
@@ -54,8 +54,13 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, target: Target) -> int:
     shared by two pixels and stays for the second, so about one value a pixel. NEON, padded: four
     values a pixel in one register; image: half of that, for the columns overlap; two weights at a
     time, and two registers for the next ones. Without FMA, two hold products.
+
+    Sums of pmaddwd wait for an addition only, one cycle: half of the registers keep the multipliers
+    busy, and with more sums LLVM spills.
     """
-    image = spec.source is not Source.PADDED
+    image = spec.source.image
+    if spec.source is Source.PADDED_INT16 and target.int8_dot is Int8Dot.MADD:
+        return target.vector_registers // 2 // vectors
     spare = target.vector_registers - (0 if target.fma else 2)
     if target.arch is Arch.X86_64:
         return (spare - vectors - 1) // (vectors + image)
@@ -71,7 +76,7 @@ def _row_instructions(
     blocks = Blocks.of(spec.out_size, pixels).count
     multiply_adds = spec.out_size * len(vectors)
     weights = blocks * len(vectors)
-    new_values = 1 if spec.source is Source.PADDED else 2 / 3  # of three columns, two are new
+    new_values = 2 / 3 if spec.source.image else 1  # of three columns, two are new
     values = spec.out_size * new_values
     if target.arch is not Arch.X86_64:
         loads = weights / 2 + values / 4  # pairs, and four lanes

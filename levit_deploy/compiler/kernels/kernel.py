@@ -10,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
+# Of a kernel of integers: says of its second parameter, a constant, why nothing saturates or
+# wraps.
+Proof = Callable[[NDArray[np.int8]], str]
+
 
 class Activation(StrEnum):
     NONE = "linear"
@@ -27,8 +31,8 @@ class Kernel:
     `scratch_bytes`: private memory of the worker that runs it.
     `unaligned`: positions of parameters that are the caller's own buffers: no alignment may be
     assumed for them. All others are aligned to 64 bytes.
-    `prove_exact`: of a kernel of integers: says of its second parameter, a constant, why nothing
-    saturates or wraps. `exactness`: the same of one that multiplies no constants.
+    `exactness`: of a kernel that multiplies integers but no constants: why nothing saturates or
+    wraps, as `prove_exact` says it of others.
     """
 
     symbol: str
@@ -41,5 +45,5 @@ class Kernel:
     tile: str
     multiply_adds: int
     bytes_moved: int
-    prove_exact: Callable[[NDArray[np.int8]], str] | None = None
+    prove_exact: Proof | None = None
     exactness: str = ""

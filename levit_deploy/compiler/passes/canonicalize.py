@@ -1,9 +1,9 @@
 """Bring the imported module into the one form that later passes read.
 
 Before: inference-time ops, variables bound twice, operations on constants.
-After: every value is bound once, what is constant is a constant (but 8-bit weights, which stay 8
-bits), every reader of a quantized tensor quantizes it, dead bindings are gone, and every shape is
-known.
+After: every value is bound once, what is constant is a constant (but quantized weights, which
+stay quantized), every matrix product of a quantized tensor quantizes it, dead bindings are gone,
+and every shape is known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keep 8-bit weights 8-bit while everything else that is constant is folded.
+"""Keep quantized weights as they are while everything else that is constant is folded.
 
 Before: main(image):            lv = dequantize([w int8], [scale], [zero])
 Held:   main(image, weight_0):  lv = dequantize(weight_0, [scale], [zero])
@@ -16,7 +16,7 @@ from tvm import relax
 def hold_weights(
     module: tvm.IRModule, fold: Callable[[tvm.IRModule], tvm.IRModule]
 ) -> tvm.IRModule:
-    """`fold` applied to the module while its int8 constants are parameters of `main`."""
+    """`fold` applied to the module while its quantized weights are parameters of `main`."""
     main = module["main"]
     held = {
         binding.var: relax.Var(f"weight_{binding.var.name}", binding.value.args[0].ty)
@@ -48,5 +48,5 @@ def _dequantizes_weights(value: relax.Expr) -> bool:
         isinstance(value, relax.Call)
         and getattr(value.op, "name", "") == "relax.dequantize"
         and isinstance(value.args[0], tvm.ir.GenericConst)
-        and str(value.args[0].ty.dtype) == "int8"
+        and str(value.args[0].ty.dtype) in ("int8", "int16")
     )

@@ -1,0 +1,172 @@
+"""Convolution in 16-bit integers: products of int16 steps, summed up exactly in int32.
+
+    acc[pixel, channel] = sum over taps and input channels of q * w
+    z = fma(float32(acc), multiplier[channel], bias[channel])
+
+No sum wraps, in whatever order: `largest_step` says how far q may go for given weights. Products
+and sums are one instruction or two:
+
+    vpdpwssd (AVX-VNNI, AVX-512 VNNI)            two input channels of each lane
+    pmaddwd, paddd (x86)                         the same
+    smlal, smlal2 by lane (NEON)                 one input channel
+
+A panel, in int16: float32 multiplier[channels], float32 bias[channels], then the weights.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.conv_block import PixelBlock, Splat
+from levit_deploy.compiler.kernels.narrowing import half
+from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.targets.target import Arch, Int8Dot, Target
+
+INT16_MAX = int(np.iinfo(np.int16).max)
+INT32_MAX = int(np.iinfo(np.int32).max)
+
+_MADD = {
+    4: "llvm.x86.sse2.pmadd.wd",
+    8: "llvm.x86.avx2.pmadd.wd",
+    16: "llvm.x86.avx512.pmaddw.d.512",
+}
+_VPDPWSSD = {
+    4: "llvm.x86.avx512.vpdpwssd.128",
+    8: "llvm.x86.avx512.vpdpwssd.256",
+    16: "llvm.x86.avx512.vpdpwssd.512",
+}
+
+
+def largest_step(weights: NDArray[np.int16]) -> int:
+    """The largest |q| that no sum of `weights` (out, in, ..) can carry out of int32."""
+    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
+    return min(INT16_MAX, INT32_MAX // max(int(sums.max()), 1))
+
+
+class Int16Block(PixelBlock):
+    dtype = "int16"
+    sum_dtype = "int32"
+    header = 4
+    load_depth = 8
+
+    @staticmethod
+    @abstractmethod
+    def instruction(target: Target) -> str:
+        """What multiplies, for people."""
+
+    def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        return T.broadcast(T.int32(0), simd.lanes)
+
+    def result(self, simd: Simd, acc: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        multiplier = _load_float(simd, w, panel_at + 2 * channel)
+        bias = _load_float(simd, w, panel_at + 2 * (self.width + channel))
+        return simd.fma(T.cast(acc, simd.type()), multiplier, bias)
+
+
+class PairBlock(Int16Block):
+    """x86. Two input channels of a pixel are broadcast as 32 bits."""
+
+    step_depth = 2
+
+    @staticmethod
+    def instruction(target: Target) -> str:
+        return "vpdpwssd" if _has_vnni(target) else "pmaddwd"
+
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+        return [_broadcast_pair(source, at + i) for i in range(0, count, 2)]
+
+    def multiply(
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+    ) -> None:
+        weights = [
+            T.bind(w.vload([weights_at + 2 * channel], f"int16x{2 * simd.lanes}"))
+            for simd, channel in self.registers
+        ]
+        for pixel, value in enumerate(values):
+            assert value is not None, "a padded source has all columns"
+            pairs = {simd.lanes: T.bind(value(simd)) for simd, _ in self.registers}
+            for (simd, channel), weight in zip(self.registers, weights, strict=True):
+                at = pixel * self.width + channel
+                total = acc.vload([at], f"int32x{simd.lanes}")
+                simd.store(acc, at, self._add_products(simd, total, pairs[simd.lanes], weight))
+
+    def _add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
+        kind = f"int32x{simd.lanes}"
+        if _has_vnni(self.target):
+            return T.call_llvm_pure_intrin(kind, _VPDPWSSD[simd.lanes], total, a, b)
+        # Unfenced, LLVM adds up the products of several steps first, and spills.
+        return simd.fence(total + T.call_llvm_pure_intrin(kind, _MADD[simd.lanes], a, b))
+
+
+class LaneBlock(Int16Block):
+    """NEON. Eight input channels of a pixel are one load, then used by lane; eight output channels
+    are one load of weights."""
+
+    @staticmethod
+    def instruction(target: Target) -> str:
+        return "smlal"
+
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+        values: list[Splat] = []
+        while count:
+            lanes = 8 if count >= 8 else 4
+            loaded = T.bind(source.vload([at], f"int16x{lanes}"))
+            values += [_lane(loaded, i) for i in range(lanes)]
+            at, count = at + lanes, count - lanes
+        return values
+
+    def multiply(
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+    ) -> None:
+        for first in range(0, len(self.vectors), 2):
+            registers = self.registers[first : first + 2]
+            size = 4 * len(registers)
+            weights = T.bind(w.vload([weights_at + registers[0][1]], f"int16x{size}"))
+            parts = [half(weights, 0), half(weights, 1)] if len(registers) == 2 else [weights]
+            for pixel, value in enumerate(values):
+                assert value is not None, "a padded source has all columns"
+                for (simd, channel), part in zip(registers, parts, strict=True):
+                    at = pixel * self.width + channel
+                    product = self._multiply_long(part, value(simd))
+                    # Unfenced, LLVM adds up the products of several steps first.
+                    total = acc.vload([at], "int32x4")
+                    simd.store(acc, at, simd.fence(total + product))
+
+    def _multiply_long(self, a: Expr, b: Expr) -> Expr:
+        armv7 = self.target.arch is Arch.ARMV7
+        name = "llvm.arm.neon.vmulls" if armv7 else "llvm.aarch64.neon.smull"
+        return T.call_llvm_pure_intrin("int32x4", name, a, b)
+
+
+def int16_block(target: Target) -> type[Int16Block]:
+    """What multiplies 16-bit integers on `target`."""
+    return PairBlock if target.arch is Arch.X86_64 else LaneBlock
+
+
+def _has_vnni(target: Target) -> bool:
+    """vpdpwssd comes with vpdpbusd."""
+    return target.int8_dot is Int8Dot.VPDPBUSD
+
+
+def _load_float(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:
+    """A register of float32 from value `at` of an int16 buffer."""
+    return T.reinterpret(simd.type(), buffer.vload([at], f"int16x{2 * simd.lanes}"))
+
+
+def _broadcast_pair(buffer: tirx.Buffer, at: Expr) -> Splat:
+    def splat(simd: Simd) -> Expr:
+        pair = T.reinterpret("int32", buffer.vload([at], "int16x2"))
+        return T.reinterpret(f"int16x{2 * simd.lanes}", T.broadcast(pair, simd.lanes))
+
+    return splat
+
+
+def _lane(vector: Expr, index: int) -> Splat:
+    return lambda simd: simd.lane(vector, index)
