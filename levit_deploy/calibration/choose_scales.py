@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from levit_deploy.calibration.choose_stem import choose_stem
 from levit_deploy.calibration.factors import (
     channel_factors,
     equalize_streams,
@@ -16,7 +17,7 @@ from levit_deploy.calibration.factors import (
 )
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.keep_float import kept_float
-from levit_deploy.calibration.layers import Linear, linear_layers
+from levit_deploy.calibration.layers import ReadingLayer, inner_convolutions, linear_layers
 from levit_deploy.calibration.observers import observe, seen_range
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.rounding import (
@@ -45,12 +46,15 @@ def choose_scales(
     images: ImageSet,
     recipe: Recipe,
 ) -> CalibrationTable:
-    """Decide how the linear layers' inputs and weights become 8 bits, and what stays float.
+    """Decide how the linear layers' inputs and weights become 8 bits, those of the stem's
+    convolutions 16 bits, and what stays float.
 
     `statistics`: of the float32 model on `images`. Raises DeployError if the recipe names a layer
     that the model does not have.
     """
-    linears = _to_quantize(linear_layers(exported.graph), recipe)
+    linears, convolutions = linear_layers(exported.graph), inner_convolutions(exported.graph)
+    _check_names([layer.name for layer in (*convolutions, *linears)], recipe)
+    linears, convolutions = _to_quantize(linears, recipe), _to_quantize(convolutions, recipe)
     model = read_graph(exported.graph)
     streams = equalize_streams(model, statistics, linears) if recipe.equalize_streams else ()
     statistics = scale_statistics(model, statistics, streams, linears)
@@ -72,22 +76,25 @@ def choose_scales(
             images.source, len(images), images.skipped, images.preprocessing, images.digest
         ),
         streams=streams,
+        stem=choose_stem(convolutions, by_name, statistics),
         tensors=tuple(tensors),
         layers=tuple(layers[linear.name] for linear in linears),
         kept_float=tuple(kept_float(exported.graph, recipe)),
     )
 
 
-def _to_quantize(linears: Sequence[Linear], recipe: Recipe) -> list[Linear]:
-    names = [linear.name for linear in linears]
+def _check_names(names: Sequence[str], recipe: Recipe) -> None:
     for layer in recipe.float_layers:
         if layer not in names:
             near = difflib.get_close_matches(layer, names, n=1, cutoff=0.0)
             raise DeployError(
-                f"no linear layer `{layer}`, which the recipe `{recipe.name}` keeps float",
+                f"no layer `{layer}` to quantize, which the recipe `{recipe.name}` keeps float",
                 hint=f"did you mean `{near[0]}`?",
             )
-    return [linear for linear in linears if linear.name not in recipe.float_layers]
+
+
+def _to_quantize(layers: Sequence[ReadingLayer], recipe: Recipe) -> list[ReadingLayer]:
+    return [layer for layer in layers if layer.name not in recipe.float_layers]
 
 
 def _tensor_scale(

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from levit_deploy.calibration.layers import Linear
+from levit_deploy.calibration.layers import ReadingLayer
 from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.calibration.table import StreamFactors
 from levit_deploy.export.equalization import residual_streams, scale_stream
@@ -52,7 +52,7 @@ def channel_factors(seen: TensorStatistics, readers: Sequence[Layer]) -> Float64
 
 
 def equalize_streams(
-    model: FoldedLevit, statistics: Mapping[str, TensorStatistics], linears: Sequence[Linear]
+    model: FoldedLevit, statistics: Mapping[str, TensorStatistics], linears: Sequence[ReadingLayer]
 ) -> tuple[StreamFactors, ...]:
     """For each residual stream the geometric mean of the factors that its readers want.
 
@@ -85,7 +85,7 @@ def scale_statistics(
     model: FoldedLevit,
     statistics: Mapping[str, TensorStatistics],
     chosen: Sequence[StreamFactors],
-    linears: Sequence[Linear],
+    linears: Sequence[ReadingLayer],
 ) -> Mapping[str, TensorStatistics]:
     """The statistics of the model whose streams are multiplied."""
     factors = {entry.tensor: np.array(entry.factors) for entry in chosen}

@@ -1,4 +1,4 @@
-"""The linear layers of an exported graph, and the tensors that they read."""
+"""The layers of an exported graph that become integers, and the tensors that they read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _REARRANGING = {"Reshape", "Slice"}  # the query of a shrinking attention reads 
 
 
 @dataclass(frozen=True)
-class Linear:
+class ReadingLayer:
     """`tensor`: what the layer reads, before some of its tokens are picked out."""
 
     name: str
     tensor: str
 
 
-def linear_layers(model: onnx.ModelProto) -> list[Linear]:
+def linear_layers(model: onnx.ModelProto) -> list[ReadingLayer]:
     """The layers `MatMul [weight], Add [bias]` in order of execution."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -30,7 +30,17 @@ def linear_layers(model: onnx.ModelProto) -> list[Linear]:
         return tensor
 
     return [
-        Linear(node.name.removesuffix(".matmul"), source(node.input[0]))
+        ReadingLayer(node.name.removesuffix(".matmul"), source(node.input[0]))
         for node in graph.node
         if node.op_type == "MatMul" and node.input[1] in constants
+    ]
+
+
+def inner_convolutions(model: onnx.ModelProto) -> list[ReadingLayer]:
+    """The convolutions that do not read the image, in order of execution."""
+    image = model.graph.input[0].name
+    return [
+        ReadingLayer(node.name, node.input[0])
+        for node in model.graph.node
+        if node.op_type == "Conv" and node.input[0] != image
     ]

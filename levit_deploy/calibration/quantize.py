@@ -4,13 +4,23 @@
  => x -> [Mul factors] -> QuantizeLinear -> DequantizeLinear
       -> MatMul(., DequantizeLinear(W int8)) -> Add(bias [+ correction])
 
-Standard ONNX of the same opset. Readers of the same tensor share one QuantizeLinear and
+Readers of the same tensor share one QuantizeLinear and
 DequantizeLinear, which are named after it: `x.scaled`, `x.quantized`, `x.dequantized`, with the
 constants `x.factors` (1, .., 1, channels), `x.scale`, `x.zero_point` (uint8). The query of a
 shrinking attention reads some tokens of x, which are picked first and then quantized with the same
 constants. For each layer, `layer.weight` is now int8 (in, out), with `layer.weight.scale` (out,)
 and `layer.weight.zero_point` (out,), all zero; its node is `layer.weight.dequantized`. An attention
 all of whose projections are in 8 bits multiplies integers too: see `attention`.
+
+A convolution of the stem, in 16 bits:
+
+    x -> Conv(., W, bias)
+ => x -> Mul factors -> Clip -> QuantizeLinear -> DequantizeLinear
+      -> Conv(., DequantizeLinear(W int16), bias)
+
+with the same names; `x.limited` between `x.lowest` and `x.highest` is what the steps may be, and
+the weights' scales are for the first axis. Standard ONNX; 16 bits need opset 21, without them it
+is that of the float model.
 """
 
 from __future__ import annotations
@@ -25,11 +35,15 @@ from onnx import helper, numpy_helper
 from levit_deploy.calibration.attention import RoundedAttention
 from levit_deploy.calibration.factors import scale_streams
 from levit_deploy.calibration.rounding import weight_steps
-from levit_deploy.calibration.table import CalibrationTable, LayerScale, TensorScale
+from levit_deploy.calibration.rounding_int16 import weight_steps_int16
+from levit_deploy.calibration.table import CalibrationTable, ConvScale, LayerScale, TensorScale
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import with_weights
 from levit_deploy.export.exported import ExportedModel, Precision
 from levit_deploy.export.read_graph import read_graph
+
+INT16_OPSET = 21  # QuantizeLinear to int16
+INT16_IR_VERSION = 10  # came with it, in ONNX 1.16
 
 
 def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
@@ -77,6 +91,7 @@ class _Rewriter:
     def rewrite(self, table: CalibrationTable) -> onnx.ModelProto:
         layers = {layer.layer: layer for layer in table.layers}
         tensors = {reader: tensor for tensor in table.tensors for reader in tensor.readers}
+        convolutions = {scale.layer: scale for scale in table.stem}
         graph = self._model.graph
         rounded: dict[str, RoundedAttention] = {}
         for attention in RoundedAttention.all_in(graph, layers):
@@ -87,11 +102,15 @@ class _Rewriter:
             layer = layers.get(node.name.removesuffix(".matmul"))
             if node.op_type == "MatMul" and layer is not None:
                 self._quantize_layer(node, layer, tensors[layer.layer])
+            if node.name in convolutions:
+                self._quantize_convolution(node, convolutions[node.name])
             if node.name in rounded:
                 self._nodes.extend(rounded[node.name].rewrite(node))
             else:
                 self._nodes.append(node)
         del graph.node[:], graph.initializer[:], graph.value_info[:]
+        if table.stem:
+            self._raise_opset()
         graph.node.extend(self._nodes)
         graph.initializer.extend(self._constants.values())
         model = onnx.shape_inference.infer_shapes(self._model, strict_mode=True)
@@ -112,6 +131,41 @@ class _Rewriter:
         inputs = [weight, f"{weight}.scale", f"{weight}.zero_point"]
         matmul.input[0] = self._quantized_input(matmul.input[0], x)
         matmul.input[1] = self._node("DequantizeLinear", inputs, f"{weight}.dequantized", axis=1)
+
+    def _quantize_convolution(self, conv: onnx.NodeProto, scale: ConvScale) -> None:
+        weight, x = f"{scale.layer}.weight", scale.tensor
+        scales = np.array(scale.scales, np.float32)
+        factors = np.array(scale.factors, np.float32).reshape(1, -1, 1, 1)
+        steps = weight_steps_int16(self._array(weight) / factors.astype(np.float64), scales)
+        self._store(weight, steps)
+        self._store(f"{weight}.scale", scales)
+        self._store(f"{weight}.zero_point", np.zeros(len(scales), np.int16))
+        limit = scale.largest_step * scale.scale
+        self._store(f"{x}.factors", factors)
+        self._store(f"{x}.lowest", np.array(-limit, np.float32))
+        self._store(f"{x}.highest", np.array(limit, np.float32))
+        self._store(f"{x}.scale", np.array(scale.scale, np.float32))
+        self._store(f"{x}.zero_point", np.array(0, np.int16))
+
+        constants = [f"{x}.scale", f"{x}.zero_point"]
+        scaled = self._node("Mul", [x, f"{x}.factors"], f"{x}.scaled")
+        limited = self._node("Clip", [scaled, f"{x}.lowest", f"{x}.highest"], f"{x}.limited")
+        q = self._node("QuantizeLinear", [limited, *constants], f"{x}.quantized")
+        conv.input[0] = self._node("DequantizeLinear", [q, *constants], f"{x}.dequantized")
+        inputs = [weight, f"{weight}.scale", f"{weight}.zero_point"]
+        conv.input[1] = self._node("DequantizeLinear", inputs, f"{weight}.dequantized", axis=0)
+
+    def _raise_opset(self) -> None:
+        """Of all that the network uses, only reductions change: their axes become an input."""
+        self._model.opset_import[0].version = INT16_OPSET
+        self._model.ir_version = INT16_IR_VERSION
+        for node in self._nodes:
+            if node.op_type in ("ReduceMean", "ReduceMax"):
+                axes = next(a for a in node.attribute if a.name == "axes")
+                name = f"int64.{'x'.join(map(str, axes.ints))}"
+                self._store(name, np.array(axes.ints, np.int64))
+                node.input.append(name)
+                node.attribute.remove(axes)
 
     def _quantized_input(self, name: str, x: TensorScale) -> str:
         """The tensor called `name`, which is x or some tokens of it, after its 8-bit form."""

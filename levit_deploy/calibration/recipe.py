@@ -2,10 +2,10 @@
 
 w8a8               8-bit weights per output channel, 8-bit activations per tensor; the residual
                    streams equalized, a factor for each channel of what a layer reads, ranges
-                   extrapolated, biases corrected
+                   extrapolated, biases corrected; the stem behind its first convolution in 16 bits
 w8a8-streams       the same without factors: only layers' weights and scales
 w8a8-percentile    as w8a8, ranges by another observer; likewise -min-max, -mse, -entropy
-w8a8-plain         none of all this: min-max ranges of the network as it is
+w8a8-plain         none of all this: min-max ranges of the network as it is, but the same stem
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Recipe:
-    """`float_layers`: linear layers that keep float32 weights and activations, by name."""
+    """`float_layers`: linear layers (else 8 bits) and convolutions of the stem (else 16 bits) that
+    keep float32 weights and activations, by name. The first convolution always does."""
 
     name: str
     observer: Observer

@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet, Progress, ignore_progress
-from levit_deploy.calibration.layers import linear_layers
+from levit_deploy.calibration.layers import inner_convolutions, linear_layers
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
 from levit_deploy.export.folded import Float64
@@ -54,11 +54,14 @@ class TensorStatistics:
 def collect_statistics(
     exported: ExportedModel, images: ImageSet, progress: Progress = ignore_progress
 ) -> Mapping[str, TensorStatistics]:
-    """Statistics of every tensor that linear layers read, by the tensor's name.
+    """Statistics of every tensor that linear layers and convolutions read, by the tensor's name.
+
+    A place of a grid (1, channels, y, x) is a token.
 
     Raises DeployError, naming the tensor, if an image makes a value that is not finite.
     """
-    names = list(dict.fromkeys(layer.tensor for layer in linear_layers(exported.graph)))
+    layers = [*inner_convolutions(exported.graph), *linear_layers(exported.graph)]
+    names = list(dict.fromkeys(layer.tensor for layer in layers))
     session = _session(exported.graph, names)
     watched = {name: _Watched(len(images)) for name in names}
     for done, picture in enumerate(images, start=1):
@@ -69,7 +72,7 @@ def collect_statistics(
                     f"image {done} of `{images.source}` makes `{name}` overflow or NaN",
                     hint="check the weights: `levit-deploy export` compares them with PyTorch",
                 )
-            watched[name].see(tensor.reshape(-1, tensor.shape[-1]))
+            watched[name].see(_tokens(tensor))
         progress(done, len(images))
     return {name: tensor.statistics() for name, tensor in watched.items()}
 
@@ -102,6 +105,13 @@ class _Watched:
     def statistics(self) -> TensorStatistics:
         lows, highs = (np.stack(sides) for sides in zip(*self._ranges, strict=True))
         return TensorStatistics(self._seen, lows, highs, np.concatenate(self._sample))
+
+
+def _tokens(tensor: Float32) -> Float32:
+    """(tokens, channels)."""
+    if tensor.ndim == 4:
+        tensor = tensor.transpose(0, 2, 3, 1)
+    return tensor.reshape(-1, tensor.shape[-1])
 
 
 def _session(model: onnx.ModelProto, outputs: list[str]) -> onnxruntime.InferenceSession:

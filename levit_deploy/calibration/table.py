@@ -17,7 +17,7 @@ from levit_deploy.calibration.recipe import Recipe, parse_recipe
 from levit_deploy.errors import DeployError
 from levit_deploy.export.whole_files import write_files
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,26 @@ class LayerScale:
     layer: str
     scales: tuple[float, ...]
     bias_correction: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ConvScale:
+    """How one convolution of the stem and the activations x that it reads become 16 bits.
+
+    q[c] = rint(clamp(x[c] * factors[c], -largest_step * scale, largest_step * scale) / scale), ties
+    to even; c is the channel. Weights become rint(w / factors / scales), with one of `scales` for
+    each output channel, so that no sum of products leaves 32 bits. `seen_low`..`seen_high` is the
+    range of x * factors over all calibration images.
+    """
+
+    layer: str
+    tensor: str
+    scale: float
+    largest_step: int
+    seen_low: float
+    seen_high: float
+    factors: tuple[float, ...]
+    scales: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -99,9 +119,16 @@ class CalibrationTable:
     recipe: Recipe
     images: CalibrationImages
     streams: tuple[StreamFactors, ...]
+    stem: tuple[ConvScale, ...]
     tensors: tuple[TensorScale, ...]
     layers: tuple[LayerScale, ...]
     kept_float: tuple[FloatTensor, ...]
+
+    @property
+    def quantized_layers(self) -> tuple[str, ...]:
+        """By name, in order of execution."""
+        stem, linear = (scale.layer for scale in self.stem), (scale.layer for scale in self.layers)
+        return (*stem, *linear)
 
     def save(self, path: Path) -> None:
         """Write `to_json` as one file, whole or not at all.
@@ -159,6 +186,7 @@ def _table(values: Mapping[str, Any], path: Path) -> CalibrationTable:
             StreamFactors(str(entry["tensor"]), _numbers(entry["factors"]))
             for entry in values["streams"]
         ),
+        stem=tuple(_conv(entry) for entry in values["stem"]),
         tensors=tuple(_tensor(entry) for entry in values["tensors"]),
         layers=tuple(
             LayerScale(
@@ -186,6 +214,19 @@ def _tensor(entry: Mapping[str, Any]) -> TensorScale:
         seen_low=float(entry["seen_low"]),
         seen_high=float(entry["seen_high"]),
         factors=_numbers(entry["factors"]),
+    )
+
+
+def _conv(entry: Mapping[str, Any]) -> ConvScale:
+    return ConvScale(
+        layer=str(entry["layer"]),
+        tensor=str(entry["tensor"]),
+        scale=float(entry["scale"]),
+        largest_step=int(entry["largest_step"]),
+        seen_low=float(entry["seen_low"]),
+        seen_high=float(entry["seen_high"]),
+        factors=_numbers(entry["factors"]),
+        scales=_numbers(entry["scales"]),
     )
 
 

@@ -32,8 +32,8 @@ class Precision(StrEnum):
 class ExportedModel:
     """A folded, simplified ONNX graph and its description.
 
-    `graph`: opset 17, static batch 1, input `image` (1, 3, size, size) float32 NCHW normalised RGB,
-    output `logits` (1, classes) float32.
+    `graph`: opset 17 (21 with 16-bit integers), static batch 1, input `image` (1, 3, size, size)
+    float32 NCHW normalised RGB, output `logits` (1, classes) float32.
     `weights_digest`: canonical SHA-256 of the checkpoint it came from, hexadecimal.
     """
 

@@ -10,6 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
+from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.errors import DeployError
@@ -18,6 +19,7 @@ from levit_deploy.models.images import DEMO_PREPROCESSING
 from tests.calibration.running import run, signal_to_noise_db
 
 SIZE = 64
+STEM = ("patch_embed.2", "patch_embed.4", "patch_embed.6")
 
 
 @pytest.fixture
@@ -45,6 +47,10 @@ def constant(exported, name):
     )
 
 
+def linear_names(exported):
+    return tuple(layer.name for layer in linear_layers(exported.graph))
+
+
 @pytest.mark.parametrize("place", ["blocks.0.m.proj.1.bn", "blocks.1.m.0.bn", "patch_embed.6.bn"])
 @torch.no_grad()
 def test_one_channel_a_thousand_times_the_others(changed, pictures, images, place):
@@ -54,6 +60,21 @@ def test_one_channel_a_thousand_times_the_others(changed, pictures, images, plac
     exported = exported_of(changed)
     quantized, _ = quantize_model(exported, pictures, DEFAULT_RECIPE)
     assert signal_to_noise_db(logits(exported, images), logits(quantized, images)) > 30
+
+
+@pytest.mark.parametrize("place", ["patch_embed.0.bn", "patch_embed.2.bn", "patch_embed.4.bn"])
+@torch.no_grad()
+def test_one_such_channel_in_the_stem(changed, pictures, images, place):
+    """The rest of this network answers to it with noise of its own, so the stem alone is held."""
+    bn = changed.get_submodule(place)
+    bn.running_var[3] = 1e-6
+    bn.bias[3] *= 1000
+    exported = exported_of(changed)
+    recipe = replace(DEFAULT_RECIPE, name="stem", float_layers=linear_names(exported))
+    quantized, table = quantize_model(exported, pictures, recipe)
+    assert len(table.stem) == 3
+    expected, got = (run(m.graph, images, ["patch_embed.6"]) for m in (exported, quantized))
+    assert signal_to_noise_db(expected["patch_embed.6"], got["patch_embed.6"]) > 60
 
 
 @torch.no_grad()
@@ -116,6 +137,41 @@ def test_activations_beyond_the_calibrated_range_saturate(exported, pictures, im
     assert (stored == 0).any()
 
 
+def test_the_stem_saturates_at_its_largest_step(exported, pictures, images):
+    quantized, table = quantize_model(exported, pictures, DEFAULT_RECIPE)
+    for scale in table.stem:
+        name = f"{scale.tensor}.quantized"
+        stored = run(quantized.graph, 1000 * images, [name])[name]
+        assert stored.max() == scale.largest_step
+        assert stored.min() >= -scale.largest_step
+
+
+def test_no_sum_of_the_stem_can_leave_32_bits(changed, pictures):
+    """Also where one weight is all that a channel has, where all are alike, and where none is."""
+    with torch.no_grad():
+        weight = changed.patch_embed[4].c.weight
+        weight[0], weight[1], weight[2] = 0, 1, 0
+        weight[2, 3, 1, 1] = 1
+    quantized, table = quantize_model(exported_of(changed), pictures, DEFAULT_RECIPE)
+    for scale in table.stem:
+        weight = constant(quantized, f"{scale.layer}.weight")
+        assert weight.dtype == np.int16
+        sums = np.abs(weight.astype(np.int64)).sum(axis=(1, 2, 3))
+        assert sums.max() * scale.largest_step < 2**31
+        assert sums.max() * scale.largest_step > 0.99 * 2**31
+
+
+def test_the_stem_may_stay_float_in_part(exported, pictures, images):
+    for kept in (STEM, STEM[1:2]):
+        recipe = replace(DEFAULT_RECIPE, name="float-stem", float_layers=kept)
+        quantized, table = quantize_model(exported, pictures, recipe)
+        assert [scale.layer for scale in table.stem] == [n for n in STEM if n not in kept]
+        for layer in kept:
+            assert constant(quantized, f"{layer}.weight").dtype == np.float32
+        assert quantized.graph.opset_import[0].version == (21 if table.stem else 17)
+        assert signal_to_noise_db(logits(exported, images), logits(quantized, images)) > 25
+
+
 def test_an_overflow_is_named(exported, pictures):
     graph = onnx.ModelProto()
     graph.CopyFrom(exported.graph)
@@ -140,11 +196,7 @@ def test_layers_kept_float_stay_as_they_are(exported, pictures):
 
 
 def test_all_layers_kept_float_is_the_float_model(exported, pictures, images):
-    everything = tuple(
-        node.name.removesuffix(".matmul")
-        for node in exported.graph.graph.node
-        if node.name.endswith(".matmul")
-    )
+    everything = (*STEM, *linear_names(exported))
     recipe = replace(DEFAULT_RECIPE, name="none", float_layers=everything)
     quantized, _ = quantize_model(exported, pictures, recipe)
     assert np.array_equal(logits(quantized, images), logits(exported, images))
@@ -152,6 +204,6 @@ def test_all_layers_kept_float_is_the_float_model(exported, pictures, images):
 
 def test_a_layer_that_is_not_there_is_refused(exported, pictures):
     recipe = replace(DEFAULT_RECIPE, float_layers=("blocks.0.m.qvk",))
-    with pytest.raises(DeployError, match=r"no linear layer `blocks\.0\.m\.qvk`") as error:
+    with pytest.raises(DeployError, match=r"no layer `blocks\.0\.m\.qvk`") as error:
         quantize_model(exported, pictures, recipe)
     assert error.value.hint == "did you mean `blocks.0.m.qkv`?"

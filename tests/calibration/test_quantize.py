@@ -5,9 +5,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, numpy_helper
 
 from levit_deploy.calibration.choose_scales import choose_scales
+from levit_deploy.calibration.layers import inner_convolutions
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.recipe import RECIPES
 from levit_deploy.calibration.statistics import linear_layers
@@ -48,10 +50,12 @@ def test_weights_are_int8_and_no_float_copy_is_left(exported, quantized):
         weight = constants.pop(f"{layer.name}.weight")
         assert weight.data_type == TensorProto.INT8
         assert np.abs(numpy_helper.to_array(weight).astype(int)).max() == 127
-    stem = {node.input[1] for node in quantized.graph.graph.node if node.op_type == "Conv"}
+    for layer in inner_convolutions(exported.graph):
+        assert constants.pop(f"{layer.name}.weight").data_type == TensorProto.INT16
+    constants.pop("patch_embed.0.weight")
     for name, tensor in constants.items():
         if tensor.data_type == TensorProto.FLOAT and not name.endswith("attention_bias"):
-            assert name in stem or max(tensor.dims, default=1) == np.prod(tensor.dims), name
+            assert max(tensor.dims, default=1) == np.prod(tensor.dims), name
 
 
 def test_readers_of_one_tensor_share_its_quantization(quantized):
@@ -81,7 +85,7 @@ def test_each_layer_computes_what_the_contract_says(quantized, table, images):
             expected = np.clip(steps + tensor.zero_point, 0, 255)
             off = np.abs(got[stored].astype(int) - expected)
             assert off.max() <= 1  # a tie may fall either way in float32
-            assert (off > 0).mean() < 1e-3
+            assert (off > 0).sum() <= max(2, 1e-3 * off.size)
 
             weight = constants[f"{reader}.weight"].astype(np.int64)
             sums = (got[stored].astype(np.int64) - tensor.zero_point) @ weight
@@ -94,6 +98,28 @@ def test_each_layer_computes_what_the_contract_says(quantized, table, images):
             )
             checked += 1
     assert checked == len(layers)
+
+
+def test_each_convolution_computes_what_the_contract_says(quantized, table, images):
+    """Steps of q and w, whose exact sum is scaled once for each output channel."""
+    constants = {t.name: numpy_helper.to_array(t) for t in quantized.graph.graph.initializer}
+    assert len(table.stem) == 3
+    for scale in table.stem:
+        stored = f"{scale.tensor}.quantized"
+        got = run(quantized.graph, images, [scale.tensor, stored, scale.layer])
+        factors = np.array(scale.factors).reshape(1, -1, 1, 1)
+        steps = np.rint(got[scale.tensor] * factors / scale.scale)
+        off = np.abs(got[stored] - np.clip(steps, -scale.largest_step, scale.largest_step))
+        assert off.max() <= 1  # a tie may fall either way in float32
+        assert (off > 0).mean() < 0.05
+
+        q = torch.from_numpy(got[stored].astype(np.float64))
+        w = torch.from_numpy(constants[f"{scale.layer}.weight"].astype(np.float64))
+        sums = torch.nn.functional.conv2d(q, w, stride=2, padding=1).numpy()
+        worth = np.array(scale.scales).reshape(1, -1, 1, 1) * scale.scale
+        bias = constants[f"{scale.layer}.bias"].reshape(1, -1, 1, 1)
+        bound = np.abs(got[scale.layer]).max()
+        np.testing.assert_allclose(got[scale.layer], sums * worth + bias, atol=1e-5 * bound)
 
 
 def test_the_logits_stay_close(exported, quantized, images):

@@ -35,20 +35,21 @@ def test_numbers_are_written_once_a_line_and_short(saved, table):
     assert f'   "scale": {scale},' in lines
     assert len(repr(scale)) <= 13  # nine digits tell any two float32 apart
     assert sum(line.lstrip().startswith('"factors": [') for line in lines) == len(
-        table.tensors + table.streams
+        table.tensors + table.streams + table.stem
     )
 
 
 def test_every_tensor_of_the_network_is_accounted_for(exported, table):
-    """8 bits, or float32 for a reason; nothing twice."""
-    named = [layer.layer for layer in table.layers] + [t.tensor for t in table.kept_float]
+    """8 bits, 16 bits, or float32 for a reason; nothing twice."""
+    named = [layer.layer for layer in (*table.stem, *table.layers)]
+    named += [t.tensor for t in table.kept_float]
     assert len(named) == len(set(named))
     moved = {"Reshape", "Transpose", "Split", "Slice"}
     computed = [node for node in exported.graph.graph.node if node.op_type not in moved]
     biases = sum(node.input[-1].endswith(".bias") and node.op_type == "Add" for node in computed)
     assert len(named) == len(computed) - biases
     assert {t.reason.split(":")[0] for t in table.kept_float} == {
-        "stem",
+        "first convolution",
         "attention",
         "residual stream",
         "hardswish",

@@ -140,6 +140,39 @@ def test_copies_are_made_where_the_tensor_is_made() -> None:
     assert made.count("gemm int8") == 23
     assert made.count("quantize") <= 2
     assert "gemm" not in made
+    assert made[:4] == ["conv", "conv int16", "conv int16", "conv int16"]
+
+
+@pytest.mark.parametrize("kept", [("2", "4", "6"), ("4",), ("6",)])
+def test_convolutions_that_stay_float(kept: tuple[str, ...], tmp_path: Path) -> None:
+    layers = tuple(f"patch_embed.{index}" for index in kept)
+    model = quantized_tiny(replace(PLAIN, float_layers=layers))
+    program = compile_model(model, HOST)
+    assert not fallbacks(program)
+    assert kinds(program)[:4].count("conv int16") == 3 - len(kept)
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def test_a_stem_whose_sums_might_wrap_has_no_kernel(tmp_path: Path) -> None:
+    """Steps up to twice the limit that goes with the weights: default lowering, in float."""
+    model = _edited(quantized_tiny(), {"patch_embed.3.lowest": 2, "patch_embed.3.highest": 2})
+    program = compile_model(model, HOST)
+    assert "conv int16" not in kinds(program)
+    image = random_image(model)
+    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+
+
+def _edited(model: ExportedModel, factors: dict[str, float]) -> ExportedModel:
+    """The model with constants multiplied."""
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model.graph)
+    for tensor in graph.graph.initializer:
+        if tensor.name in factors:
+            values = numpy_helper.to_array(tensor)
+            edited = (values * factors[tensor.name]).astype(values.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(edited, tensor.name))
+    return replace(model, graph=graph)
 
 
 @pytest.mark.parametrize("ending", [".kv", ".q.1", ".qkv", ".0", ".proj.1", "head"])

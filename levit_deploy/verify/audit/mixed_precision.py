@@ -75,7 +75,7 @@ class MixedPrecision:
         cache: Path,
     ) -> None:
         self.exported, self.table = exported, table
-        self.layers = tuple(layer.layer for layer in table.layers)
+        self.layers = table.quantized_layers
         self._pixels, self._labels, self._cache = pixels, labels, cache
 
     def measure(self, float_layers: Set[str]) -> Nearness:
@@ -143,7 +143,7 @@ def table_without(
     exported: ExportedModel, table: CalibrationTable, float_layers: Set[str]
 ) -> CalibrationTable:
     """The same decisions, but for layers that now keep float32 weights and activations."""
-    names = tuple(layer.layer for layer in table.layers if layer.layer in float_layers)
+    names = tuple(layer for layer in table.quantized_layers if layer in float_layers)
     recipe = replace(table.recipe, float_layers=(*table.recipe.float_layers, *names))
     reading = (
         replace(tensor, readers=tuple(r for r in tensor.readers if r not in float_layers))
@@ -152,6 +152,7 @@ def table_without(
     return replace(
         table,
         recipe=recipe,
+        stem=tuple(layer for layer in table.stem if layer.layer not in float_layers),
         tensors=tuple(tensor for tensor in reading if tensor.readers),
         layers=tuple(layer for layer in table.layers if layer.layer not in float_layers),
         kept_float=tuple(kept_float(exported.graph, recipe)),
