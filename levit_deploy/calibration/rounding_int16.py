@@ -3,9 +3,10 @@
 Activations are q in -LARGEST_STEP ... LARGEST_STEP, weights symmetric with a scale for each output
 channel, chosen so that no sum can wrap, whatever the activations:
 
-    LARGEST_STEP * sum over the channel's weights of |w|  <  2^31
+    LARGEST_STEP * sum over the channel's weights of |w|  <  2^31 - 2^12 * weights
 
-What one operand gets of the 31 bits, the other does not.
+where the last term is for kernels that multiply bytes, and so is LARGEST_WEIGHT. What one operand
+gets of the 31 bits, the other does not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LARGEST_STEP = 8191
 # saturate. In 8 bits that would be dear.
 HEADROOM = 2.0
 
-_INT16_MAX = 2**15 - 1
+LARGEST_WEIGHT = 8191
 _INT32_MAX = 2**31 - 1
 _SMALLEST = float(np.finfo(np.float32).tiny)  # of a scale: below it float32 loses digits
 
@@ -37,9 +38,10 @@ def activation_scale_int16(low: float, high: float) -> float:
 def weight_scales_int16(weight: Float64) -> NDArray[np.float32]:
     """One for each output channel, weight (out, ..) -> (out,); 1 where all weights are zero."""
     magnitudes = np.abs(weight).reshape(len(weight), -1)
+    depth = magnitudes.shape[1]
     # Rounding can add half a step to each weight.
-    steps = _INT32_MAX / LARGEST_STEP - magnitudes.shape[1] / 2
-    scales = np.maximum(magnitudes.max(axis=1) / _INT16_MAX, magnitudes.sum(axis=1) / steps)
+    steps = (_INT32_MAX - 2**12 * depth) / LARGEST_STEP - depth / 2
+    scales = np.maximum(magnitudes.max(axis=1) / LARGEST_WEIGHT, magnitudes.sum(axis=1) / steps)
     # Rounded to float32 a scale may shrink by half a part in 2^24: up by more than that.
     scales = np.where(scales > 0, np.maximum(scales * (1 + 2**-22), _SMALLEST), 1.0)
     return scales.astype(np.float32)

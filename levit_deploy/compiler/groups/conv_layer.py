@@ -28,9 +28,8 @@ from levit_deploy.compiler.kernels.conv import (
     ConvTile,
     Source,
     pack_weights,
-    pack_weights_int16,
 )
-from levit_deploy.compiler.kernels.conv_block_int16 import largest_step
+from levit_deploy.compiler.kernels.conv_int16 import largest_step, pack_weights_int16
 from levit_deploy.compiler.kernels.conv_proof import prove_exact
 from levit_deploy.compiler.kernels.kernel import Proof
 from levit_deploy.compiler.kernels.output_int16 import pack_steps

@@ -29,6 +29,11 @@ class Blocks:
         return Blocks(size, total - count * (size - 1), count)
 
     @property
+    def sizes(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Each size, and how many blocks have it."""
+        return (self.size, self.large), (self.size - 1, self.count - self.large)
+
+    @property
     def smallest(self) -> int:
         return self.size if self.large == self.count else self.size - 1
 

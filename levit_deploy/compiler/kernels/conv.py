@@ -20,7 +20,6 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv_block_int16 import int16_block
 from levit_deploy.compiler.kernels.conv_image import (
     Planes,
     convert_rows,
@@ -50,7 +49,6 @@ __all__ = [
     "conv_kernel",
     "default_tile",
     "pack_weights",
-    "pack_weights_int16",
     "padded_size",
 ]
 
@@ -67,27 +65,6 @@ def pack_weights(
     columns = np.concatenate([bias[None], weights.transpose(order).reshape(spec.depth, -1)])
     panels = columns.reshape(1 + spec.depth, -1, tile.width).transpose(1, 0, 2)
     return np.ascontiguousarray(panels, np.float32).ravel()
-
-
-def pack_weights_int16(
-    weights: NDArray[np.int16],
-    multiplier: NDArray[np.float32],
-    bias: NDArray[np.float32],
-    tile: ConvTile,
-    target: Target,
-) -> NDArray[np.int16]:
-    """`pack_weights` of 16-bit `weights` (out, in, 3, 3), as `conv_block_int16` says.
-
-    `multiplier` (out,): what one step of the input times one step of the weights is worth.
-    """
-    family = int16_block(target)
-    steps = weights.transpose(2, 3, 1, 0).reshape(-1, family.step_depth, len(weights))
-    parts: list[NDArray[np.int16]] = []
-    for first in range(0, len(weights), tile.width):
-        panel = slice(first, first + tile.width)
-        header = np.concatenate([multiplier[panel], bias[panel]]).astype(np.float32)
-        parts += [header.view(np.int16), steps[:, :, panel].transpose(0, 2, 1).ravel()]
-    return np.concatenate(parts)
 
 
 def conv_kernel(
@@ -183,7 +160,7 @@ class _Generator:
         spec = self.spec
         rows = spec.destination_size // spec.out_channels
         if spec.destination is Destination.PADDED_INT16:
-            return Int16Output.declare(rows, spec.out_channels)
+            return Int16Output.declare(rows, spec.out_channels, self.target, self.tile.width)
         return Output.declare(
             self.stored, rows, spec.out_channels, self.target, granule=self.tile.width
         )

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -24,8 +24,11 @@ from levit_deploy.targets.target import Target
 # Takes a pixel of the block and neighbouring registers of it, the first at the given channel.
 Store = Callable[[int, int, Simd, list[Expr]], None]
 
-# The input of one step, in all lanes of a register of the given width.
+# An input value, or those of one step, in all lanes of a register of the given width.
 Splat = Callable[[Simd], Expr]
+
+# The input of one step for one pixel: a splat, or a register that holds all of it.
+Value: TypeAlias = Splat | Expr
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,10 @@ class PixelBlock(ABC):
     # Of the accumulators.
     sum_dtype: ClassVar[str] = "float32"
     header: ClassVar[int] = 1
+    # Accumulators of one output.
+    sums: ClassVar[int] = 1
+    # Instructions of one step for four outputs, where they have several sums.
+    products: ClassVar[int] = 1
     # Input channels that one step multiplies.
     step_depth: ClassVar[int] = 1
     # Input channels that one NEON load serves.
@@ -62,38 +69,53 @@ class PixelBlock(ABC):
         starts = accumulate(self.vectors, initial=0)
         return [(Simd(self.target, n), next(starts)) for n in self.vectors]
 
+    @classmethod
+    def weight_size(cls, depth: Expr | int) -> Expr | int:
+        """Values that so many weights of an output channel take."""
+        return depth
+
     def panel_size(self, depth: int) -> int:
         """Values of a panel."""
-        return (self.header + depth) * self.width
+        size: int = (self.header + self.weight_size(depth)) * self.width
+        return size
 
     def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
-        """Accumulators (pixels * width,) with what they start from."""
-        shape = (self.pixels * self.width,)
-        acc = T.alloc_buffer(shape, self.sum_dtype, scope="local")
+        """Accumulators (sums * rows * width,) with what they start from."""
+        rows = self.sums * self.rows
+        acc = T.alloc_buffer((rows * self.width,), self.sum_dtype, scope="local")
         for simd, channel in self.registers:
             initial = T.bind(self.initial(simd, w, panel_at, channel))
-            for pixel in range(self.pixels):
-                simd.store(acc, pixel * self.width + channel, initial)
+            for row in range(rows):
+                simd.store(acc, row * self.width + channel, initial)
         return acc
+
+    @property
+    def rows(self) -> int:
+        """Of accumulators: pixels."""
+        return self.pixels
 
     @abstractmethod
     def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
         """What the sums of a register of channels start from."""
 
     @abstractmethod
-    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
         """`count` neighbouring values of `source` from `at`, for one step after the other; nothing
         beyond them is read."""
 
     @abstractmethod
     def multiply(
-        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
         """One step: its values for each pixel (None: outside the image)."""
 
+    def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
+        """The sums of a register of channels."""
+        return acc.vload([pixel * self.width + channel], f"{self.sum_dtype}x{simd.lanes}")
+
     @abstractmethod
-    def result(self, simd: Simd, acc: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
-        """float32 sums of a register of channels, with their bias, from their accumulators."""
+    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        """The same as float32, with their bias."""
 
     def finish(
         self,
@@ -110,9 +132,8 @@ class PixelBlock(ABC):
                 simd, first = registers[0]
                 values = []
                 for _, channel in registers:
-                    at = pixel * self.width + channel
-                    sums = acc.vload([at], f"{self.sum_dtype}x{simd.lanes}")
-                    z = T.bind(self.result(simd, sums, w, panel_at, channel))
+                    total = self.total(simd, acc, pixel, channel)
+                    z = T.bind(self.result(simd, total, w, panel_at, channel))
                     values.append(simd.hardswish(z) if activation is Activation.HARDSWISH else z)
                 store(pixel, first, simd, values)
 
@@ -123,13 +144,13 @@ class FloatBlock(PixelBlock):
     def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
         return simd.load(w, panel_at + channel)
 
-    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
         """NEON: loaded here, four at a time, then used by lane. x86: a broadcasting load at each
         use."""
         simd = Simd(self.target)
         if simd.splat_group == 1 or count < simd.splat_group:
             return [_broadcast(source, at + i) for i in range(count)]
-        values: list[Splat] = []
+        values: list[Value] = []
         for first in range(0, count, simd.splat_group):
             start = min(first, count - simd.splat_group)  # the last load may overlap the one before
             quad = T.bind(simd.load(source, at + start))
@@ -137,7 +158,7 @@ class FloatBlock(PixelBlock):
         return values
 
     def multiply(
-        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
         # Weights first, then pixel by pixel: the order in which LLVM needs the fewest registers.
         group = Simd(self.target).load_group
@@ -152,8 +173,8 @@ class FloatBlock(PixelBlock):
                     at = pixel * self.width + channel
                     simd.store(acc, at, simd.fma(factors[simd.lanes], weight, simd.load(acc, at)))
 
-    def result(self, simd: Simd, acc: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
-        return acc
+    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        return total
 
 
 def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:

@@ -3,8 +3,8 @@
     acc[pixel, channel] = sum over taps and input channels of q * w
     z = fma(float32(acc), multiplier[channel], bias[channel])
 
-No sum wraps, in whatever order: `largest_step` says how far q may go for given weights. Products
-and sums are one instruction or two:
+No sum wraps, in whatever order: `conv_int16.largest_step` says how far q may go for given weights.
+Products and sums are one instruction or two:
 
     vpdpwssd (AVX-VNNI, AVX-512 VNNI)            two input channels of each lane
     pmaddwd, paddd (x86)                         the same
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv_block import PixelBlock, Splat
+from levit_deploy.compiler.kernels.conv_block import PixelBlock, Splat, Value
 from levit_deploy.compiler.kernels.narrowing import half
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Arch, Int8Dot, Target
-
-INT16_MAX = int(np.iinfo(np.int16).max)
-INT32_MAX = int(np.iinfo(np.int32).max)
 
 _MADD = {
     4: "llvm.x86.sse2.pmadd.wd",
@@ -44,30 +42,39 @@ _VPDPWSSD = {
 }
 
 
-def largest_step(weights: NDArray[np.int16]) -> int:
-    """The largest |q| that no sum of `weights` (out, in, ..) can carry out of int32."""
-    sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
-    return min(INT16_MAX, INT32_MAX // max(int(sums.max()), 1))
-
-
 class Int16Block(PixelBlock):
     dtype = "int16"
     sum_dtype = "int32"
     header = 4
     load_depth = 8
+    # Whether the two bytes of an input lie apart, as in `conv_block_bytes`.
+    splits_bytes: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod
     def instruction(target: Target) -> str:
         """What multiplies, for people."""
 
+    @classmethod
+    def pack(cls, weights: NDArray[np.int16]) -> NDArray[np.int16]:
+        """The weights of a panel in their order, flat, from (depth, width)."""
+        depth, width = weights.shape
+        steps = weights.reshape(depth // cls.step_depth, cls.step_depth, width)
+        return np.ascontiguousarray(steps.transpose(0, 2, 1)).ravel()
+
+    @classmethod
+    def unpack(cls, packed: NDArray[np.int16], width: int) -> NDArray[np.int16]:
+        """The inverse of `pack`."""
+        steps = packed.reshape(-1, width, cls.step_depth)
+        return steps.transpose(0, 2, 1).reshape(-1, width)
+
     def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
         return T.broadcast(T.int32(0), simd.lanes)
 
-    def result(self, simd: Simd, acc: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
         multiplier = _load_float(simd, w, panel_at + 2 * channel)
         bias = _load_float(simd, w, panel_at + 2 * (self.width + channel))
-        return simd.fma(T.cast(acc, simd.type()), multiplier, bias)
+        return simd.fma(T.cast(total, simd.type()), multiplier, bias)
 
 
 class PairBlock(Int16Block):
@@ -79,11 +86,11 @@ class PairBlock(Int16Block):
     def instruction(target: Target) -> str:
         return "vpdpwssd" if _has_vnni(target) else "pmaddwd"
 
-    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
         return [_broadcast_pair(source, at + i) for i in range(0, count, 2)]
 
     def multiply(
-        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
         weights = [
             T.bind(w.vload([weights_at + 2 * channel], f"int16x{2 * simd.lanes}"))
@@ -113,8 +120,8 @@ class LaneBlock(Int16Block):
     def instruction(target: Target) -> str:
         return "smlal"
 
-    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Splat]:
-        values: list[Splat] = []
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
+        values: list[Value] = []
         while count:
             lanes = 8 if count >= 8 else 4
             loaded = T.bind(source.vload([at], f"int16x{lanes}"))
@@ -123,7 +130,7 @@ class LaneBlock(Int16Block):
         return values
 
     def multiply(
-        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Splat | None]
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
         for first in range(0, len(self.vectors), 2):
             registers = self.registers[first : first + 2]
@@ -143,11 +150,6 @@ class LaneBlock(Int16Block):
         armv7 = self.target.arch is Arch.ARMV7
         name = "llvm.arm.neon.vmulls" if armv7 else "llvm.aarch64.neon.smull"
         return T.call_llvm_pure_intrin("int32x4", name, a, b)
-
-
-def int16_block(target: Target) -> type[Int16Block]:
-    """What multiplies 16-bit integers on `target`."""
-    return PairBlock if target.arch is Arch.X86_64 else LaneBlock
 
 
 def _has_vnni(target: Target) -> bool:

@@ -8,7 +8,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv_block_int16 import INT32_MAX, int16_block
+from levit_deploy.compiler.kernels.conv_int16 import (
+    INT32_MAX,
+    LARGEST,
+    int16_block,
+    largest_sum,
+)
 from levit_deploy.compiler.kernels.conv_spec import ConvSpec, ConvTile
 from levit_deploy.targets.target import Target
 
@@ -18,14 +23,16 @@ def prove_exact(
 ) -> str:
     """What the sums can reach for any input of at most `largest` steps, in words.
 
-    Two products of 16 bits fit 32, since no step is -32768. Raises AssertionError if a sum could
-    leave its type: a mistake in a kernel or its packing.
+    Raises AssertionError if one could leave its type: a mistake in a kernel or its packing.
     """
-    family = int16_block(target)
+    family = int16_block(target, spec.in_channels)
     header = family.header * tile.width
-    by_panel = panels.view(np.int16).reshape(-1, header + spec.depth * tile.width)
-    shape = (len(by_panel), -1, tile.width, family.step_depth)
-    magnitudes = np.abs(by_panel[:, header:].astype(np.int64)).reshape(shape)
-    reached = largest * int(magnitudes.sum(axis=(1, 3)).max())
+    by_panel = panels.view(np.int16).reshape(
+        -1, header + family.weight_size(spec.depth) * tile.width
+    )
+    weights = np.stack([family.unpack(panel[header:], tile.width) for panel in by_panel])
+    magnitudes = np.abs(weights.astype(np.int64))
+    assert max(largest, int(magnitudes.max())) <= LARGEST, "a byte does not hold its half"
+    reached = largest_sum(largest, int(magnitudes.sum(axis=1).max()), spec.depth)
     assert reached <= INT32_MAX, f"a sum of 32 bits can reach {reached}"
     return f"{family.instruction(target)}, 32 bits: at most {reached / 1e6:.1f} million"

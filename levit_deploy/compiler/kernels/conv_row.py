@@ -13,8 +13,8 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv_block import FloatBlock, PixelBlock
-from levit_deploy.compiler.kernels.conv_block_int16 import int16_block
 from levit_deploy.compiler.kernels.conv_image import Planes
+from levit_deploy.compiler.kernels.conv_int16 import int16_block
 from levit_deploy.compiler.kernels.conv_spec import (
     KERNEL_SIDE,
     TAPS,
@@ -34,7 +34,9 @@ CACHE_LINE_BYTES = 64
 
 def block_family(spec: ConvSpec, target: Target) -> type[PixelBlock]:
     """What multiplies."""
-    return int16_block(target) if spec.source is Source.PADDED_INT16 else FloatBlock
+    if spec.source is Source.PADDED_INT16:
+        return int16_block(target, spec.in_channels)
+    return FloatBlock
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class RowWriter:
         with T.serial(count) as turn:
             row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
             at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
-            w_at = T.bind(weights_at + row * (depth * block.width))
+            w_at = T.bind(weights_at + row * (block.weight_size(depth) * block.width))
 
             def steps(k: Expr | int, count: int) -> None:
                 pixels = [
@@ -155,8 +157,8 @@ class RowWriter:
                     for pixel in range(block.pixels)
                 ]
                 for step, values in enumerate(zip(*pixels, strict=True)):
-                    k_of_step = k + step * block.step_depth
-                    block.multiply(acc, self.w, w_at + k_of_step * block.width, values)
+                    before = block.weight_size(k + step * block.step_depth)
+                    block.multiply(acc, self.w, w_at + before * block.width, values)
 
             ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
             unroll = self.depth_unroll
@@ -172,8 +174,9 @@ class RowWriter:
     @property
     def depth_unroll(self) -> int:
         """Input channels in one turn of the loop: on x86 its end costs nothing, on ARM 3 %."""
-        load_depth = self.family.load_depth
-        return load_depth if self.target.arch is Arch.X86_64 else 2 * load_depth
+        family = self.family
+        twice = self.target.arch is not Arch.X86_64 and family.sums == 1
+        return family.load_depth * (2 if twice else 1)
 
     def share_size(self, block: PixelBlock) -> int:
         """What each kernel row of each block asks for of the next panel."""
@@ -182,7 +185,8 @@ class RowWriter:
 
     def next_share(self, block: PixelBlock, sharer: Expr) -> Expr:
         """How far behind this panel's weights the share begins."""
-        return (block.header + self.spec.depth) * block.width + sharer * self.share_size(block)
+        weights = block.weight_size(self.spec.depth) * block.width
+        return weights + block.header * block.width + sharer * self.share_size(block)
 
     def prefetch_weights(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
         """Ask for the next panel, a little in each turn of the inner loop.

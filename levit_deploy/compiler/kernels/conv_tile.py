@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.conv_row import block_family
 from levit_deploy.compiler.kernels.conv_spec import ConvSpec, ConvTile, Source
 from levit_deploy.targets.target import Arch, Int8Dot, Target
 
@@ -59,6 +60,10 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, target: Target) -> int:
     busy, and with more sums LLVM spills.
     """
     image = spec.source.image
+    block = block_family(spec, target)
+    if block.sums > 1:
+        # Two registers of weights; three for two pixels.
+        return int((target.vector_registers - 2) // (block.sums * vectors + 1.5))
     if spec.source is Source.PADDED_INT16 and target.int8_dot is Int8Dot.MADD:
         return target.vector_registers // 2 // vectors
     spare = target.vector_registers - (0 if target.fma else 2)
@@ -73,9 +78,15 @@ def _row_instructions(
     pixels: int, vectors: tuple[int, ...], spec: ConvSpec, target: Target
 ) -> float:
     """Multiply-adds and loads for a row of the output, all channels, one step of the depth."""
-    blocks = Blocks.of(spec.out_size, pixels).count
+    cut = Blocks.of(spec.out_size, pixels)
+    panels = spec.out_channels // sum(vectors)
+    block = block_family(spec, target)
+    if block.sums > 1:
+        rows = sum(count * block(target, vectors, size).rows for size, count in cut.sizes)
+        loads = 3 * cut.count * len(vectors) + 2.5 * rows  # pairs of weights; 3 to zip two pixels
+        return panels * (block.products * rows * len(vectors) + loads)
     multiply_adds = spec.out_size * len(vectors)
-    weights = blocks * len(vectors)
+    weights = cut.count * len(vectors)
     new_values = 2 / 3 if spec.source.image else 1  # of three columns, two are new
     values = spec.out_size * new_values
     if target.arch is not Arch.X86_64:
@@ -84,4 +95,4 @@ def _row_instructions(
         loads = weights + 2 * values  # a load and a shuffle
     else:
         loads = weights + values
-    return spec.out_channels // sum(vectors) * (multiply_adds + loads)
+    return panels * (multiply_adds + loads)

@@ -15,9 +15,13 @@ from levit_deploy.compiler.kernels.conv import (
     Source,
     conv_kernel,
     pack_weights,
+)
+from levit_deploy.compiler.kernels.conv_block_bytes import parts_of
+from levit_deploy.compiler.kernels.conv_int16 import (
+    int16_block,
+    largest_step,
     pack_weights_int16,
 )
-from levit_deploy.compiler.kernels.conv_block_int16 import largest_step
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output_int16 import pack_steps
 from levit_deploy.targets.target import Target
@@ -44,7 +48,7 @@ class Layer:
         kernel = conv_kernel(symbol, spec, tile, target)
         if spec.source is Source.PADDED_INT16:
             panels = pack_weights_int16(self.weights, self.multiplier, self.bias, tile, target)
-            inputs = [in_zero_border(self.x), panels]
+            inputs = [stored(in_zero_border(self.x), target), panels]
         else:
             image = np.ascontiguousarray(self.x.transpose(2, 0, 1))
             inputs = [image, pack_weights(self.weights, self.bias, spec, tile)]
@@ -52,6 +56,14 @@ class Layer:
             inputs.append(pack_steps(self.factors, LARGEST))
         output = undefined(spec.destination_size, spec.destination.dtype)
         return Call(kernel, inputs, [output], ranges)
+
+
+def stored(steps: NDArray[np.int16], target: Target) -> NDArray[np.int16]:
+    """(y, x, channels) as the kernels of the target keep them, flat."""
+    if not int16_block(target, steps.shape[-1]).splits_bytes:
+        return steps.ravel()
+    groups = steps.reshape(-1, 8)
+    return np.stack(parts_of(groups), axis=1).ravel().view(np.int16)
 
 
 def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
@@ -75,7 +87,7 @@ def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
 def extreme_layer(spec: ConvSpec, sign: int) -> Layer:
     """The largest sums that `largest_step` allows: anything that wraps on the way shows."""
     layer = make_layer(spec)
-    layer.weights[:] = 1165
+    layer.weights[:] = 1211
     layer.weights[1::2] *= -1
     layer.x[:] = sign * largest_step(layer.weights)
     layer.multiplier[:] = np.float32(3 / 2**31)
@@ -92,9 +104,9 @@ def float_layer(spec: ConvSpec) -> Layer:
     return Layer(spec, x, weights, layer.multiplier, bias, layer.factors)
 
 
-def reference(layer: Layer, *, fused: bool = True) -> Buffer:
-    """The output by the definition of the numbers, flat; `fused`: whether the target has FMA."""
-    spec = layer.spec
+def reference(layer: Layer, target: Target) -> Buffer:
+    """The output by the definition of the numbers, flat."""
+    spec, fused = layer.spec, target.fma
     x = torch.from_numpy(layer.x.transpose(2, 0, 1)[None].astype(np.float64))
     w = torch.from_numpy(layer.weights.astype(np.float64))
     total = torch.nn.functional.conv2d(x, w, stride=2, padding=1)[0].numpy().transpose(1, 2, 0)
@@ -108,4 +120,4 @@ def reference(layer: Layer, *, fused: bool = True) -> Buffer:
     if spec.destination is Destination.TOKENS:
         return z.ravel()
     steps = np.rint(np.clip(z * layer.factors, -LARGEST, LARGEST))
-    return in_zero_border(steps.astype(np.int16)).ravel()
+    return stored(in_zero_border(steps.astype(np.int16)), target)

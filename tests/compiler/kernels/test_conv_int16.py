@@ -15,9 +15,15 @@ from levit_deploy.compiler.kernels.conv import (
     Source,
     conv_kernel,
     default_tile,
+)
+from levit_deploy.compiler.kernels.conv_int16 import (
+    INT32_MAX,
+    largest_step,
     pack_weights_int16,
 )
-from levit_deploy.compiler.kernels.conv_block_int16 import largest_step
+from levit_deploy.compiler.kernels.conv_int16 import (
+    LARGEST as LARGEST_INT16,
+)
 from levit_deploy.compiler.kernels.conv_proof import prove_exact
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
@@ -96,12 +102,11 @@ def outputs(
 @pytest.mark.parametrize("name", CASES)
 def test_every_bit(name: str, outputs: tuple[Target, dict[str, Buffer]]) -> None:
     target, written = outputs
-    expected = reference(CASES[name].layer, fused=target.fma)
-    np.testing.assert_array_equal(written[name], expected)
+    np.testing.assert_array_equal(written[name], reference(CASES[name].layer, target))
 
 
 def test_cases_saturate_at_the_limit() -> None:
-    steps = reference(CASES["second"].layer)
+    steps = reference(CASES["second"].layer, get_target("x86-64-v3"))
     assert steps.max() == LARGEST
     assert (steps == LARGEST).mean() > 0.01
 
@@ -109,7 +114,7 @@ def test_cases_saturate_at_the_limit() -> None:
 def test_cases_reach_the_largest_sums() -> None:
     layer = CASES["largest sums"].layer
     magnitudes = np.abs(layer.weights.astype(np.int64)).sum(axis=(1, 2, 3))
-    assert 2**31 - 2**20 < int(layer.x.max()) * int(magnitudes.max()) < 2**31
+    assert 0.99 * 2**31 < int(layer.x.max()) * int(magnitudes.max()) < 2**31
 
 
 @pytest.mark.parametrize(
@@ -121,6 +126,8 @@ def test_cases_reach_the_largest_sums() -> None:
         ("x86-64-v4", "vpmaddwd"),
         ("x86-64-v4-vnni", "vpdpwssd"),
         ("arm64", "smlal2"),
+        ("arm64-dotprod", "sdot"),
+        ("arm64-i8mm", "smmla"),
         ("armv7", "vmlal.s16"),
     ],
 )
@@ -134,27 +141,32 @@ def test_hot_loops(name: str, instruction: str) -> None:
     hot = [loop for loop in loops if any(f"\t{instruction}" in line for line in loop)]
     assert hot
     for loop in hot:
-        assert spills([loop]) <= 0.02 * len(loop)
+        assert spills([loop]) <= 0.03 * len(loop)  # NEON's tiles take every register
         if "vpdpwssd" in instruction:
             assert not any("vpmaddwd" in line for line in loop)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_the_proof_reads_the_weights_back(target: Target) -> None:
-    weights = make_layer(LAST).weights
+    weights = 4 * make_layer(LAST).weights
     weights[5] = 0
-    weights[7, 3, 1, 1] = 32000
-    sums = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3))
+    weights[7, 3, 1, 1] = -8191
+    largest_sum = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)).max()
     tile, ones = default_tile(LAST, target), np.ones(LAST.out_channels, np.float32)
     panels = pack_weights_int16(weights, ones, ones, tile, target).view(np.int8)
     most = largest_step(weights)
-    assert most == (2**31 - 1) // int(sums.max())
+    low_parts = 64 * 64 * LAST.depth
+    assert most == (INT32_MAX - low_parts) // largest_sum
     words = prove_exact(panels, LAST, tile, target, most)
-    assert words.endswith(f"32 bits: at most {most * int(sums.max()) / 1e6:.1f} million")
+    reached = most * largest_sum + low_parts
+    assert words.endswith(f"32 bits: at most {reached / 1e6:.1f} million")
     with pytest.raises(AssertionError, match="32 bits"):
         prove_exact(panels, LAST, tile, target, most + 1)
 
 
 def test_largest_step_of_small_weights_is_that_of_its_type() -> None:
-    assert largest_step(np.zeros((4, 8, 3, 3), np.int16)) == 2**15 - 1
-    assert largest_step(np.ones((4, 8, 3, 3), np.int16)) == 2**15 - 1
+    assert largest_step(np.zeros((4, 8, 3, 3), np.int16)) == LARGEST_INT16
+    assert largest_step(np.ones((4, 8, 3, 3), np.int16)) == LARGEST_INT16
+    too_large = np.zeros((4, 8, 3, 3), np.int16)
+    too_large[1, 2, 0, 0] = -LARGEST_INT16 - 1
+    assert largest_step(too_large) == 0

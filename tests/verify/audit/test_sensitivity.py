@@ -113,9 +113,10 @@ def test_a_planted_fault_gains_the_most_and_is_all_that_the_plan_needs(
     assert found[0].layer == WRONG
     assert gains[0] > gains[1] + 5
 
-    # the others are within what 8 bits cost; the drop of the honest table is the budget
+    # the others are within what 8 bits cost; the drop of the honest table is the budget, and as the
+    # rounding of each of them moves an answer of these few images now and then, two answers more
     honest = MixedPrecision(tiny_export, table, *cifar, tmp_path).measure({WRONG})
-    plan = plan_float_layers(model, found, max(0.0, honest.drop_points))
+    plan = plan_float_layers(model, found, max(0.0, honest.drop_points) + 2 * 100 / IMAGES)
     assert plan.layers == (WRONG,)
     assert plan.cost == found[0].cost
     assert plan.drop_points == model.measure({WRONG}).drop_points
