@@ -53,6 +53,8 @@ class PixelBlock(ABC):
     sums: ClassVar[int] = 1
     # Instructions of one step for four outputs, where they have several sums.
     products: ClassVar[int] = 1
+    # Instructions that the input of a pixel takes in such a step.
+    input_cost: ClassVar[float] = 1
     # Input channels that one step multiplies.
     step_depth: ClassVar[int] = 1
     # Input channels that one NEON load serves.

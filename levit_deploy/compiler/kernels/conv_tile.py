@@ -83,7 +83,7 @@ def _row_instructions(
     block = block_family(spec, target)
     if block.sums > 1:
         rows = sum(count * block(target, vectors, size).rows for size, count in cut.sizes)
-        loads = 3 * cut.count * len(vectors) + 2.5 * rows  # pairs of weights; 3 to zip two pixels
+        loads = 3 * cut.count * len(vectors) + block.input_cost * rows  # pairs of weights
         return panels * (block.products * rows * len(vectors) + loads)
     multiply_adds = spec.out_size * len(vectors)
     weights = cut.count * len(vectors)
