@@ -24,7 +24,8 @@ SCHEMA_VERSION = 1
 @dataclass(frozen=True)
 class Recipe:
     """`float_layers`: linear layers (else 8 bits) and convolutions of the stem (else 16 bits) that
-    keep float32 weights and activations, by name. The first convolution always does."""
+    keep float32 weights and activations, by name. The first convolution always does, and so does
+    an attention one of whose layers for queries, keys and values is named."""
 
     name: str
     observer: Observer

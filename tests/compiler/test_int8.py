@@ -10,7 +10,10 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from levit_deploy.calibration import attention
 from levit_deploy.compiler.compile_log import fallbacks
+from levit_deploy.compiler.kernels import words
+from levit_deploy.compiler.kernels.score_rows import CHAINS
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program
 from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel
@@ -89,6 +92,15 @@ def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
     if target.fma:
         here = run(compiled_int8_attention(), HOST, image, tmp_path / "host")
         assert logits.tobytes() == here.tobytes()
+
+
+def test_calibration_knows_what_kernels_can_do() -> None:
+    """Neither may import the other."""
+    assert attention.LARGEST == words.LARGEST
+    assert attention.LARGEST_WEIGHT == words.LARGEST_WEIGHT
+    assert attention.COLUMNS == words.COLUMNS
+    assert attention.MOST_KEYS == words.MOST_KEYS
+    assert attention.CHAIN == CHAINS
 
 
 @pytest.mark.parametrize("constant", ["differences.36", "float32.254", "float32.127"])
