@@ -8,15 +8,15 @@ What comes of it cannot exceed what rounding itself costs (two roundings that ha
 differ by the square root of two of one's error). `python -m benchmarks.steps` measures it, as the
 largest error of all logits of all test images, and of one image's:
 
-    LeViT-128S, trained            2.2e-3   4.1e-3
-    its hostile twins              1.6e-3   3.4e-3
-    tiny LeViT, trained            3.3e-3   6.0e-3
+    LeViT-128S, trained            3.4e-3   8.4e-3
+    its hostile twins              3.6e-3   7.1e-3
+    tiny LeViT, trained            3.9e-3   1.0e-2
     eight tiny LeViTs of chance    3.0e-2   3.4e-2 (all but one: 1.1e-2, 1.5e-2)
     LeViT-128 of chance            2.9e-2   3.6e-2
     LeViT-384 of chance            1.8e-2   2.0e-2
 
 Networks of chance come to that bound: a right library of such a one may be called wrong. The
-tolerance is three times what trained ones need. It tells a wrong kernel from rounding, but not a
+tolerance is twice what trained ones need. It tells a wrong kernel from rounding, but not a
 small mistake in one layer: a zero point off by one passes in most layers. Those are for the
 kernels' own tests, which compare sums and steps exactly.
 """

@@ -103,7 +103,8 @@ def _largest_tile(target: Target) -> tuple[int, int, int]:
         return 6, 4, 2
     if target.vector_registers == 32:
         # 16 times four sums, 4 times 16 k, twice where LLVM loads two steps together, 2 weights,
-        # products. Two steps in a turn: 1.1 million more; 5x4: 0.1 million more, with two steps 0.9.
+        # products. Two steps in a turn: 1.1 million more; 5x4: 0.1 million more, with two steps
+        # 0.9.
         return 4, 1, 4
     return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
 
