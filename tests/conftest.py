@@ -1,5 +1,6 @@
 """What every room's tests share: where the data is, and a LeViT small enough to run everywhere."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from tests.randomize import randomize
 
 # The nets are small: more threads only wait for each other, above all beside other test workers.
 torch.set_num_threads(1)
+
+# What a shell runs in the background ignores Ctrl-C, and so would all that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
