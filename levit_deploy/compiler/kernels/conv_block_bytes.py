@@ -15,7 +15,7 @@ channels are three times as many bytes as outputs, in the order of wl, wh, wl + 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.conv_block import Value
 from levit_deploy.compiler.kernels.conv_block_int16 import Int16Block
+from levit_deploy.compiler.kernels.integer_instructions import sdot, smmla
 from levit_deploy.compiler.kernels.narrowing import shuffle
 from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Target
@@ -34,8 +35,6 @@ GROUP = 8  # channels whose bytes lie together
 SPLIT = 7  # bits of the low part
 _PARTS = 3
 _LOW, _HIGH, _SUM = range(_PARTS)
-_SDOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-_SMMLA = "llvm.aarch64.neon.smmla.v4i32.v16i8"
 
 
 def parts_of(values: NDArray[np.int16]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
@@ -129,9 +128,15 @@ class BytesBlock(Int16Block):
         """Of an accumulator."""
         return (part * self.rows + row) * self.width + channel
 
-    def add(self, acc: tirx.Buffer, at: int, name: str, a: Expr, b: Expr) -> None:
-        total = T.call_llvm_pure_intrin("int32x4", name, acc.vload([at], "int32x4"), a, b)
-        T.buffer_store(acc, total, [T.ramp(at, 1, 4)])
+    def add(
+        self,
+        acc: tirx.Buffer,
+        at: int,
+        multiply: Callable[[Expr, Expr, Expr], Expr],
+        a: Expr,
+        b: Expr,
+    ) -> None:
+        T.buffer_store(acc, multiply(acc.vload([at], "int32x4"), a, b), [T.ramp(at, 1, 4)])
 
 
 class SdotBlock(BytesBlock):
@@ -140,7 +145,7 @@ class SdotBlock(BytesBlock):
     channels = 4
     products = 6
     # One load and half of zip1, zip2, add; and one for what LLVM moves about where pixels are many:
-    # the last three convolutions of levit_128s take 13.0 million instructions, 13.5 with 2.5.
+    # with 2.5, levit_128s takes half a million instructions more (`benchmarks.instructions`).
     input_cost = 3.5
 
     @staticmethod
@@ -154,7 +159,7 @@ class SdotBlock(BytesBlock):
         for pixel in range(2 * pair, min(2 * pair + 2, self.pixels)):
             for i, weight in enumerate(weights):
                 four = _bytes(Simd(self.target).lane(fours, pixel % 2 * 2 + i))
-                self.add(acc, self.place(part, pixel, channel), _SDOT, weight, four)
+                self.add(acc, self.place(part, pixel, channel), sdot, weight, four)
 
 
 class SmmlaBlock(BytesBlock):
@@ -177,7 +182,7 @@ class SmmlaBlock(BytesBlock):
     ) -> None:
         # Of four channels, the sums of the last two take the place of those of the second pixel.
         row, first = 2 * pair + channel % 4 // 2, channel - channel % 4
-        self.add(acc, self.place(part, row, first), _SMMLA, x, weights[0])
+        self.add(acc, self.place(part, row, first), smmla, x, weights[0])
 
     def sum_of(self, acc: tirx.Buffer, part: int, pixel: int, channel: int) -> Expr:
         first = pixel - pixel % 2

@@ -26,20 +26,10 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.conv_block import PixelBlock, Splat, Value
+from levit_deploy.compiler.kernels.integer_instructions import pmaddwd, smull, vpdpwssd
 from levit_deploy.compiler.kernels.narrowing import half
 from levit_deploy.compiler.kernels.simd import Simd
-from levit_deploy.targets.target import Arch, Int8Dot, Target
-
-_MADD = {
-    4: "llvm.x86.sse2.pmadd.wd",
-    8: "llvm.x86.avx2.pmadd.wd",
-    16: "llvm.x86.avx512.pmaddw.d.512",
-}
-_VPDPWSSD = {
-    4: "llvm.x86.avx512.vpdpwssd.128",
-    8: "llvm.x86.avx512.vpdpwssd.256",
-    16: "llvm.x86.avx512.vpdpwssd.512",
-}
+from levit_deploy.targets.target import Int8Dot, Target
 
 
 class Int16Block(PixelBlock):
@@ -105,11 +95,10 @@ class PairBlock(Int16Block):
                 simd.store(acc, at, self._add_products(simd, total, pairs[simd.lanes], weight))
 
     def _add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
-        kind = f"int32x{simd.lanes}"
         if _has_vnni(self.target):
-            return T.call_llvm_pure_intrin(kind, _VPDPWSSD[simd.lanes], total, a, b)
+            return vpdpwssd(total, a, b)
         # Unfenced, LLVM adds up the products of several steps first, and spills.
-        return simd.fence(total + T.call_llvm_pure_intrin(kind, _MADD[simd.lanes], a, b))
+        return simd.fence(total + pmaddwd(a, b))
 
 
 class LaneBlock(Int16Block):
@@ -141,15 +130,10 @@ class LaneBlock(Int16Block):
                 assert value is not None, "a padded source has all columns"
                 for (simd, channel), part in zip(registers, parts, strict=True):
                     at = pixel * self.width + channel
-                    product = self._multiply_long(part, value(simd))
+                    product = smull(self.target, "int32x4", part, value(simd))
                     # Unfenced, LLVM adds up the products of several steps first.
                     total = acc.vload([at], "int32x4")
                     simd.store(acc, at, simd.fence(total + product))
-
-    def _multiply_long(self, a: Expr, b: Expr) -> Expr:
-        armv7 = self.target.arch is Arch.ARMV7
-        name = "llvm.arm.neon.vmulls" if armv7 else "llvm.aarch64.neon.smull"
-        return T.call_llvm_pure_intrin("int32x4", name, a, b)
 
 
 def _has_vnni(target: Target) -> bool:

@@ -23,21 +23,10 @@ from levit_deploy.compiler.kernels.int8_tile import (
     read,
     write,
 )
+from levit_deploy.compiler.kernels.integer_instructions import pmaddubsw, pmaddwd, sdot, vpdpbusd
 
 GROUP = 4  # k in one lane
 WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next are loaded
-_MADD = {
-    4: "llvm.x86.sse2.pmadd.wd",
-    8: "llvm.x86.avx2.pmadd.wd",
-    16: "llvm.x86.avx512.pmaddw.d.512",
-}
-_MADDUBS = {
-    4: "llvm.x86.ssse3.pmadd.ub.sw.128",
-    8: "llvm.x86.avx2.pmadd.ub.sw",
-    16: "llvm.x86.avx512.pmaddubs.w.512",
-}
-_VPDPBUSD = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
-_SDOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
 
 
 class _DotTile(Int8Tile):
@@ -100,16 +89,12 @@ class _BroadcastTile(_DotTile):
         """`total` plus the products of the four k of each lane."""
         raise NotImplementedError
 
-    def call(self, kind: str, name: str, *operands: Expr) -> Expr:
-        return T.call_llvm_pure_intrin(kind, name, *operands)
-
 
 class VpdpbusdTile(_BroadcastTile):
     instruction = "vpdpbusd"
 
     def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
-        lanes = self.simd.lanes
-        return self.call(f"int32x{lanes}", _VPDPBUSD[lanes], total, a, w)
+        return vpdpbusd(total, a, w)
 
 
 class MaddubsTile(_BroadcastTile):
@@ -130,11 +115,9 @@ class MaddubsTile(_BroadcastTile):
         return int(lowest), int(255 * np.maximum(pairs, 0).sum(axis=1).max())
 
     def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
-        lanes = self.simd.lanes
-        pairs = self.call(f"int16x{2 * lanes}", _MADDUBS[lanes], a, w)
-        ones = T.broadcast(T.int16(1), 2 * lanes)
+        ones = T.broadcast(T.int16(1), 2 * self.simd.lanes)
         # Unfenced, LLVM adds up the sums of several steps first, and spills.
-        return self.simd.fence(total + self.call(f"int32x{lanes}", _MADD[lanes], pairs, ones))
+        return self.simd.fence(total + pmaddwd(pmaddubsw(a, w), ones))
 
 
 class SdotTile(_DotTile):
@@ -162,7 +145,4 @@ class SdotTile(_DotTile):
                 for registers, quads in zip(acc, loaded, strict=True):
                     four = T.reinterpret("int8x16", simd.lane(quads, lane))
                     for v, weight in zip(group, weights, strict=True):
-                        total = T.call_llvm_pure_intrin(
-                            "int32x4", _SDOT, read(registers[v]), weight, four
-                        )
-                        write(registers[v], total)
+                        write(registers[v], sdot(read(registers[v]), weight, four))

@@ -21,6 +21,7 @@ from levit_deploy.compiler.kernels.int8_tile import (
     read,
     write,
 )
+from levit_deploy.compiler.kernels.integer_instructions import smull
 from levit_deploy.compiler.kernels.narrowing import concat, half
 from levit_deploy.targets.target import Arch
 
@@ -77,9 +78,7 @@ class MlalTile(Int8Tile):
                     write(register, self._accumulate(read(register), low + high))
 
     def _product(self, a: Expr, b: Expr) -> Expr:
-        armv7 = self.simd.target.arch is Arch.ARMV7
-        name = "llvm.arm.neon.vmulls" if armv7 else "llvm.aarch64.neon.smull"
-        return T.call_llvm_pure_intrin("int16x8", name, a, b)
+        return smull(self.simd.target, "int16x8", a, b)
 
     def _accumulate(self, total: Expr, words: Expr) -> Expr:
         """`total` plus neighbours of `words`: one instruction."""

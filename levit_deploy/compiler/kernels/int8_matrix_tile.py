@@ -21,9 +21,9 @@ from levit_deploy.compiler.kernels.int8_tile import (
     read,
     write,
 )
+from levit_deploy.compiler.kernels.integer_instructions import smmla
 from levit_deploy.compiler.kernels.narrowing import concat, shuffle
 
-_SMMLA = "llvm.aarch64.neon.smmla.v4i32.v16i8"
 _BYTES = 16  # of a register
 
 
@@ -73,10 +73,7 @@ class SmmlaTile(Int8Tile):
                 ]
                 for registers, pair in zip(acc, loaded, strict=True):
                     for j, weight in zip(group, weights, strict=True):
-                        total = T.call_llvm_pure_intrin(
-                            "int32x4", _SMMLA, read(registers[j]), pair, weight
-                        )
-                        write(registers[j], total)
+                        write(registers[j], smmla(read(registers[j]), pair, weight))
 
     def _rows(self, a: tirx.Buffer, rows: list[Expr], k: Expr | int, eight: int) -> Expr:
         """Eight k of two rows. Gathered rows are first ones of their pairs."""

@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.narrowing import ROUNDING
 from levit_deploy.compiler.kernels.score_rows import ScoreRows, reduce_chains
 from levit_deploy.compiler.kernels.simd import Simd
 
@@ -32,7 +33,7 @@ class ExpConstants(NamedTuple):
     minus_ln_2: Expr | float = -0.6931471805599453
     # 1.5 * 2^23 + 127: adding it rounds to an integer, which ends up in the low bits of the
     # mantissa, plus the bias of a float32's exponent.
-    round: Expr | float = 12582912.0 + 127
+    round: Expr | float = ROUNDING + 127
     # exp(r) = 1 + r + r^2 (c2 + c3 r + c4 r^2 + c5 r^3) for |r| <= ln(2) / 2: the least maximum
     # relative error of this form, 1.06e-7, found by Lawson's iterated weights in float64.
     c2: Expr | float = 0.499992311

@@ -23,6 +23,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.integer_instructions import pmaddwd, sdot, vpdpbusd
 from levit_deploy.compiler.kernels.narrowing import (
     ROUNDING,
     ROUNDING_BITS,
@@ -40,14 +41,6 @@ LARGEST_WEIGHT = 254  # with half a step added to it, it still rounds to itself
 MOST_KEYS = (1 << 24) // (LARGEST * LARGEST_WEIGHT)
 COLUMNS = 16  # that are packed together
 SIGN = 128  # added to a byte or taken from it, it flips the highest bit
-
-_PMADDWD = {
-    4: "llvm.x86.sse2.pmadd.wd",
-    8: "llvm.x86.avx2.pmadd.wd",
-    16: "llvm.x86.avx512.pmaddw.d.512",
-}
-_VPDPBUSD = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
-_SDOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
 
 
 class Words(ABC):
@@ -184,7 +177,7 @@ class SdotWords(_ByteWords):
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         total = T.reinterpret("int32x4", total)
         operands = total, self._bytes(keys), self._bytes(query)
-        return T.reinterpret("float32x4", T.call_llvm_pure_intrin("int32x4", _SDOT, *operands))
+        return T.reinterpret("float32x4", sdot(*operands))
 
 
 class VpdpbusdWords(_ByteWords):
@@ -198,11 +191,8 @@ class VpdpbusdWords(_ByteWords):
         return self._dot(total, weight, values)
 
     def _dot(self, total: Expr, unsigned: Expr, signed: Expr) -> Expr:
-        lanes = self.simd.lanes
-        kind = f"int32x{lanes}"
         operands = self._bytes(unsigned, "uint8"), self._bytes(signed)
-        total = T.reinterpret(kind, total)
-        total = T.call_llvm_pure_intrin(kind, _VPDPBUSD[lanes], total, *operands)
+        total = vpdpbusd(T.reinterpret(f"int32x{self.simd.lanes}", total), *operands)
         return T.reinterpret(self.simd.type(), total)
 
 
@@ -217,8 +207,7 @@ class PairWords(Words):
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         lanes = self.simd.lanes
         kind, pairs = f"int32x{lanes}", f"int16x{2 * lanes}"
-        operands = T.reinterpret(pairs, query), T.reinterpret(pairs, keys)
-        products = T.call_llvm_pure_intrin(kind, _PMADDWD[lanes], *operands)
+        products = pmaddwd(T.reinterpret(pairs, query), T.reinterpret(pairs, keys))
         return T.reinterpret(
             self.simd.type(), self.simd.fence(T.reinterpret(kind, total) + products)
         )
