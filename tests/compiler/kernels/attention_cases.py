@@ -31,6 +31,29 @@ def shrinking(side: int, heads: int = 2, key_dim: int = 16, value_dim: int = 64)
     return AttentionSpec(heads, key_dim, value_dim, (side + 1) // 2, side, 2, False)
 
 
+# Parts of a head are whole panels: what both arithmetics have kernels for.
+WHOLE_SPECS = (
+    plain(14, heads=4),  # LeViT-128S at 224 px
+    plain(7, heads=3),
+    plain(4, heads=3),
+    shrinking(14),
+    shrinking(7, heads=3),
+    plain(4, key_dim=32, value_dim=64),  # LeViT-192 and larger
+    shrinking(7, key_dim=32, value_dim=128),
+    plain(13),  # other image sizes
+    plain(3),
+    plain(2),
+    plain(1),
+    shrinking(15),
+    shrinking(1),
+)
+
+
+def name(spec: AttentionSpec) -> str:
+    sides = f"{spec.query_side}of{spec.key_side}"
+    return f"{sides}-{spec.heads}x{spec.key_dim}+{spec.value_dim}"
+
+
 @dataclass(frozen=True)
 class AttentionCase:
     """One layer's numbers: q (queries, heads, key_dim), k, v (keys, heads, ...), bias

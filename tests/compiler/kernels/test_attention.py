@@ -16,37 +16,27 @@ from levit_deploy.compiler.kernels.attention import (
 )
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
-from tests.compiler.kernels.attention_cases import AttentionCase, dense_bias, plain, shrinking
+from tests.compiler.kernels.attention_cases import (
+    WHOLE_SPECS,
+    AttentionCase,
+    dense_bias,
+    name,
+    plain,
+    shrinking,
+)
 from tests.compiler.kernels.running import Array, run
 
 SPECS = (
-    plain(14, heads=4),  # LeViT-128S at 224 px
-    plain(7, heads=3),
-    plain(4, heads=3),
-    shrinking(14),
-    shrinking(7, heads=3),
-    plain(4, key_dim=32, value_dim=64),  # LeViT-192 and larger
-    shrinking(7, key_dim=32, value_dim=128),
-    plain(13),  # other image sizes
-    plain(3),
-    plain(2),
-    plain(1),
-    shrinking(15),
+    *WHOLE_SPECS,
     shrinking(8),
     shrinking(3),
     shrinking(2),
-    shrinking(1),
     plain(4, heads=3, key_dim=8, value_dim=16),  # two heads' parts in a panel
     shrinking(4, heads=3, key_dim=8, value_dim=32),
     shrinking(2, heads=4, key_dim=8, value_dim=16),
     plain(2, heads=3, key_dim=12, value_dim=16),  # a head's part lies across panels
     shrinking(3, heads=3, key_dim=12, value_dim=16),
 )
-
-
-def name(spec: AttentionSpec) -> str:
-    sides = f"{spec.query_side}of{spec.key_side}"
-    return f"{sides}-{spec.heads}x{spec.key_dim}+{spec.value_dim}"
 
 
 def compute(case: AttentionCase, target: Target) -> Array:

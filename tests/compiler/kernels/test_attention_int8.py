@@ -21,30 +21,16 @@ from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.words import MOST_KEYS
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
-from tests.compiler.kernels.attention_cases import AttentionCase, dense_bias, plain, shrinking
+from tests.compiler.kernels.attention_cases import (
+    WHOLE_SPECS,
+    AttentionCase,
+    dense_bias,
+    name,
+    plain,
+    shrinking,
+)
 from tests.compiler.kernels.linked import run_linked
 from tests.compiler.kernels.running import Array, run
-
-SPECS = (
-    plain(14, heads=4),  # LeViT-128S at 224 px
-    plain(7, heads=3),
-    plain(4, heads=3),
-    shrinking(14),
-    shrinking(7, heads=3),
-    plain(4, key_dim=32, value_dim=64),  # LeViT-192 and larger
-    shrinking(7, key_dim=32, value_dim=128),
-    plain(13),  # other image sizes
-    plain(3),
-    plain(2),
-    plain(1),
-    shrinking(15),
-    shrinking(1),
-)
-
-
-def name(spec: AttentionSpec) -> str:
-    sides = f"{spec.query_side}of{spec.key_side}"
-    return f"{sides}-{spec.heads}x{spec.key_dim}+{spec.value_dim}"
 
 
 def make(case: AttentionCase, target: Target, tile: AttentionTile | None = None) -> Kernel:
@@ -97,7 +83,7 @@ def avx2() -> Target:
     return get_target("x86-64-v3")
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=name)
+@pytest.mark.parametrize("spec", WHOLE_SPECS, ids=name)
 def test_computes_what_is_defined(host_target: Target, spec: AttentionSpec) -> None:
     """A factor in the middle of two steps may be rounded the other way."""
     case = AttentionCase.random(spec)
@@ -107,7 +93,7 @@ def test_computes_what_is_defined(host_target: Target, spec: AttentionSpec) -> N
     assert np.median(off) < 0.02
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=name)
+@pytest.mark.parametrize("spec", WHOLE_SPECS, ids=name)
 def test_is_close_to_torch(avx2: Target, spec: AttentionSpec) -> None:
     case = AttentionCase.random(spec)
     expected, _ = case.reference()
@@ -231,7 +217,7 @@ def test_targets_without_fma_are_close(target_name: str, tmp_path: Path) -> None
 
 
 def test_what_is_supported() -> None:
-    assert all(map(is_supported, SPECS))
+    assert all(map(is_supported, WHOLE_SPECS))
     assert not is_supported(plain(4, key_dim=8))
     assert is_supported(plain(22))
     assert plain(23).keys > MOST_KEYS
