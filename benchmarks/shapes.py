@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from levit_deploy.compiler.kernels import attention, conv, gemm, head
-from levit_deploy.compiler.kernels.attention import AttentionSpec, attention_kernel
-from levit_deploy.compiler.kernels.conv import ConvSpec, Destination, Source, conv_kernel
-from levit_deploy.compiler.kernels.gemm import GemmSpec, Layout, gemm_kernel
+from levit_deploy.compiler.kernels import head
+from levit_deploy.compiler.kernels.attention import float32 as attention
+from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, attention_kernel
+from levit_deploy.compiler.kernels.conv import kernel as conv
+from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, Destination, Source, conv_kernel
+from levit_deploy.compiler.kernels.gemm import float32 as gemm
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, Layout, gemm_kernel
 from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.models.spec import MLP_RATIO, ModelSpec

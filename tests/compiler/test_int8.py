@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 
 from levit_deploy.calibration import attention
 from levit_deploy.compiler.compile_log import fallbacks
-from levit_deploy.compiler.kernels import words
-from levit_deploy.compiler.kernels.score_rows import CHAINS
+from levit_deploy.compiler.kernels.attention import words
+from levit_deploy.compiler.kernels.attention.score_rows import CHAINS
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program
 from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.activation_storage import ActivationStorage
+from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.program import Entry, Program, Space
 from tests.compiler.levit import compiled_tiny
 from tests.compiler.quantized import compiled_int8_tiny, quantized_tiny

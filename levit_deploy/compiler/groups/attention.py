@@ -37,14 +37,14 @@ from levit_deploy.compiler.groups.patterns import (
     permuted,
     shape_of,
 )
-from levit_deploy.compiler.kernels import attention_int8
-from levit_deploy.compiler.kernels.attention import (
+from levit_deploy.compiler.kernels.attention import int8 as attention_int8
+from levit_deploy.compiler.kernels.attention.float32 import (
     AttentionSpec,
     attention_kernel,
     is_supported,
     pack_bias,
 )
-from levit_deploy.compiler.kernels.gemm import GemmSpec, Layout
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 
 

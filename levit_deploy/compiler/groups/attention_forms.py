@@ -17,8 +17,8 @@ from tvm.relax.dpl import DFPattern, is_const, is_expr, is_op
 
 from levit_deploy.compiler.groups.group import Parts
 from levit_deploy.compiler.groups.patterns import numbers_of, permuted
-from levit_deploy.compiler.kernels.score_rows import CHAINS
-from levit_deploy.compiler.kernels.words import LARGEST, LARGEST_WEIGHT
+from levit_deploy.compiler.kernels.attention.score_rows import CHAINS
+from levit_deploy.compiler.kernels.attention.words import LARGEST, LARGEST_WEIGHT
 
 _SMALLEST = 1e-30
 _CUMULATIVE, _DIFFERENCES = "cumulative", "differences"

@@ -23,14 +23,14 @@ from levit_deploy.compiler.groups.patterns import (
     numbers_of,
     shape_of,
 )
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     ConvTile,
     Source,
     pack_weights,
 )
-from levit_deploy.compiler.kernels.conv_int16 import largest_step, pack_weights_int16
-from levit_deploy.compiler.kernels.conv_proof import prove_exact
+from levit_deploy.compiler.kernels.conv.proof import prove_exact
 from levit_deploy.compiler.kernels.kernel import Proof
 from levit_deploy.compiler.kernels.output_int16 import pack_steps
 from levit_deploy.targets.target import Target

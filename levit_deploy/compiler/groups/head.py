@@ -19,7 +19,7 @@ from tvm.relax.dpl import DFPattern, is_const, is_op, wildcard
 from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.patterns import array_of, is_bias, is_float32, linear, shape_of
-from levit_deploy.compiler.kernels.gemm import pack_weights
+from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
 
 

@@ -13,14 +13,20 @@ from tvm.ir import Expr
 
 from levit_deploy.compiler.groups.patterns import Float32
 from levit_deploy.compiler.kernel_library import KernelLibrary, QuantizedCopy
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
-from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, gemm_kernel, pack_weights
-from levit_deploy.compiler.kernels.gemm_int8 import gemm_int8_kernel
-from levit_deploy.compiler.kernels.gemm_int8_spec import (
+from levit_deploy.compiler.kernels.gemm.float32 import (
+    GemmSpec,
+    GemmTile,
+    Layout,
+    gemm_kernel,
+    pack_weights,
+)
+from levit_deploy.compiler.kernels.gemm.int8 import gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm.int8_spec import (
     GemmInt8Spec,
     default_tile,
     pack_weights_int8,
 )
+from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel

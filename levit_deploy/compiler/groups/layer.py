@@ -25,8 +25,8 @@ from levit_deploy.compiler.groups.patterns import (
     shape_of,
     source_of,
 )
-from levit_deploy.compiler.kernels.gemm import GemmSpec
-from levit_deploy.compiler.kernels.gemm_int8_spec import within_limits
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec
+from levit_deploy.compiler.kernels.gemm.int8_spec import within_limits
 
 
 class Layer(Protocol):

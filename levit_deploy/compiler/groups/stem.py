@@ -27,7 +27,7 @@ from levit_deploy.compiler.groups.conv_layer import (
 from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls, Operand
 from levit_deploy.compiler.groups.patterns import hardswish, is_float32, permuted, shape_of
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     ConvTile,
     Destination,

@@ -15,11 +15,11 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm import MIN_ACCUMULATORS, GemmTile
+from levit_deploy.compiler.kernels.gemm.float32 import MIN_ACCUMULATORS, GemmTile
+from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
+from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.mean import mean_of_tokens
-from levit_deploy.compiler.kernels.register_tile import RegisterTile, branch_at_edge
-from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Target
 
 

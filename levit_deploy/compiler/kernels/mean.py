@@ -9,9 +9,9 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Target
 
 

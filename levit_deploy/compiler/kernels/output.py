@@ -18,9 +18,9 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
-from levit_deploy.compiler.kernels.simd import Simd
 from levit_deploy.targets.target import Target
 
 

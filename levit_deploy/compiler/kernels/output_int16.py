@@ -18,10 +18,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv_block_bytes import GROUP, SPLIT
-from levit_deploy.compiler.kernels.conv_int16 import int16_block
-from levit_deploy.compiler.kernels.narrowing import lanes_of, nearest, saturate_to_16
-from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.compiler.kernels.conv.block_bytes import GROUP, SPLIT
+from levit_deploy.compiler.kernels.conv.int16 import int16_block
+from levit_deploy.compiler.kernels.isa.narrowing import lanes_of, nearest, saturate_to_16
+from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.targets.target import Target
 
 _TAIL_FLOATS = 4  # behind the factors: the largest step and padding

@@ -29,22 +29,22 @@ from tvm.ir import Expr
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.activation_storage import (
+from levit_deploy.compiler.kernels.isa.activation_storage import (
     CHANNEL_GRANULE,
     PAIR_CHANNELS,
     ActivationStorage,
     activation_storage,
     row_stride,
 )
-from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.kernels.narrowing import (
+from levit_deploy.compiler.kernels.isa.narrowing import (
     concat,
     lanes_of,
     nearest,
     saturate_to_8,
     saturate_to_16,
 )
-from levit_deploy.compiler.kernels.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.targets.target import Target
 
 LARGEST_Q = 255

@@ -6,9 +6,9 @@ is for measurements to say.
 
 from __future__ import annotations
 
-from levit_deploy.compiler.kernels.attention import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv import ConvSpec, ConvTile
-from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.targets.target import Target
 

@@ -17,10 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from levit_deploy.compiler.kernels import attention, conv, gemm, head
-from levit_deploy.compiler.kernels.attention import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv import ConvSpec, ConvTile
-from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile
+from levit_deploy.compiler.kernels import head
+from levit_deploy.compiler.kernels.attention import float32 as attention
+from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv import kernel as conv
+from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.gemm import float32 as gemm
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.tuning.json_dataclass import from_json
 from levit_deploy.compiler.tuning.legality import is_legal

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.attention import (
+from levit_deploy.compiler.kernels.attention.float32 import (
     AttentionSpec,
     AttentionTile,
     attention_kernel,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     ConvTile,
     Destination,

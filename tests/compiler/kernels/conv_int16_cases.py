@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.block_bytes import parts_of
+from levit_deploy.compiler.kernels.conv.int16 import (
+    int16_block,
+    largest_step,
+    pack_weights_int16,
+)
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     ConvTile,
     Destination,
     Source,
     conv_kernel,
     pack_weights,
-)
-from levit_deploy.compiler.kernels.conv_block_bytes import parts_of
-from levit_deploy.compiler.kernels.conv_int16 import (
-    int16_block,
-    largest_step,
-    pack_weights_int16,
 )
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output_int16 import pack_steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, pack_weights
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, Layout, pack_weights
 from levit_deploy.compiler.kernels.kernel import Activation
 from tests.compiler.kernels.running import Array
 

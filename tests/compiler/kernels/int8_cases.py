@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
-from levit_deploy.compiler.kernels.gemm import PANEL_COLUMNS, GemmTile, Layout
-from levit_deploy.compiler.kernels.gemm_int8_spec import (
+from levit_deploy.compiler.kernels.gemm.float32 import PANEL_COLUMNS, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm.int8_spec import (
     PAIR_LIMIT,
     GemmInt8Spec,
     pack_weights_int8,
 )
+from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     ConvTile,
     Destination,

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.int16 import (
+    INT32_MAX,
+    largest_step,
+    pack_weights_int16,
+)
+from levit_deploy.compiler.kernels.conv.int16 import (
+    LARGEST as LARGEST_INT16,
+)
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     ConvTile,
     Destination,
@@ -16,15 +24,7 @@ from levit_deploy.compiler.kernels.conv import (
     conv_kernel,
     default_tile,
 )
-from levit_deploy.compiler.kernels.conv_int16 import (
-    INT32_MAX,
-    largest_step,
-    pack_weights_int16,
-)
-from levit_deploy.compiler.kernels.conv_int16 import (
-    LARGEST as LARGEST_INT16,
-)
-from levit_deploy.compiler.kernels.conv_proof import prove_exact
+from levit_deploy.compiler.kernels.conv.proof import prove_exact
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.conv import (
+from levit_deploy.compiler.kernels.conv.kernel import (
     ConvSpec,
     Destination,
     Source,

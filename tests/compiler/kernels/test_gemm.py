@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.gemm import (
+from levit_deploy.compiler.kernels.gemm.float32 import (
     GemmSpec,
     GemmTile,
     Layout,

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
-from levit_deploy.compiler.kernels.gemm import GemmTile, Layout
-from levit_deploy.compiler.kernels.gemm_int8 import gemm_int8_kernel
-from levit_deploy.compiler.kernels.gemm_int8_spec import (
+from levit_deploy.compiler.kernels.gemm.float32 import GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm.int8 import gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm.int8_spec import (
     GemmInt8Spec,
     default_tile,
     pack_weights_int8,
 )
+from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target

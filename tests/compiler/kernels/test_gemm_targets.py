@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.gemm import (
+from levit_deploy.compiler.kernels.gemm.float32 import (
     GemmSpec,
     Layout,
     default_tile,

@@ -8,15 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.gemm_int8_spec import (
+from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile
+from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.gemm.int8_proof import prove_exact, unpack_panels
+from levit_deploy.compiler.kernels.gemm.int8_spec import (
     PanelCut,
     default_tile,
     pack_weights_int8,
     tile_family,
 )
-from levit_deploy.compiler.kernels.int8_dot_tile import MaddubsTile
-from levit_deploy.compiler.kernels.int8_long_tile import MlalTile
-from levit_deploy.compiler.kernels.int8_proof import prove_exact, unpack_panels
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.int8_cases import make_layer

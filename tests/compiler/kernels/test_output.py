@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.activation_storage import activation_storage
-from levit_deploy.compiler.kernels.attention import AttentionSpec, AttentionTile, attention_kernel
-from levit_deploy.compiler.kernels.attention import default_tile as attention_tile
-from levit_deploy.compiler.kernels.conv import ConvSpec, Destination, Source, conv_kernel
-from levit_deploy.compiler.kernels.conv import default_tile as conv_tile
+from levit_deploy.compiler.kernels.attention.float32 import (
+    AttentionSpec,
+    AttentionTile,
+    attention_kernel,
+)
+from levit_deploy.compiler.kernels.attention.float32 import default_tile as attention_tile
+from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, Destination, Source, conv_kernel
+from levit_deploy.compiler.kernels.conv.kernel import default_tile as conv_tile
+from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.mean import mean_kernel
 from levit_deploy.compiler.kernels.output import Stored

@@ -8,7 +8,10 @@ import ctypes.util
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.activation_storage import ActivationStorage, activation_storage
+from levit_deploy.compiler.kernels.isa.activation_storage import (
+    ActivationStorage,
+    activation_storage,
+)
 from levit_deploy.compiler.kernels.quantize import (
     QuantizeSpec,
     pack_quantization,

@@ -9,9 +9,9 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.attention.softmax import ExpConstants, exponential, softmax_rows
+from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.kernels.simd import Simd
-from levit_deploy.compiler.kernels.softmax import ExpConstants, exponential, softmax_rows
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.running import Array, run
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from levit_deploy.compiler.kernels.attention import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv import ConvSpec, ConvTile, Destination, Source
-from levit_deploy.compiler.kernels.gemm import GemmSpec, GemmTile, Layout, default_tile
+from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile, Destination, Source
+from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, Layout, default_tile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.pipeline import compile_model

@@ -1,0 +1,187 @@
+"""The inner kernel of every convolution: a few pixels of one output row x one panel of channels.
+
+    start; then acc += input value * weight for one tap and input channel after the other; finish
+
+What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `conv_block_int16`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import ClassVar, TypeAlias
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.targets.target import Target
+
+# Takes a pixel of the block and neighbouring registers of it, the first at the given channel.
+Store = Callable[[int, int, Simd, list[Expr]], None]
+
+# An input value, or those of one step, in all lanes of a register of the given width.
+Splat = Callable[[Simd], Expr]
+
+# The input of one step for one pixel: a splat, or a register that holds all of it.
+Value: TypeAlias = Splat | Expr
+
+
+@dataclass(frozen=True)
+class PixelBlock(ABC):
+    """`pixels` neighbouring output pixels x the channels of one panel, kept in registers.
+
+    `vectors`: lanes of each register that a panel's channels are spread over. A panel is a header,
+    `header` values for each channel, then [depth / step_depth][channels][step_depth] weights in
+    the order of the taps.
+    """
+
+    target: Target
+    vectors: tuple[int, ...]
+    pixels: int
+
+    # Of the source and of a panel.
+    dtype: ClassVar[str] = "float32"
+    # Of the accumulators.
+    sum_dtype: ClassVar[str] = "float32"
+    header: ClassVar[int] = 1
+    # Accumulators of one output.
+    sums: ClassVar[int] = 1
+    # Instructions of one step for four outputs, where they have several sums.
+    products: ClassVar[int] = 1
+    # Instructions that the input of a pixel takes in such a step.
+    input_cost: ClassVar[float] = 1
+    # Input channels that one step multiplies.
+    step_depth: ClassVar[int] = 1
+    # Input channels that one NEON load serves.
+    load_depth: ClassVar[int] = 4
+
+    @property
+    def width(self) -> int:
+        """Channels of a panel."""
+        return sum(self.vectors)
+
+    @property
+    def registers(self) -> list[tuple[Simd, int]]:
+        """Each register of one pixel, with its first channel."""
+        starts = accumulate(self.vectors, initial=0)
+        return [(Simd(self.target, n), next(starts)) for n in self.vectors]
+
+    @classmethod
+    def weight_size(cls, depth: Expr | int) -> Expr | int:
+        """Values that so many weights of an output channel take."""
+        return depth
+
+    def panel_size(self, depth: int) -> int:
+        """Values of a panel."""
+        size: int = (self.header + self.weight_size(depth)) * self.width
+        return size
+
+    def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
+        """Accumulators (sums * rows * width,) with what they start from."""
+        rows = self.sums * self.rows
+        acc = T.alloc_buffer((rows * self.width,), self.sum_dtype, scope="local")
+        for simd, channel in self.registers:
+            initial = T.bind(self.initial(simd, w, panel_at, channel))
+            for row in range(rows):
+                simd.store(acc, row * self.width + channel, initial)
+        return acc
+
+    @property
+    def rows(self) -> int:
+        """Of accumulators: pixels."""
+        return self.pixels
+
+    @abstractmethod
+    def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        """What the sums of a register of channels start from."""
+
+    @abstractmethod
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
+        """`count` neighbouring values of `source` from `at`, for one step after the other; nothing
+        beyond them is read."""
+
+    @abstractmethod
+    def multiply(
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
+    ) -> None:
+        """One step: its values for each pixel (None: outside the image)."""
+
+    def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
+        """The sums of a register of channels."""
+        return acc.vload([pixel * self.width + channel], f"{self.sum_dtype}x{simd.lanes}")
+
+    @abstractmethod
+    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        """The same as float32, with their bias."""
+
+    def finish(
+        self,
+        acc: tirx.Buffer,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        activation: Activation,
+        store: Store,
+    ) -> None:
+        """Activation, then each pixel to `store`."""
+        for pixel in range(self.pixels):
+            for _, alike in groupby(self.registers, lambda register: register[0].lanes):
+                registers = list(alike)
+                simd, first = registers[0]
+                values = []
+                for _, channel in registers:
+                    total = self.total(simd, acc, pixel, channel)
+                    z = T.bind(self.result(simd, total, w, panel_at, channel))
+                    values.append(simd.hardswish(z) if activation is Activation.HARDSWISH else z)
+                store(pixel, first, simd, values)
+
+
+class FloatBlock(PixelBlock):
+    """bias, then acc = fma(input value, weight, acc)."""
+
+    def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        return simd.load(w, panel_at + channel)
+
+    def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
+        """NEON: loaded here, four at a time, then used by lane. x86: a broadcasting load at each
+        use."""
+        simd = Simd(self.target)
+        if simd.splat_group == 1 or count < simd.splat_group:
+            return [_broadcast(source, at + i) for i in range(count)]
+        values: list[Value] = []
+        for first in range(0, count, simd.splat_group):
+            start = min(first, count - simd.splat_group)  # the last load may overlap the one before
+            quad = T.bind(simd.load(source, at + start))
+            values += [_lane(quad, i) for i in range(first - start, simd.splat_group)]
+        return values
+
+    def multiply(
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
+    ) -> None:
+        # Weights first, then pixel by pixel: the order in which LLVM needs the fewest registers.
+        group = Simd(self.target).load_group
+        for first in range(0, len(self.vectors), group):
+            registers = self.registers[first : first + group]
+            weights = [T.bind(simd.load(w, weights_at + channel)) for simd, channel in registers]
+            for pixel, value in enumerate(values):
+                if value is None:
+                    continue
+                factors = {simd.lanes: T.bind(value(simd)) for simd, _ in registers}
+                for (simd, channel), weight in zip(registers, weights, strict=True):
+                    at = pixel * self.width + channel
+                    simd.store(acc, at, simd.fma(factors[simd.lanes], weight, simd.load(acc, at)))
+
+    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+        return total
+
+
+def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:
+    return lambda simd: simd.splat(buffer[at])
+
+
+def _lane(vector: Expr, index: int) -> Splat:
+    return lambda simd: simd.lane(vector, index)

@@ -1,0 +1,63 @@
+"""16-bit convolutions: what multiplies on a target, how far steps may go, and the constants."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.compiler.kernels.conv.block_bytes import GROUP, SdotBlock, SmmlaBlock
+from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block, LaneBlock, PairBlock
+from levit_deploy.compiler.kernels.conv.spec import ConvTile
+from levit_deploy.targets.target import Arch, Int8Dot, Target
+
+# Of steps and of weights: what `conv_block_bytes` can multiply.
+LARGEST = 8191
+INT32_MAX = int(np.iinfo(np.int32).max)
+
+
+def int16_block(target: Target, in_channels: int) -> type[Int16Block]:
+    """What multiplies `in_channels` 16-bit channels on `target`."""
+    if target.arch is Arch.X86_64:
+        return PairBlock
+    of_bytes = {Int8Dot.SDOT: SdotBlock, Int8Dot.SMMLA: SmmlaBlock}
+    if in_channels % GROUP == 0 and target.int8_dot in of_bytes:
+        return of_bytes[target.int8_dot]
+    return LaneBlock
+
+
+def largest_step(weights: NDArray[np.int16]) -> int:
+    """The largest |q| for which `largest_sum` of `weights` (out, in, 3, 3) fits int32; 0 if weights
+    are too large themselves."""
+    magnitudes = np.abs(weights.astype(np.int64)).reshape(len(weights), -1)
+    if magnitudes.max() > LARGEST:
+        return 0
+    spare = INT32_MAX - largest_sum(0, 0, magnitudes.shape[1])
+    return min(LARGEST, spare // max(int(magnitudes.sum(axis=1).max()), 1))
+
+
+def largest_sum(step: int, magnitudes: int, depth: int) -> int:
+    """What sums of steps up to `step`, and of weights whose magnitudes add up to `magnitudes`, can
+    reach on the way: where bytes are multiplied, the sum of low parts comes last."""
+    return step * magnitudes + 64 * 64 * depth
+
+
+def pack_weights_int16(
+    weights: NDArray[np.int16],
+    multiplier: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    tile: ConvTile,
+    target: Target,
+) -> NDArray[np.int16]:
+    """The constant of a 16-bit `conv_kernel`, flat, as `conv_block_int16` says.
+
+    `weights` (out, in, 3, 3); `multiplier` (out,): what one step of the input times one step of the
+    weights is worth; `bias` (out,).
+    """
+    family = int16_block(target, weights.shape[1])
+    columns = weights.transpose(2, 3, 1, 0).reshape(-1, len(weights))
+    parts: list[NDArray[np.int16]] = []
+    for first in range(0, len(weights), tile.width):
+        panel = slice(first, first + tile.width)
+        header = np.concatenate([multiplier[panel], bias[panel]]).astype(np.float32)
+        parts += [header.view(np.int16), family.pack(columns[:, panel])]
+    return np.concatenate(parts)

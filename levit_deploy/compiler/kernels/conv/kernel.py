@@ -1,0 +1,231 @@
+"""3x3 convolution, stride 2, padding 1, channels last: the stem of LeViT.
+
+    image or padded[P, P, in], panels  ->  padded[P', P', out] or tokens[side * side, out]
+
+A row of the output is cut into blocks of a few pixels, which stay in registers for one panel of
+output channels over all taps. No input is copied for its padding: the borders of a caller's image
+are other variants of the code, and a padded buffer has a border of zeros that its writer made.
+
+Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
+then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
+image are left out, and so are columns outside a caller's image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.conv.image import (
+    Planes,
+    convert_rows,
+    scratch_floats,
+    whole_image,
+)
+from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family
+from levit_deploy.compiler.kernels.conv.spec import (
+    ConvSpec,
+    ConvTile,
+    Destination,
+    Source,
+    padded_size,
+)
+from levit_deploy.compiler.kernels.conv.tile import default_tile
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.compiler.kernels.output_int16 import Int16Output
+from levit_deploy.export.exported import Normalization
+from levit_deploy.targets.target import Target
+
+__all__ = [
+    "ConvSpec",
+    "ConvTile",
+    "Destination",
+    "Source",
+    "conv_kernel",
+    "default_tile",
+    "pack_weights",
+    "padded_size",
+]
+
+
+def pack_weights(
+    weights: NDArray[np.float32], bias: NDArray[np.float32], spec: ConvSpec, tile: ConvTile
+) -> NDArray[np.float32]:
+    """The constant of `conv_kernel`, flat, from `weights` (out, in, 3, 3) and `bias` (out,).
+
+    Panel after panel, each [1 + depth][panel channels]: the bias, then the weights in the order in
+    which they are read.
+    """
+    order = (2, 1, 3, 0) if spec.source.image else (2, 3, 1, 0)
+    columns = np.concatenate([bias[None], weights.transpose(order).reshape(spec.depth, -1)])
+    panels = columns.reshape(1 + spec.depth, -1, tile.width).transpose(1, 0, 2)
+    return np.ascontiguousarray(panels, np.float32).ravel()
+
+
+def conv_kernel(
+    symbol: str,
+    spec: ConvSpec,
+    tile: ConvTile,
+    target: Target,
+    normalization: Normalization | None = None,
+    stored: Stored = Stored.FLOAT,
+) -> Kernel:
+    """Parameters: source, panels (of `pack_weights`), those of an `Output` of pixels (padded ones
+    only float), scratch for 8-bit images, begin, end.
+
+    `normalization`: of an 8-bit image, applied before the padding; the result has the bits that a
+    float image normalised by the same formula gives. The result does not depend on `tile`, nor on
+    the target among those with FMA.
+    """
+    assert not (stored.quantized and spec.destination is not Destination.TOKENS), "a float border"
+    return _Generator(symbol, spec, tile, target, normalization, stored).kernel()
+
+
+class _Generator:
+    """The parts of one kernel while it is being written."""
+
+    def __init__(
+        self,
+        symbol: str,
+        spec: ConvSpec,
+        tile: ConvTile,
+        target: Target,
+        normalization: Normalization | None,
+        stored: Stored,
+    ) -> None:
+        self.symbol = symbol
+        self.spec = spec
+        self.tile = tile
+        self.target = target
+        self.normalization = normalization
+        self.stored = stored
+        self.side = spec.out_size
+        self.panels = spec.out_channels // tile.width
+        self.band_rows = -(-self.side // tile.bands)
+        self.block = block_family(spec, target)(target, tile.vectors, tile.pixels)
+        self.panel_size = self.block.panel_size(spec.depth)
+
+    def kernel(self) -> Kernel:
+        spec = self.spec
+        outputs = self.side**2 * spec.out_channels
+        value_bytes = self.stored.value_bytes
+        if spec.destination is Destination.PADDED_INT16:
+            value_bytes = _bytes_of(spec.destination.dtype)
+        return Kernel(
+            symbol=self.symbol,
+            func=self.func(),
+            tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
+            scratch_bytes=4 * self.scratch_floats,
+            unaligned=(0,) if spec.source.image else (),
+            kind="conv int16" if spec.source is Source.PADDED_INT16 else "conv",
+            shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
+            f"{spec.activation.value} {spec.source.value}"
+            + " to int16" * (spec.destination is Destination.PADDED_INT16)
+            + f" {self.stored}" * self.stored.quantized,
+            tile=str(self.tile),
+            multiply_adds=outputs * spec.depth,
+            bytes_moved=spec.source_size * _bytes_of(spec.source.dtype)
+            + self.panels * self.panel_size * _bytes_of(self.block.dtype)
+            + value_bytes * outputs,
+        )
+
+    @property
+    def scratch_floats(self) -> int:
+        if self.spec.source is not Source.IMAGE_RGB8:
+            return 0
+        return scratch_floats(self.spec.in_size, 2 * self.band_rows + 1)
+
+    def func(self) -> tirx.PrimFunc:
+        spec = self.spec
+        with IRBuilder() as builder, T.prim_func(s_tir=True):
+            T.func_name(self.symbol)
+            T.func_attr({"tirx.noalias": True})
+            self.source = T.arg("source", T.Buffer((spec.source_size,), spec.source.dtype))
+            panels = T.Buffer((self.panels * self.panel_size,), self.block.dtype)
+            self.w = T.arg("panels", panels)
+            self.output = self.declare_output()
+            if self.scratch_floats:
+                self.scratch = T.arg("scratch", T.Buffer((self.scratch_floats,), "float32"))
+            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            with T.serial(begin, end) as task:
+                self.task(task)
+        return builder.get()
+
+    def declare_output(self) -> Output | Int16Output:
+        spec = self.spec
+        rows = spec.destination_size // spec.out_channels
+        if spec.destination is Destination.PADDED_INT16:
+            return Int16Output.declare(rows, spec.out_channels, self.target, self.tile.width)
+        return Output.declare(
+            self.stored, rows, spec.out_channels, self.target, granule=self.tile.width
+        )
+
+    def task(self, task: Expr) -> None:
+        bands = self.tile.bands
+        band = T.bind(task % bands)
+        y0 = T.bind(band * self.side // bands)
+        rows = T.bind((band + 1) * self.side // bands - y0)
+        writer = RowWriter(
+            self.spec, self.tile, self.target, self.float_rows(y0, rows), self.w, self.output
+        )
+
+        def panel_of_band(panel: Expr | int) -> None:
+            if self.spec.destination is not Destination.TOKENS:
+                self.border(panel, y0, rows)
+            with T.serial(rows) as row:
+                writer.emit(T.bind(y0 + row), panel)
+
+        if self.tile.panels_apart:
+            panel_of_band(T.bind(task // bands))
+        elif self.panels == 1:
+            panel_of_band(0)
+        else:
+            with T.serial(self.panels) as panel:
+                panel_of_band(panel)
+
+    def float_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes:
+        """What output rows y0 ... y0 + rows - 1 are computed from."""
+        spec = self.spec
+        if not spec.source.image:
+            return self.source
+        if spec.source is Source.IMAGE_F32:
+            return whole_image(self.source, spec.in_size)
+        assert self.normalization is not None, "an 8-bit image needs its normalization"
+        return convert_rows(
+            self.source,
+            self.scratch,
+            spec.in_size,
+            T.bind(2 * y0 - 1),
+            2 * (y0 + rows),
+            self.normalization,
+            self.target,
+        )
+
+    def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:
+        """Zeros around rows y0 ... of the output, for the channels of `panel`."""
+        size = padded_size(self.side)
+
+        def zero(pixel: Expr | int) -> None:
+            first = T.bind(panel * self.tile.width)
+            for simd, channel in self.block.registers:
+                self.output.store(simd, pixel, first + channel, [simd.splat(0.0)])
+
+        with T.serial(rows) as row:
+            line = T.bind((y0 + row + 1) * size)
+            for x in (0, *range(self.side + 1, size)):
+                zero(line + x)
+        with T.serial(tirx.Select(y0 == 0, T.int32(size), T.int32(0))) as x:
+            zero(x)
+        if size == self.side + 2:
+            last = y0 + rows == self.side
+            with T.serial(tirx.Select(last, T.int32(size), T.int32(0))) as x:
+                zero(x + (size - 1) * size)
+
+
+def _bytes_of(dtype: str) -> int:
+    return np.dtype(dtype).itemsize

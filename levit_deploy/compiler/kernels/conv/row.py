@@ -1,0 +1,249 @@
+"""One row of a convolution's output for one panel of channels: block after block of pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+import tvm
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
+from levit_deploy.compiler.kernels.conv.image import Planes
+from levit_deploy.compiler.kernels.conv.int16 import int16_block
+from levit_deploy.compiler.kernels.conv.spec import (
+    KERNEL_SIDE,
+    TAPS,
+    ConvSpec,
+    ConvTile,
+    Destination,
+    Source,
+    padded_size,
+)
+from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.output import Output
+from levit_deploy.compiler.kernels.output_int16 import Int16Output
+from levit_deploy.targets.target import Arch, Target
+
+CACHE_LINE_BYTES = 64
+
+
+def block_family(spec: ConvSpec, target: Target) -> type[PixelBlock]:
+    """What multiplies."""
+    if spec.source is Source.PADDED_INT16:
+        return int16_block(target, spec.in_channels)
+    return FloatBlock
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Pixels [x, x + pixels) of a row, of which it is block `number`.
+
+    At an edge of a caller's image, columns beside it are missing; a padded source has them all.
+    """
+
+    x: int
+    number: int
+    pixels: int
+    left_edge: bool
+    right_edge: bool
+
+
+def _blocks(spec: ConvSpec, tile: ConvTile, image: bool) -> Iterator[_Block]:
+    """The blocks of a row, from left to right."""
+    cut = Blocks.of(spec.out_size, tile.pixels)
+    x = 0
+    for number in range(cut.count):
+        pixels = cut.size if number < cut.large else cut.size - 1
+        right = number == cut.count - 1 and spec.in_size % 2 == 1
+        yield _Block(x, number, pixels, image and number == 0, image and right)
+        x += pixels
+
+
+@dataclass(frozen=True)
+class RowWriter:
+    """Emits rows of the output. `source`: a padded buffer, or the planes of an image."""
+
+    spec: ConvSpec
+    tile: ConvTile
+    target: Target
+    source: tirx.Buffer | Planes
+    w: tirx.Buffer
+    output: Output | Int16Output
+
+    @property
+    def family(self) -> type[PixelBlock]:
+        return block_family(self.spec, self.target)
+
+    def emit(self, y: Expr, panel: Expr | int) -> None:
+        """Row y for the channels of `panel`. Blocks of one kind are a loop over the same code."""
+        image = isinstance(self.source, Planes)
+        blocks = _blocks(self.spec, self.tile, image)
+        for _, alike in groupby(blocks, lambda b: (b.pixels, b.left_edge, b.right_edge)):
+            first, *others = alike
+            with T.serial(1 + len(others)) as index:
+                x = T.bind(first.x + index * first.pixels)
+                number = T.bind(y * self.blocks_in_row + first.number + index)
+                self.block(first, y, x, number, panel)
+
+    @property
+    def blocks_in_row(self) -> int:
+        return Blocks.of(self.spec.out_size, self.tile.pixels).count
+
+    def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
+        """`number`: of the block in its panel."""
+        block = self.family(self.target, self.tile.vectors, kind.pixels)
+        panel_at = T.bind(panel * block.panel_size(self.spec.depth))
+        acc = block.start(self.w, panel_at)
+        weights_at = panel_at + block.header * block.width
+        if isinstance(self.source, Planes):
+            self.image_taps(block, acc, weights_at, y, x, self.source, kind)
+        else:
+            self.padded_taps(block, acc, weights_at, y, x, self.source, number)
+        row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
+
+        def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
+            self.output.store(simd, row + pixel, first + channel, values)
+
+        block.finish(acc, self.w, panel_at, self.spec.activation, store)
+
+    def pixel(self, y: Expr, x: Expr) -> Expr:
+        """Which row of the output is pixel (y, x)."""
+        side = self.spec.out_size
+        if self.spec.destination is Destination.TOKENS:
+            return y * side + x
+        return (y + 1) * padded_size(side) + x + 1
+
+    def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
+        """The first kernel row that lies inside the image at output row y, and how many do.
+
+        The count, 1 to 3, is written with quotients so that LLVM does not see how small it is: it
+        would unroll the loop over the kernel rows, and its register allocator then spills. That
+        there is at least one it is told, in a way that TVM does not simplify: it would make a
+        second version of the kernel for none.
+        """
+        side = self.spec.out_size
+        first = tirx.Select(y == 0, T.int32(1), T.int32(0))
+        count = 2 + (y + side - 1) // side
+        if self.spec.in_size % 2:
+            count = count - (y + 1) // side
+        return T.bind(first), T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", count, 1))
+
+    def padded_taps(
+        self,
+        block: PixelBlock,
+        acc: tirx.Buffer,
+        weights_at: Expr,
+        y: Expr,
+        x: Expr,
+        source: tirx.Buffer,
+        number: Expr,
+    ) -> None:
+        """A row of the kernel lies in one piece in the input and in the panel: 3 x channels."""
+        channels, depth = self.spec.in_channels, KERNEL_SIDE * self.spec.in_channels
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
+            w_at = T.bind(weights_at + row * (block.weight_size(depth) * block.width))
+
+            def steps(k: Expr | int, count: int) -> None:
+                pixels = [
+                    block.values(source, at + pixel * 2 * channels + k, count)
+                    for pixel in range(block.pixels)
+                ]
+                for step, values in enumerate(zip(*pixels, strict=True)):
+                    before = block.weight_size(k + step * block.step_depth)
+                    block.multiply(acc, self.w, w_at + before * block.width, values)
+
+            ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
+            unroll = self.depth_unroll
+            if depth >= unroll:
+                with T.serial(depth // unroll) as k:
+                    self.prefetch_weights(block, ahead, k)
+                    self.prefetch_input(block, source, at, k)
+                    for step in range(0, unroll, block.load_depth):
+                        steps(k * unroll + step, block.load_depth)
+            for k in range(depth - depth % unroll, depth, block.load_depth):
+                steps(k, min(block.load_depth, depth - k))
+
+    @property
+    def depth_unroll(self) -> int:
+        """Input channels in one turn of the loop: on x86 its end costs nothing, on ARM 3 %."""
+        family = self.family
+        twice = self.target.arch is not Arch.X86_64 and family.sums == 1
+        return family.load_depth * (2 if twice else 1)
+
+    def share_size(self, block: PixelBlock) -> int:
+        """What each kernel row of each block asks for of the next panel."""
+        sharers = KERNEL_SIDE * self.spec.out_size * self.blocks_in_row
+        return -(-block.panel_size(self.spec.depth) // sharers)
+
+    def next_share(self, block: PixelBlock, sharer: Expr) -> Expr:
+        """How far behind this panel's weights the share begins."""
+        weights = block.weight_size(self.spec.depth) * block.width
+        return weights + block.header * block.width + sharer * self.share_size(block)
+
+    def prefetch_weights(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
+        """Ask for the next panel, a little in each turn of the inner loop.
+
+        Weights come cold from memory; without this, the first block of each panel waits for them:
+        2 to 8 % of the last convolution on Zen 4. ARM cores are too slow for that to matter. The
+        last panel's prefetches fall on what follows in memory: the next kernel's constants.
+        """
+        if self.target.arch is not Arch.X86_64 or block.width == self.spec.out_channels:
+            return
+        step = -(-self.share_size(block) // self.turns)
+        Simd(self.target).prefetch(self.w, share_at + turn * step, level=1)
+
+    @property
+    def turns(self) -> int:
+        """Of the inner loop, for one row of the kernel."""
+        return KERNEL_SIDE * self.spec.in_channels // self.depth_unroll
+
+    def prefetch_input(self, block: PixelBlock, source: tirx.Buffer, at: Expr, turn: Expr) -> None:
+        """Ask for the pixels two rows below: what the next row of the output reads first.
+
+        They were written by the kernel before, and a large input is in the outer cache by now; a
+        core does not foresee so many short pieces. 4 % of the second convolution of LeViT-384 on
+        Zen 4, and up to 18 % while another core keeps the outer cache busy.
+        """
+        if self.target.arch is not Arch.X86_64:
+            return
+        channels = self.spec.in_channels
+        below = T.bind(at + 2 * padded_size(self.spec.in_size) * channels)
+        in_line = CACHE_LINE_BYTES // tvm.DataType(block.dtype).itemsize
+        lines = -(-2 * block.pixels * channels // (in_line * self.turns))
+        for line in range(lines):
+            place = below + (turn * lines + line) * in_line
+            Simd(self.target).prefetch(source, place, level=1)
+
+    def image_taps(
+        self,
+        block: PixelBlock,
+        acc: tirx.Buffer,
+        weights_at: Expr,
+        y: Expr,
+        x: Expr,
+        planes: Planes,
+        kind: _Block,
+    ) -> None:
+        """The columns 2 x - 1 ... 2 (x + pixels - 1) + 1 of each row are read once."""
+        inside = range(kind.left_edge, 2 * block.pixels + 1 - kind.right_edge)
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            at = T.bind(planes.at(2 * y + row - 1) + 2 * x - 1)
+            w_at = T.bind(weights_at + row * (TAPS * block.width))
+            for channel in range(self.spec.in_channels):
+                start = at + channel * planes.plane + inside.start
+                columns = block.values(planes.buffer, start, len(inside))
+                for tap in range(KERNEL_SIDE):
+                    wanted = range(tap, tap + 2 * block.pixels, 2)
+                    values = [columns[c - inside.start] if c in inside else None for c in wanted]
+                    step = channel * KERNEL_SIDE + tap
+                    block.multiply(acc, self.w, w_at + step * block.width, values)

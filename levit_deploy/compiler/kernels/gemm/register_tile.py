@@ -1,0 +1,149 @@
+"""The inner kernel of every matrix product: mr rows x a few vectors of columns in registers.
+
+    bias, then acc = fma(a[row, k], w[k, column], acc) for k = 0, 1, ...
+
+`w` is a packed panel: [1 + depth][columns], the bias first, in the order in which it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.isa.simd import Simd
+
+Accumulators = list[list[tirx.Buffer]]
+
+CACHE_LINE_FLOATS = 16
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """`mr` rows, `row_stride` floats apart in the input, times `vectors` registers of columns.
+
+    `depth_unroll`: steps of the depth in one turn of the loop. `sharers`: how many register tiles
+    read the same panel one after another; each prefetches its share of the panel that follows.
+    0 for a panel that is read once: the core itself sees such a stream coming, and is 10 % faster
+    without advice (Zen 4, `python -m benchmarks.kernels head`).
+    """
+
+    simd: Simd
+    mr: int
+    vectors: int
+    row_stride: int
+    depth: int
+    depth_unroll: int
+    sharers: int
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.vectors * self.simd.lanes
+
+    @property
+    def streams(self) -> bool:
+        """Whether the next panel is asked for in the first cache level, a line with each step.
+
+        On Zen 4, by `python -m benchmarks.kernels gemm` with and without: where cold weights lie in
+        4 KB pages, requests of the second level are as good as none, and 16 rows take 13 to 20 %
+        less time so, 49 rows 5 to 10 %; in large pages both kinds do. Spread, because requests of
+        the first level wait in a few miss buffers. Panels of narrower registers stay in the first
+        level themselves, where the next one would displace them: 16 rows with AVX2 take 20 % more.
+        On ARM a spread address takes a register from the loop.
+        """
+        return self.simd.lanes == CACHE_LINE_FLOATS
+
+    def multiply(
+        self, a: tirx.Buffer, a_at: Expr | int, w: tirx.Buffer, w_at: Expr, share: Expr
+    ) -> Accumulators:
+        """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
+
+        Returns the accumulators by row and vector, which LLVM keeps in registers. `share`: which
+        of the `sharers` this is.
+        """
+        simd, unroll = self.simd, self.depth_unroll
+        # One array for each: TVM moves local arrays of 1 KiB to the heap.
+        acc = [[simd.register() for _ in range(self.vectors)] for _ in range(self.mr)]
+        for v in range(self.vectors):
+            bias = T.bind(simd.load(w, w_at + v * simd.lanes))
+            for i in range(self.mr):
+                simd.store(acc[i][v], 0, bias)
+        weights = T.bind(w_at + self.width)
+        if self.depth >= unroll:
+            with T.serial(self.depth // unroll) as turn:
+                at = weights + turn * (unroll * self.width)
+                if not self.streams:
+                    self._prefetch(w, at, share, 0, unroll)
+                window, start = simd.window(w, at, unroll * self.width)
+                for k in range(0, unroll, simd.splat_group):
+                    count = min(simd.splat_group, unroll - k)
+                    if self.streams:
+                        self._prefetch(w, at, share, k, count)
+                    step_at = start + k * self.width
+                    self._steps(acc, a, a_at + (turn * unroll + k), window, step_at, count)
+        for k in range(self.depth - self.depth % unroll, self.depth):
+            self._steps(acc, a, a_at + k, w, weights + k * self.width, 1)
+        return acc
+
+    def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr, k: int, count: int) -> None:
+        """Of this tile's share of the next panel, what belongs to `count` steps of a turn from `k`.
+
+        Weights come cold from memory, and one panel ahead is as far as a core can look without
+        losing the present one. The last panel's prefetches fall on what follows in memory: the
+        constants of the next kernel.
+        """
+        if not self.sharers:
+            return
+        unroll = self.depth_unroll
+        lines = -(-unroll * self.width // CACHE_LINE_FLOATS)  # of one turn
+        mine = -(-lines // self.sharers)
+        next_panel = (1 + self.depth) * self.width
+        for line in range(-(-mine * k // unroll), -(-mine * (k + count) // unroll)):
+            place = at + next_panel + (share * mine + line) * CACHE_LINE_FLOATS
+            self.simd.prefetch(w, place, level=1 if self.streams else 2)
+
+    def _steps(
+        self,
+        acc: Accumulators,
+        a: tirx.Buffer,
+        a_at: Expr | int,
+        w: tirx.Buffer,
+        w_at: Expr | int,
+        count: int,
+    ) -> None:
+        """`count` steps of the depth. Weights first, then row by row: the order in which LLVM
+        needs the fewest registers."""
+        simd = self.simd
+        rows = [simd.splats(a, a_at + i * self.row_stride, count) for i in range(self.mr)]
+        for step in range(count):
+            at = w_at + step * self.width
+            for v0 in range(0, self.vectors, simd.load_group):
+                group = range(v0, min(v0 + simd.load_group, self.vectors))
+                loaded = [T.bind(simd.load(w, at + v * simd.lanes)) for v in group]
+                for i in range(self.mr):
+                    factor = T.bind(rows[i][step])
+                    for v, weight in zip(group, loaded, strict=True):
+                        total = simd.fma(factor, weight, simd.load(acc[i][v], 0))
+                        simd.store(acc[i][v], 0, total)
+
+
+def branch_at_edge(
+    simd: Simd, column: Expr, columns: int, last: bool, body: Callable[[int], None]
+) -> None:
+    """Emit `body(count)` for the `count` lanes of the vector at `column` that are columns.
+
+    `last`: whether it is the last vector of its tile; no other can reach over the edge.
+    """
+    rest = columns % simd.lanes
+    if not (last and rest):
+        body(simd.lanes)
+        return
+    with T.If(column + simd.lanes <= columns):
+        with T.Then():
+            body(simd.lanes)
+        with T.Else():
+            body(rest)

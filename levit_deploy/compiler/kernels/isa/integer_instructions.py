@@ -1,0 +1,70 @@
+"""The instructions that multiply integers, by their names: vectors in, vectors out, nothing more.
+
+Their operands say how wide they are. What each is exact for, its users say. Sources: Intel SDM
+volume 2 (PMADDUBSW, PMADDWD, VPDPBUSD, VPDPWSSD), Arm ARM (SDOT, SMMLA, SMULL, VMULL).
+"""
+
+from __future__ import annotations
+
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.isa.narrowing import lanes_of
+from levit_deploy.targets.target import Arch, Target
+
+_PMADDUBSW = {
+    8: "llvm.x86.ssse3.pmadd.ub.sw.128",
+    16: "llvm.x86.avx2.pmadd.ub.sw",
+    32: "llvm.x86.avx512.pmaddubs.w.512",
+}
+_PMADDWD = {
+    4: "llvm.x86.sse2.pmadd.wd",
+    8: "llvm.x86.avx2.pmadd.wd",
+    16: "llvm.x86.avx512.pmaddw.d.512",
+}
+_WIDTHS = {4: "128", 8: "256", 16: "512"}
+
+
+def pmaddubsw(unsigned: Expr, signed: Expr) -> Expr:
+    """Bytes -> int16: sums of two neighbouring products, saturated."""
+    lanes = lanes_of(unsigned) // 2
+    return _call(f"int16x{lanes}", _PMADDUBSW[lanes], unsigned, signed)
+
+
+def pmaddwd(a: Expr, b: Expr) -> Expr:
+    """int16 -> int32: sums of two neighbouring products."""
+    lanes = lanes_of(a) // 2
+    return _call(f"int32x{lanes}", _PMADDWD[lanes], a, b)
+
+
+def vpdpbusd(total: Expr, unsigned: Expr, signed: Expr) -> Expr:
+    """int32 `total` plus the products of four neighbouring bytes."""
+    lanes = lanes_of(total)
+    name = f"llvm.x86.avx512.vpdpbusd.{_WIDTHS[lanes]}"
+    return _call(f"int32x{lanes}", name, total, unsigned, signed)
+
+
+def vpdpwssd(total: Expr, a: Expr, b: Expr) -> Expr:
+    """int32 `total` plus the products of two neighbouring int16."""
+    lanes = lanes_of(total)
+    return _call(f"int32x{lanes}", f"llvm.x86.avx512.vpdpwssd.{_WIDTHS[lanes]}", total, a, b)
+
+
+def sdot(total: Expr, a: Expr, b: Expr) -> Expr:
+    """int32x4 `total` plus the products of four neighbouring signed bytes."""
+    return _call("int32x4", "llvm.aarch64.neon.sdot.v4i32.v16i8", total, a, b)
+
+
+def smmla(total: Expr, a: Expr, b: Expr) -> Expr:
+    """int32x4 `total` plus a (2, 8) @ b (2, 8)^T of signed bytes."""
+    return _call("int32x4", "llvm.aarch64.neon.smmla.v4i32.v16i8", total, a, b)
+
+
+def smull(target: Target, kind: str, a: Expr, b: Expr) -> Expr:
+    """Lane by lane, into lanes of twice the width: those of `kind`. NEON."""
+    armv7 = target.arch is Arch.ARMV7
+    return _call(kind, "llvm.arm.neon.vmulls" if armv7 else "llvm.aarch64.neon.smull", a, b)
+
+
+def _call(kind: str, name: str, *operands: Expr) -> Expr:
+    return T.call_llvm_pure_intrin(kind, name, *operands)
