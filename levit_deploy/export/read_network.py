@@ -39,31 +39,12 @@ from levit_deploy.network.network import (
     ShrinkingAttention,
 )
 
-OPERATORS = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Clip",
-        "Conv",
-        "DequantizeLinear",
-        "Div",
-        "Exp",
-        "HardSwish",
-        "MatMul",
-        "Mul",
-        "QuantizeLinear",
-        "ReduceMax",
-        "ReduceMean",
-        "ReduceSum",
-        "Reshape",
-        "Round",
-        "Slice",
-        "Softmax",
-        "Split",
-        "Sub",
-        "Transpose",
-    ]
-)  # that `write_network` uses
+# That `write_network` uses.
+OPERATORS = {
+    *("Abs", "Add", "Clip", "Conv", "DequantizeLinear", "Div", "Exp", "HardSwish", "MatMul"),
+    *("Mul", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Round", "Slice"),
+    *("Softmax", "Split", "Sub", "Transpose"),
+}
 
 _HINT = "compile what `levit-deploy export` or `levit-deploy quantize` wrote, or the checkpoint"
 
