@@ -12,8 +12,8 @@ from onnx import helper, numpy_helper
 
 from levit_deploy.calibration import attention
 from levit_deploy.compiler.compile_log import fallbacks
-from levit_deploy.compiler.kernels.attention import words
-from levit_deploy.compiler.kernels.attention.score_rows import CHAINS
+from levit_deploy.compiler.kernels.attention import packed_dot
+from levit_deploy.compiler.kernels.attention.score_rows import PARTIAL_SUMS
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program
 from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel
@@ -96,11 +96,11 @@ def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
 
 def test_calibration_knows_what_kernels_can_do() -> None:
     """Neither may import the other."""
-    assert attention.LARGEST == words.LARGEST
-    assert attention.LARGEST_WEIGHT == words.LARGEST_WEIGHT
-    assert attention.COLUMNS == words.COLUMNS
-    assert attention.MOST_KEYS == words.MOST_KEYS
-    assert attention.CHAIN == CHAINS
+    assert attention.LARGEST == packed_dot.LARGEST
+    assert attention.LARGEST_WEIGHT == packed_dot.LARGEST_WEIGHT
+    assert attention.COLUMNS == packed_dot.COLUMNS
+    assert attention.MOST_KEYS == packed_dot.MOST_KEYS
+    assert attention.CHAIN == PARTIAL_SUMS
 
 
 @pytest.mark.parametrize("constant", ["differences.36", "float32.254", "float32.127"])

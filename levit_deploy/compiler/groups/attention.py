@@ -38,13 +38,9 @@ from levit_deploy.compiler.groups.patterns import (
     shape_of,
 )
 from levit_deploy.compiler.kernels.attention import int8 as attention_int8
-from levit_deploy.compiler.kernels.attention.float32 import (
-    AttentionSpec,
-    attention_kernel,
-    is_supported,
-    pack_bias,
-)
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, Layout
+from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, is_supported, pack_bias
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 
 

@@ -17,8 +17,8 @@ from tvm.relax.dpl import DFPattern, is_const, is_expr, is_op
 
 from levit_deploy.compiler.groups.group import Parts
 from levit_deploy.compiler.groups.patterns import numbers_of, permuted
-from levit_deploy.compiler.kernels.attention.score_rows import CHAINS
-from levit_deploy.compiler.kernels.attention.words import LARGEST, LARGEST_WEIGHT
+from levit_deploy.compiler.kernels.attention.packed_dot import LARGEST, LARGEST_WEIGHT
+from levit_deploy.compiler.kernels.attention.score_rows import PARTIAL_SUMS
 
 _SMALLEST = 1e-30
 _CUMULATIVE, _DIFFERENCES = "cumulative", "differences"
@@ -71,9 +71,9 @@ def is_int8(parts: Parts) -> bool:
 def rounds_as_kernel(parts: Parts, keys: int) -> bool:
     """Whether what rounding takes from a weight goes where the kernel gives it."""
     place = np.arange(keys)
-    same_chain = (place[:, None] - place) % CHAINS == 0
+    same_chain = (place[:, None] - place) % PARTIAL_SUMS == 0
     cumulative = same_chain & (place[:, None] <= place)
-    differences = np.eye(keys) - np.eye(keys, k=CHAINS)
+    differences = np.eye(keys) - np.eye(keys, k=PARTIAL_SUMS)
     return np.array_equal(numbers_of(parts[_CUMULATIVE]), cumulative) and np.array_equal(
         numbers_of(parts[_DIFFERENCES]), differences
     )

@@ -24,15 +24,11 @@ from levit_deploy.compiler.groups.patterns import (
     shape_of,
 )
 from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16
-from levit_deploy.compiler.kernels.conv.kernel import (
-    ConvSpec,
-    ConvTile,
-    Source,
-    pack_weights,
-)
+from levit_deploy.compiler.kernels.conv.kernel import pack_weights
+from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.proof import prove_exact
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.kernel import Proof
-from levit_deploy.compiler.kernels.output_int16 import pack_steps
 from levit_deploy.targets.target import Target
 
 _CONV = {

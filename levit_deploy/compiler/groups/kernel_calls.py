@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
@@ -13,20 +13,11 @@ from tvm.ir import Expr
 
 from levit_deploy.compiler.groups.patterns import Float32
 from levit_deploy.compiler.kernel_library import KernelLibrary, QuantizedCopy
-from levit_deploy.compiler.kernels.gemm.float32 import (
-    GemmSpec,
-    GemmTile,
-    Layout,
-    gemm_kernel,
-    pack_weights,
-)
-from levit_deploy.compiler.kernels.gemm.int8 import gemm_int8_kernel
-from levit_deploy.compiler.kernels.gemm.int8_spec import (
-    GemmInt8Spec,
-    default_tile,
-    pack_weights_int8,
-)
-from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel, pack_weights
+from levit_deploy.compiler.kernels.gemm.int8 import default_tile, gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8
+from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
@@ -138,16 +129,7 @@ class KernelCalls:
 
         `multiplier`: (columns,), what one step of x times one step of the weights is worth.
         """
-        int8 = GemmInt8Spec(
-            rows=spec.rows,
-            columns=spec.columns,
-            depth=spec.depth,
-            activation=spec.activation,
-            residual=spec.residual,
-            layout=spec.layout,
-            quantized=False,
-            gather_side=spec.gather_side,
-        )
+        int8 = GemmInt8Spec(**vars(spec))
         target, tile = self.target, default_tile(int8, self.target)
         zero_point = quantization.zero_point
         panels = pack_weights_int8(weight, multiplier, bias, zero_point, tile, target)
@@ -157,9 +139,7 @@ class KernelCalls:
         symbol = gemm_symbol(spec, tile, "gemm_int8")
 
         def kernel(symbol: str, stored: Stored) -> Kernel:
-            layout = spec.layout if stored.float else None
-            storing = replace(int8, layout=layout, quantized=stored.quantized)
-            return gemm_int8_kernel(symbol, storing, tile, target)
+            return gemm_int8_kernel(symbol, int8, tile, target, stored)
 
         if spec.layout is Layout.ROWS:
             return self.call_storing(symbol, kernel, operands, shape)
@@ -171,7 +151,7 @@ class KernelCalls:
         key = (x, zero_point, factors.tobytes())
         if key not in self.quantized:
             spec = QuantizeSpec(rows, len(factors))
-            storage = activation_storage(self.target)
+            storage = isa_of(self.target).storage
             symbol = f"quantize_r{rows}_k{len(factors)}"
             self.library.quantizers.add(f"{self.name}_{symbol}")
             self.quantized[key] = self.call(

@@ -25,8 +25,8 @@ from levit_deploy.compiler.groups.patterns import (
     shape_of,
     source_of,
 )
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec
-from levit_deploy.compiler.kernels.gemm.int8_spec import within_limits
+from levit_deploy.compiler.kernels.gemm.int8_panels import within_limits
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec
 
 
 class Layer(Protocol):

@@ -19,7 +19,7 @@ from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.layer import LAYER_FORMS, Layer, LayerForm
 from levit_deploy.compiler.groups.patterns import hardswish, is_float32, shape_of
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, Layout
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 
 

@@ -27,13 +27,8 @@ from levit_deploy.compiler.groups.conv_layer import (
 from levit_deploy.compiler.groups.group import Group, Parts
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls, Operand
 from levit_deploy.compiler.groups.patterns import hardswish, is_float32, permuted, shape_of
-from levit_deploy.compiler.kernels.conv.kernel import (
-    ConvSpec,
-    ConvTile,
-    Destination,
-    Source,
-    conv_kernel,
-)
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.export.exported import Normalization
 from levit_deploy.targets.target import Target
 
@@ -23,13 +22,10 @@ def normalize_kernel(
     scales = [1 / (255 * std) for std in normalization.std]
     shifts = [-m / s for m, s in zip(normalization.mean, normalization.std, strict=True)]
     pixels = size * size
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(symbol)
-        T.func_attr({"tirx.noalias": True})
-        image = T.arg("image", T.Buffer((pixels * CHANNELS,), "uint8"))
-        out = T.arg("out", T.Buffer((CHANNELS * pixels,), "float32"))
-        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
-        with T.serial(begin, end) as y, T.serial(size) as x:
+    with kernel_function(symbol) as builder:
+        image = parameter("image", pixels * CHANNELS, "uint8")
+        out = parameter("out", CHANNELS * pixels)
+        with T.serial(*task_range()) as y, T.serial(size) as x:
             pixel = y * size + x
             for c in range(CHANNELS):
                 value = T.cast(image[pixel * CHANNELS + c], "float32")
@@ -43,7 +39,6 @@ def normalize_kernel(
         symbol=symbol,
         func=builder.get(),
         tasks=size,
-        scratch_bytes=0,
         unaligned=(0,),
         kind="normalize",
         shape=f"{size}x{size}",

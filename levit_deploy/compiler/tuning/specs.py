@@ -5,9 +5,9 @@ from __future__ import annotations
 from levit_deploy.compiler.groups.kernel_calls import KernelCalls
 from levit_deploy.compiler.groups.levit import levit_groups
 from levit_deploy.compiler.kernel_library import KernelLibrary
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.passes.canonicalize import canonicalize
 from levit_deploy.compiler.passes.group_kernels import group_kernels
