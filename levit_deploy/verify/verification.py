@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.exported import ExportedModel, Precision
+from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
+from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import emulator_command, missing_emulator

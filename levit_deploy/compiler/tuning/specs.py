@@ -1,18 +1,12 @@
-"""Which kernels a model has: its groups are lowered, and what they ask the tiles for is noted."""
+"""Which kernels a model has: it is lowered, and what that asks the tiles for is noted."""
 
 from __future__ import annotations
 
-from levit_deploy.compiler.groups.kernel_calls import KernelCalls
-from levit_deploy.compiler.groups.levit import levit_groups
-from levit_deploy.compiler.kernel_library import KernelLibrary
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
-from levit_deploy.compiler.passes.canonicalize import canonicalize
-from levit_deploy.compiler.passes.group_kernels import group_kernels
-from levit_deploy.compiler.passes.import_onnx import import_onnx
-from levit_deploy.compiler.passes.lower_groups import lower_groups
+from levit_deploy.compiler.lower.network import lower_network
 from levit_deploy.compiler.tuning.legality import Spec
 from levit_deploy.compiler.tuning.tile_table import TileTable
 from levit_deploy.export.exported import ExportedModel
@@ -22,14 +16,7 @@ from levit_deploy.targets.target import Target
 def distinct_specs(exported: ExportedModel, target: Target) -> list[Spec]:
     """The specs of all generated kernels, in the order in which the model calls them."""
     asked = _Asked()
-    groups = levit_groups()
-    lower_groups(
-        group_kernels(canonicalize(import_onnx(exported)), groups),
-        groups,
-        lambda builder: KernelCalls(
-            builder, KernelLibrary(), exported.name, target, asked, exported.normalization
-        ),
-    )
+    lower_network(exported.network, exported.name, target, asked, exported.normalization)
     return list(asked.specs)
 
 

@@ -1,4 +1,4 @@
-"""Levit -> FoldedLevit: every fold of `fold.py`, applied where it belongs."""
+"""Levit -> Network: every fold of `fold.py`, applied where it belongs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import cast
 from torch import nn
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.fold import (
+from levit_deploy.models import reference
+from levit_deploy.network.fold import (
+    Affine,
     fold_bn_linear,
     fold_conv_bn,
     fold_linear_bn,
@@ -15,19 +17,19 @@ from levit_deploy.export.fold import (
     merge_heads,
     scale_query_rows,
 )
-from levit_deploy.export.folded import (
-    Affine,
+from levit_deploy.network.network import (
     Attention,
     Block,
-    FoldedLevit,
-    Layer,
+    Conv,
+    Float64,
+    Linear,
     Mlp,
+    Network,
     ShrinkingAttention,
 )
-from levit_deploy.models import reference
 
 
-def fold_model(net: reference.Levit) -> FoldedLevit:
+def fold_model(net: reference.Levit) -> Network:
     """Fold a trained LeViT, in float64. `net` is left as it is.
 
     Raises DeployError if it holds a BatchNorm that no fold has taken in.
@@ -42,9 +44,9 @@ def fold_model(net: reference.Levit) -> FoldedLevit:
         folding.block(f"blocks.{index}", block) for index, block in net.blocks.named_children()
     )
     heads = [net.head, net.head_dist] if net.spec.distilled else [net.head]
-    head = Layer("head", merge_heads([folding.bn_linear(head) for head in heads]))
+    head = Linear("head", *merge_heads([folding.bn_linear(head) for head in heads]))
     folding.check_nothing_left(net)
-    return FoldedLevit(stem, blocks, head, net.spec.image_size)
+    return Network(stem, blocks, head, net.spec.image_size)
 
 
 class _Folding:
@@ -53,16 +55,16 @@ class _Folding:
     def __init__(self) -> None:
         self._folded: set[nn.Module] = set()
 
-    def conv_bn(self, name: str, pair: reference.ConvBN) -> Layer:
+    def conv_bn(self, name: str, pair: reference.ConvBN) -> Conv:
         conv, bn = cast(nn.Conv2d, pair.c), cast(nn.BatchNorm2d, pair.bn)
         self._folded.add(bn)
-        return Layer(name, fold_conv_bn(conv, bn))
+        return Conv(name, *fold_conv_bn(conv, bn))
 
-    def linear_bn(self, name: str, pair: nn.Module) -> Layer:
+    def linear_bn(self, name: str, pair: nn.Module) -> Linear:
         if not isinstance(pair, reference.LinearBN):
             raise _unknown(name, pair)
         self._folded.add(pair.bn)
-        return Layer(name, fold_linear_bn(pair.c, pair.bn))
+        return Linear(name, *fold_linear_bn(pair.c, pair.bn))
 
     def bn_linear(self, pair: reference.BNLinear) -> Affine:
         bn, linear = cast(nn.BatchNorm1d, pair.bn), cast(nn.Linear, pair.l)
@@ -82,10 +84,9 @@ class _Folding:
         raise _unknown(name, block)
 
     def _attention(self, name: str, module: reference.Attention) -> Attention:
-        qkv = self.linear_bn(f"{name}.qkv", module.qkv)
         return Attention(
             name=name,
-            qkv=Layer(qkv.name, scale_query_rows(qkv.affine, module.heads, module.key_dim)),
+            qkv=_scaled_queries(self.linear_bn(f"{name}.qkv", module.qkv), module),
             bias=gather_attention_bias(module.attention_biases, module.attention_bias_idxs),
             proj=self.linear_bn(f"{name}.proj.1", module.proj[1]),
             key_dim=module.key_dim,
@@ -94,10 +95,9 @@ class _Folding:
     def _shrinking_attention(
         self, name: str, module: reference.ShrinkingAttention
     ) -> ShrinkingAttention:
-        q = self.linear_bn(f"{name}.q.1", module.q[1])
         return ShrinkingAttention(
             name=name,
-            q=Layer(q.name, scale_query_rows(q.affine, module.heads, module.key_dim)),
+            q=_scaled_queries(self.linear_bn(f"{name}.q.1", module.q[1]), module),
             kv=self.linear_bn(f"{name}.kv", module.kv),
             bias=gather_attention_bias(module.attention_biases, module.attention_bias_idxs),
             proj=self.linear_bn(f"{name}.proj.1", module.proj[1]),
@@ -111,6 +111,13 @@ class _Folding:
                     f"BatchNorm `{name}` is left after folding",
                     hint="export a network built by levit_deploy.models.reference, unmodified",
                 )
+
+
+def _scaled_queries(
+    layer: Linear, module: reference.Attention | reference.ShrinkingAttention
+) -> Linear:
+    affine = Affine(cast(Float64, layer.weight), cast(Float64, layer.bias))
+    return Linear(layer.name, *scale_query_rows(affine, module.heads, module.key_dim))
 
 
 def _unknown(name: str, module: nn.Module) -> DeployError:

@@ -1,7 +1,10 @@
-"""FoldedLevit -> ONNX, in the plainest form: ten operators, and names that say the layer.
+"""Network -> ONNX, in the plainest form, with names that say the layer.
 
 `[...]` is a constant of the model; `x` the running tensor, tokens (1, N, C) in row-major order of
-their grid. A linear layer is always `MatMul [weight (in, out)]`, `Add [bias (out,)]`.
+their grid. A linear layer is always `MatMul [weight (in, out)]`, `Add [bias (out,)]`. The input of
+one in 8 bits goes through `Mul [factors]` (if it has any), `QuantizeLinear` and `DequantizeLinear`,
+and its weight is `DequantizeLinear [int8]`; a convolution in 16 bits has a `Clip` before
+`QuantizeLinear`.
 
 stem, for (1, 3, S, S) -> (1, N, C)
     Conv [weight, bias], HardSwish, Conv, HardSwish, Conv, HardSwish, Conv
@@ -10,8 +13,7 @@ attention, x -> x
     qkv    = linear(x)                     (1, N, heads * (2 * key_dim + value_dim))
     Reshape (1, N, heads, 2 * key_dim + value_dim), Transpose (0, 2, 1, 3)
     q,k,v  = Split(axis 3)                 (1, heads, N, key_dim | key_dim | value_dim)
-    scores = MatMul(q, Transpose(k, (0, 1, 3, 2)))
-    Add [bias (heads, N, N)], Softmax(axis -1), MatMul(.., v)
+    attend(q, k, v) with [bias (heads, N, N)], see `write_attention`
     Transpose (0, 2, 1, 3), Reshape (1, N, heads * value_dim), HardSwish
     linear, Add(x, ..)
 shrinking attention, x (1, N, C) -> (1, M, C')
@@ -21,8 +23,7 @@ shrinking attention, x (1, N, C) -> (1, M, C')
     Reshape(x, (1, grid, grid, C)), Slice [::2, ::2] over axes 1 and 2, Reshape (1, M, C)
     q      = linear(..)                    (1, M, heads * key_dim)
     Reshape (1, M, heads, key_dim), Transpose (0, 2, 1, 3)
-    scores = MatMul(q, Transpose(k, (0, 1, 3, 2)))
-    Add [bias (heads, M, N)], Softmax(axis -1), MatMul(.., v)
+    attend(q, k, v) with [bias (heads, M, N)]
     Transpose (0, 2, 1, 3), Reshape (1, M, heads * value_dim), HardSwish
     linear
 mlp, x -> x
@@ -36,7 +37,9 @@ residual; `patch_embed.tokens` is the stem's result. (Rows of q are scaled in `.
 Inside an attention: `.query`, `.key`, `.value` (1, heads, tokens, dim), `.products`, `.scores` with
 the bias added, `.softmax`, `.context` (1, tokens, heads * value_dim). A node is named after its
 output. Constants: `blocks.3.m.qkv.weight`, `.bias`, `blocks.3.m.attention_bias`; integers by their
-value, such as `int64.1x196x128`.
+value, such as `int64.1x196x128`. Of a quantized y: `y.scaled`, `.limited`, `.quantized`,
+`.dequantized`, with the constants `y.factors`, `.scale`, `.zero_point`, `.lowest`, `.highest`; of a
+quantized weight w: `w.dequantized`, with `w.scale` and `w.zero_point`, all zero.
 """
 
 from __future__ import annotations
@@ -45,45 +48,46 @@ from math import isqrt
 
 import onnx
 
-from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME
-from levit_deploy.export.folded import (
+from levit_deploy.export.graph_writer import GraphWriter
+from levit_deploy.export.write_attention import write_attention
+from levit_deploy.network.arithmetic import Int16
+from levit_deploy.network.network import (
+    IMAGE,
+    LOGITS,
+    MEAN,
+    TOKENS,
     Attention,
     Block,
-    FoldedLevit,
     Mlp,
+    Network,
     ShrinkingAttention,
+    activated,
 )
-from levit_deploy.export.graph_writer import GraphWriter
-from levit_deploy.models.spec import STEM_STRIDE
-
-TOKENS_NAME = "patch_embed.tokens"
 
 
-def build_graph(model: FoldedLevit) -> onnx.ModelProto:
-    """The ONNX model: constants rounded to float32, static batch 1, input `image`, output `logits`.
+def write_network(network: Network) -> onnx.ModelProto:
+    """The ONNX model of a rounded network: static batch 1, input `image`, output `logits`.
 
-    The same model gives the same bytes. Raises DeployError if a constant is not finite in float32.
+    The same network gives the same bytes. Opset 17, or 21 where the stem has 16-bit integers.
     """
-    graph = GraphWriter()
-    tokens = _stem(graph, model)
-    for block in model.blocks:
+    graph = GraphWriter(any(isinstance(conv.arithmetic, Int16) for conv in network.stem))
+    tokens = _stem(graph, network)
+    for block in network.blocks:
         tokens = _block(graph, tokens, block)
-    mean = graph.node("ReduceMean", [tokens], "head.mean", axes=[1], keepdims=0)
-    logits = graph.linear(mean, model.head, OUTPUT_NAME)
+    mean = graph.reduce("ReduceMean", tokens, MEAN, axis=1, keepdims=0)
+    logits = graph.linear(mean, network.head, rank=2, name=LOGITS)
+    image_shape = (1, network.stem[0].inputs, network.image_size, network.image_size)
+    return graph.model((IMAGE, image_shape), (logits, (1, network.classes)))
 
-    image_shape = (1, 3, model.image_size, model.image_size)
-    return graph.model((INPUT_NAME, image_shape), (logits, (1, model.head.affine.bias.size)))
 
-
-def _stem(graph: GraphWriter, model: FoldedLevit) -> str:
-    x = INPUT_NAME
-    for index, conv in enumerate(model.stem):
-        if index > 0:
-            x = graph.node("HardSwish", [x], f"patch_embed.{2 * index - 1}")
-        x = graph.conv(x, conv)
-    tokens = (model.image_size // STEM_STRIDE) ** 2
-    flat = graph.reshape(x, (1, model.stem[-1].affine.bias.size, tokens), "patch_embed.flat")
-    return graph.transpose(flat, (0, 2, 1), TOKENS_NAME)
+def _stem(graph: GraphWriter, network: Network) -> str:
+    *inner, last = network.stem
+    x = IMAGE
+    for conv in inner:
+        x = graph.node("HardSwish", [graph.conv(x, conv)], activated(conv))
+    x = graph.conv(x, last)
+    flat = graph.reshape(x, (1, last.outputs, network.grid**2), "patch_embed.flat")
+    return graph.transpose(flat, (0, 2, 1), TOKENS)
 
 
 def _block(graph: GraphWriter, x: str, block: Block) -> str:
@@ -93,9 +97,8 @@ def _block(graph: GraphWriter, x: str, block: Block) -> str:
         case Attention():
             branch = _attention(graph, x, block)
         case Mlp():
-            hidden = graph.linear(x, block.expand)
-            active = graph.node("HardSwish", [hidden], f"{block.name}.1")
-            branch = graph.linear(active, block.contract)
+            hidden = graph.node("HardSwish", [graph.linear(x, block.expand)], block.hidden)
+            branch = graph.linear(hidden, block.contract)
     return graph.node("Add", [x, branch], block.output)
 
 
@@ -106,7 +109,7 @@ def _attention(graph: GraphWriter, x: str, block: Attention) -> str:
     qkv = graph.by_head(qkv, (tokens, heads, 2 * d + value_dim), f"{qkv}.by_head")
     outputs = [f"{name}.query", f"{name}.key", f"{name}.value"]
     q, k, v = graph.split(qkv, (d, d, value_dim), outputs, f"{name}.split")
-    return _attend(graph, block, q, k, v)
+    return _projected(graph, block, write_attention(graph, block, q, k, v))
 
 
 def _shrinking_attention(graph: GraphWriter, x: str, block: ShrinkingAttention) -> str:
@@ -116,26 +119,18 @@ def _shrinking_attention(graph: GraphWriter, x: str, block: ShrinkingAttention) 
     kv = graph.by_head(kv, (keys, heads, d + value_dim), f"{kv}.by_head")
     k, v = graph.split(kv, (d, value_dim), [f"{name}.key", f"{name}.value"], f"{name}.split")
 
-    side, channels = isqrt(keys), block.q.affine.weight.shape[1]
+    side, channels = isqrt(keys), block.q.inputs
     grid = graph.reshape(x, (1, side, side, channels), f"{name}.q.0.grid")
     asking = graph.every_second(grid, side, f"{name}.q.0.slice")
     asking = graph.reshape(asking, (1, queries, channels), f"{name}.q.0")
     q = graph.by_head(graph.linear(asking, block.q), (queries, heads, d), f"{name}.query")
-    return _attend(graph, block, q, k, v)
+    return _projected(graph, block, write_attention(graph, block, q, k, v))
 
 
-def _attend(
-    graph: GraphWriter, block: Attention | ShrinkingAttention, q: str, k: str, v: str
-) -> str:
-    """softmax(q k^T + bias) v, hardswish, projection; q, k, v are (1, heads, tokens, dim)."""
-    name = block.name
+def _projected(graph: GraphWriter, block: Attention | ShrinkingAttention, context: str) -> str:
+    """context: (1, heads, queries, value_dim); hardswish and projection of its tokens."""
+    name = f"{block.name}.context"
     heads, queries, _ = block.bias.shape
-    columns = graph.transpose(k, (0, 1, 3, 2), f"{name}.key.columns")
-    products = graph.node("MatMul", [q, columns], f"{name}.products")
-    table = graph.constant(f"{name}.attention_bias", block.bias)
-    scores = graph.node("Add", [products, table], f"{name}.scores")
-    weights = graph.node("Softmax", [scores], f"{name}.softmax", axis=-1)
-    context = graph.node("MatMul", [weights, v], f"{name}.context.by_head")
-    context = graph.transpose(context, (0, 2, 1, 3), f"{name}.context.by_token")
-    context = graph.reshape(context, (1, queries, heads * block.value_dim), f"{name}.context")
-    return graph.linear(graph.node("HardSwish", [context], f"{name}.proj.0"), block.proj)
+    context = graph.transpose(context, (0, 2, 1, 3), f"{name}.by_token")
+    context = graph.reshape(context, (1, queries, heads * block.value_dim), name)
+    return graph.linear(graph.node("HardSwish", [context], block.hidden), block.proj)

@@ -7,7 +7,7 @@
     (q k^T) * key_dim**-0.5            =>  the factor inside the q rows
     (head(x) + head_dist(x)) / 2       =>  one linear
 
-Everything here is float64, in PyTorch's layouts; rounding to float32 happens once, in `graph.py`.
+Everything here is float64, in PyTorch's layouts; `network.rounded` makes float32 of it.
 At inference BatchNorm is `y = gain * x + offset` with `gain = weight / sqrt(running_var + eps)` and
 `offset = bias - gain * running_mean` (Ioffe and Szegedy 2015, section 3.1).
 """
@@ -15,13 +15,21 @@ At inference BatchNorm is `y = gain * x + offset` with `gain = weight / sqrt(run
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.folded import Affine, Float64
+from levit_deploy.network.network import Float64
+
+
+class Affine(NamedTuple):
+    """`weight @ x + bias`; weight (out, in) or (out, in, kh, kw), bias (out,)."""
+
+    weight: Float64
+    bias: Float64
 
 
 def float64(tensor: torch.Tensor) -> Float64:
