@@ -56,9 +56,9 @@ def run_linked(calls: Sequence[Call], target: Target, folder: Path) -> list[list
     if runner is None:
         pytest.skip(f"nothing here runs {target.name}")
     kernels = {call.kernel.symbol: call.kernel for call in calls}
-    assert len(library.kernels) == len(calls), "symbols are distinct"
+    assert len(kernels) == len(calls), "symbols are distinct"
     tvm_target = llvm_target(target)
-    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(library.kernels, ())
+    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(kernels, ())
     (folder / "kernels.o").write_bytes(
         emit_object(lower_kernels(kernels, aligned, tvm_target), tvm_target)
     )
