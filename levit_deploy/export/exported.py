@@ -75,7 +75,6 @@ class ExportedModel:
             {
                 _KEY + "schema_version": str(SCHEMA_VERSION),
                 _KEY + "name": self.name,
-                _KEY + "precision": self.precision.value,
                 _KEY + "mean": " ".join(map(repr, self.normalization.mean)),
                 _KEY + "std": " ".join(map(repr, self.normalization.std)),
                 _KEY + "weights_digest": self.weights_digest,

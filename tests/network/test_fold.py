@@ -7,7 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.fold import (
+from levit_deploy.models.reference import attend, attention_bias_indices
+from levit_deploy.network.fold import (
+    Affine,
     batchnorm_affine,
     fold_bn_linear,
     fold_conv_bn,
@@ -16,8 +18,6 @@ from levit_deploy.export.fold import (
     merge_heads,
     scale_query_rows,
 )
-from levit_deploy.export.folded import Affine
-from levit_deploy.models.reference import attend, attention_bias_indices
 from tests.randomize import randomize
 
 
