@@ -11,7 +11,6 @@ import pytest
 
 from levit_deploy.calibration import quantize
 from levit_deploy.compiler.kernels.attention import words
-from levit_deploy.compiler.kernels.attention.score_rows import CHAINS
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program
 from levit_deploy.errors import DeployError

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from tvm.ir import Expr
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.float32 import MIN_ACCUMULATORS, GemmTile
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
+from levit_deploy.compiler.kernels.gemm.spec import MIN_ACCUMULATORS, GemmTile
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.mean import mean_of_tokens
 from levit_deploy.targets.target import Target
 
@@ -37,7 +37,7 @@ class HeadSpec:
     residual: bool = False
 
 
-def default_head_tile(spec: HeadSpec, target: Target) -> GemmTile:
+def default_tile(spec: HeadSpec, target: Target) -> GemmTile:
     """As many accumulators as keep the multiply-add units busy.
 
     More would not help: every weight comes from memory for a single multiply-add.
@@ -59,18 +59,16 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
     padded = -(-spec.classes // tile.lanes) * tile.lanes
     weights = (1 + spec.channels) * padded
     residuals = spec.classes if spec.residual else 0
-    simd = Simd(target)
+    simd = Simd(isa_of(target))
 
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(symbol)
-        T.func_attr({"tirx.noalias": True})
-        a = T.arg("a", T.Buffer((spec.tokens * spec.channels,), "float32"))
-        w = T.arg("panels", T.Buffer((weights,), "float32"))
+    with kernel_function(symbol) as builder:
+        a = parameter("a", spec.tokens * spec.channels)
+        w = parameter("panels", weights)
         if spec.residual:
-            residual = T.arg("residual", T.Buffer((spec.tokens * residuals,), "float32"))
-        logits = T.arg("logits", T.Buffer((spec.classes,), "float32"))
-        means = T.arg("scratch", T.Buffer((spec.channels + residuals,), "float32"))
-        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            residual = parameter("residual", spec.tokens * residuals)
+        logits = parameter("logits", spec.classes)
+        means = parameter("scratch", spec.channels + residuals)
+        begin, end = task_range()
 
         def store_mean(channel: Expr | int, value: Expr, count: int, first: int = 0) -> None:
             simd.store_first(means, first + channel, value, count)
@@ -93,7 +91,7 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
                 row_stride=0,
                 depth=spec.channels,
                 depth_unroll=tile.depth_unroll,
-                sharers=0,
+                tiles_per_panel=0,
             )
             vector = T.bind(panels.start(panel, vectors))
             w_at = T.bind(vector * (simd.lanes * (1 + spec.channels)))

@@ -21,7 +21,7 @@ from levit_deploy.compiler.kernels.attention.spec import (
     is_supported,
     pack_bias,
 )
-from levit_deploy.compiler.kernels.gemm.float32 import Layout
+from levit_deploy.compiler.kernels.gemm.spec import Layout
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.errors import DeployError

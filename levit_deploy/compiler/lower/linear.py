@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm import int8_spec
-from levit_deploy.compiler.kernels.gemm.float32 import (
-    GemmSpec,
-    GemmTile,
-    Layout,
-    gemm_kernel,
-    pack_weights,
-)
-from levit_deploy.compiler.kernels.gemm.int8 import gemm_int8_kernel
-from levit_deploy.compiler.kernels.gemm.int8_spec import (
-    GemmInt8Spec,
-    pack_weights_int8,
-    within_limits,
-)
+from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel, pack_weights
+from levit_deploy.compiler.kernels.gemm.int8 import default_tile, gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
+from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.lower.calls import Calls, Tensor
@@ -82,17 +70,8 @@ def _int8(
             f"8-bit weights of `{layer.name}` are so large that sums of products could overflow",
             hint="quantize the model again: `levit-deploy quantize`",
         )
-    own = GemmInt8Spec(
-        rows=spec.rows,
-        columns=spec.columns,
-        depth=spec.depth,
-        activation=spec.activation,
-        residual=spec.residual,
-        layout=spec.layout,
-        quantized=False,
-        gather_side=spec.gather_side,
-    )
-    tile, scale = int8_spec.default_tile(own, calls.target), np.float64(int8.scale)
+    own = GemmInt8Spec(**vars(spec))
+    tile, scale = default_tile(own, calls.target), np.float64(int8.scale)
     factors = np.ones(spec.depth, np.float32) if int8.factors is None else int8.factors
     copy = calls.quantized(
         x, (factors / scale).astype(np.float32), int8.zero_point, f"{layer.name}.matmul"
@@ -103,9 +82,7 @@ def _int8(
     )
 
     def kernel(symbol: str, stored: Stored) -> Kernel:
-        layout = spec.layout if stored.float else None
-        storing = replace(own, layout=layout, quantized=stored.quantized)
-        return gemm_int8_kernel(symbol, storing, tile, calls.target)
+        return gemm_int8_kernel(symbol, own, tile, calls.target, stored)
 
     return calls.call(
         _symbol("gemm_int8", spec, tile),

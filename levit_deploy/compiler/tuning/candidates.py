@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from levit_deploy.compiler.kernels import head
-from levit_deploy.compiler.kernels.attention import float32 as attention
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.attention import spec as attention
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.conv import kernel as conv
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.conv import tile as conv
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
 from levit_deploy.compiler.kernels.conv.tile import vectors_of_width
 from levit_deploy.compiler.kernels.gemm import float32 as gemm
-from levit_deploy.compiler.kernels.gemm.float32 import MIN_ACCUMULATORS, GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.gemm.spec import MIN_ACCUMULATORS, GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.tuning.legality import Spec, Tile, is_legal
 from levit_deploy.targets.target import Target
@@ -42,7 +42,7 @@ def default_tile(spec: Spec, target: Target) -> Tile:
         case GemmSpec():
             return gemm.default_tile(spec, target)
         case HeadSpec():
-            return head.default_head_tile(spec, target)
+            return head.default_tile(spec, target)
         case ConvSpec():
             return conv.default_tile(spec, target)
         case AttentionSpec():

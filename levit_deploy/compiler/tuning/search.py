@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from levit_deploy import __version__
-from levit_deploy.compiler.kernels.attention.float32 import (
-    AttentionSpec,
-    AttentionTile,
-    attention_kernel,
-)
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile, conv_kernel
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, gemm_kernel
+from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.tuning.assembly import (

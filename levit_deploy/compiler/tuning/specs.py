@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.lower.network import lower_network
 from levit_deploy.compiler.tuning.legality import Spec

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from levit_deploy.compiler.kernels import head
-from levit_deploy.compiler.kernels.attention import float32 as attention
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv import kernel as conv
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.attention import spec as attention
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv import tile as conv
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
 from levit_deploy.compiler.kernels.gemm import float32 as gemm
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.tuning.json_dataclass import from_json
 from levit_deploy.compiler.tuning.legality import is_legal
@@ -76,7 +76,7 @@ class TileTable:
         return self._found(spec, target, GemmTile) or gemm.default_tile(spec, target)
 
     def head(self, spec: HeadSpec, target: Target) -> GemmTile:
-        return self._found(spec, target, GemmTile) or head.default_head_tile(spec, target)
+        return self._found(spec, target, GemmTile) or head.default_tile(spec, target)
 
     def conv(self, spec: ConvSpec, target: Target) -> ConvTile:
         return self._found(spec, target, ConvTile) or conv.default_tile(spec, target)

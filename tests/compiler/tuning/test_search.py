@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, Destination, Source
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import (

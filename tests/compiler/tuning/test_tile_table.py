@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile, Destination, Source
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, Layout, default_tile
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
+from levit_deploy.compiler.kernels.gemm.float32 import default_tile
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.pipeline import compile_model
