@@ -12,7 +12,7 @@ from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
-from levit_deploy.compiler.tuning.tile_table import packaged_tiles
+from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel

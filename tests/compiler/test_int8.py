@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from levit_deploy.calibration import quantize
-from levit_deploy.compiler.kernels.attention import words
+from levit_deploy.compiler.kernels.attention import packed_dot
+from levit_deploy.compiler.kernels.attention.score_rows import PARTIAL_SUMS
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program
 from levit_deploy.errors import DeployError
@@ -95,11 +96,11 @@ def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
 
 def test_the_network_knows_what_kernels_can_do() -> None:
     """Neither may import the other."""
-    assert arithmetic.LARGEST_INTEGER == words.LARGEST
-    assert arithmetic.LARGEST_WEIGHT == words.LARGEST_WEIGHT
-    assert arithmetic.DIFFUSION_STEP == CHAINS
-    assert quantize.HEAD_COLUMNS == words.COLUMNS
-    assert quantize.MOST_KEYS == words.MOST_KEYS
+    assert arithmetic.LARGEST_INTEGER == packed_dot.LARGEST
+    assert arithmetic.LARGEST_WEIGHT == packed_dot.LARGEST_WEIGHT
+    assert arithmetic.DIFFUSION_STEP == PARTIAL_SUMS
+    assert quantize.HEAD_COLUMNS == packed_dot.COLUMNS
+    assert quantize.MOST_KEYS == packed_dot.MOST_KEYS
 
 
 @pytest.mark.parametrize("parts", [2, 16])

@@ -8,23 +8,28 @@ scratch; they cost tokens * channels additions beside channels * classes multipl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.family import CutBy, Family, float_only
+from levit_deploy.compiler.kernels.gemm import family as gemm
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
-from levit_deploy.compiler.kernels.gemm.spec import MIN_ACCUMULATORS, GemmTile
+from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.mean import mean_of_tokens
+from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 
 @dataclass(frozen=True)
-class HeadSpec:
+class HeadSpec(CutBy[GemmTile]):
     """logits[classes] = mean over tokens of a[tokens, channels] @ w[channels, classes] + bias.
 
     `residual`: + the mean over tokens of residual[tokens, classes]. So the last layer of the body,
@@ -120,3 +125,32 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
         multiply_adds=spec.channels * spec.classes,
         bytes_moved=4 * (inputs + weights + spec.classes),
     )
+
+
+def _is_legal(tile: GemmTile, spec: HeadSpec, target: Target) -> bool:
+    return tile.mr == 1 and gemm.is_legal(tile, spec, target)
+
+
+def _near(spec: HeadSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+    wider = (default.nr // 2, default.nr, default.nr * 3 // 2, default.nr * 2)
+    for nr, unroll in itertools.product(wider, (default.depth_unroll, 2, 8)):
+        yield replace(default, nr=nr, depth_unroll=unroll)
+
+
+def _symbol(spec: HeadSpec, tile: GemmTile) -> str:
+    """Such as head_t16_k384_n1000_1x32_u4."""
+    words = ["head", f"t{spec.tokens}", f"k{spec.channels}", f"n{spec.classes}"]
+    words += ["residual"] * spec.residual
+    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])
+
+
+HEAD = Family(
+    name="head",
+    spec=HeadSpec,
+    tile=GemmTile,
+    default_tile=default_tile,
+    is_legal=_is_legal,
+    neighbours=_near,
+    generate=float_only(head_kernel),
+    symbol=_symbol,
+)

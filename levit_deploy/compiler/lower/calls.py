@@ -24,7 +24,7 @@ from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.program import Entry, Space
-from levit_deploy.compiler.tuning.tile_table import TileTable
+from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 

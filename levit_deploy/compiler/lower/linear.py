@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel, pack_weights
-from levit_deploy.compiler.kernels.gemm.int8 import default_tile, gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
-from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile, Layout
-from levit_deploy.compiler.kernels.kernel import Activation, Kernel
-from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, Layout
+from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.errors import DeployError
 from levit_deploy.network.arithmetic import Float32, Int8
@@ -51,11 +50,11 @@ def lower_linear(
 def _float32(
     calls: Calls, spec: GemmSpec, layer: Linear, x: Tensor, residual: Tensor | None
 ) -> Value:
-    tile = calls.tiles.gemm(spec, calls.target)
+    tile = calls.tiles.tile(spec, calls.target)
     panels = pack_weights(layer.weight.T.astype(np.float32), layer.bias.astype(np.float32), tile)
     return calls.call(
-        _symbol("gemm", spec, tile),
-        lambda symbol, _: gemm_kernel(symbol, spec, tile, calls.target),
+        GEMM.symbol(spec, tile),
+        GEMM.maker(spec, tile, calls.target),
         [x.value, panels, *([residual.value] if residual else [])],
         4 * spec.output_size,
     )
@@ -71,7 +70,7 @@ def _int8(
             hint="quantize the model again: `levit-deploy quantize`",
         )
     own = GemmInt8Spec(**vars(spec))
-    tile, scale = default_tile(own, calls.target), np.float64(int8.scale)
+    tile, scale = calls.tiles.tile(own, calls.target), np.float64(int8.scale)
     factors = np.ones(spec.depth, np.float32) if int8.factors is None else int8.factors
     copy = calls.quantized(
         x, (factors / scale).astype(np.float32), int8.zero_point, f"{layer.name}.matmul"
@@ -81,23 +80,10 @@ def _int8(
         weight, multiplier, layer.bias.astype(np.float32), int8.zero_point, tile, calls.target
     )
 
-    def kernel(symbol: str, stored: Stored) -> Kernel:
-        return gemm_int8_kernel(symbol, own, tile, calls.target, stored)
-
     return calls.call(
-        _symbol("gemm_int8", spec, tile),
-        kernel,
+        GEMM_INT8.symbol(own, tile),
+        GEMM_INT8.maker(own, tile, calls.target),
         [copy, panels, *([residual.value] if residual else [])],
         4 * spec.output_size,
         stores_copies=spec.layout is Layout.ROWS,
     )
-
-
-def _symbol(family: str, spec: GemmSpec, tile: GemmTile) -> str:
-    """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
-    words = [family, f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
-    words += [spec.activation.value] * (spec.activation is not Activation.NONE)
-    words += ["residual"] * spec.residual
-    words += [spec.layout.value] * (spec.layout is not Layout.ROWS)
-    words += [f"gather{spec.gather_side}"] * bool(spec.gather_side)
-    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])

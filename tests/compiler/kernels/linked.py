@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from levit_deploy.compiler.passes.emit_object import emit_object
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.codegen import emit_object

@@ -55,17 +55,10 @@ def run_linked(calls: Sequence[Call], target: Target, folder: Path) -> list[list
     runner = () if read_cpu().runs(target) else emulator_command(target)
     if runner is None:
         pytest.skip(f"nothing here runs {target.name}")
-<<<<<<< HEAD
     kernels = {call.kernel.symbol: call.kernel for call in calls}
     assert len(kernels) == len(calls), "symbols are distinct"
     tvm_target = llvm_target(target)
     aligned: dict[str, tuple[int, ...]] = dict.fromkeys(kernels, ())
-=======
-    library = {call.kernel.symbol: call.kernel for call in calls}
-    assert len(library) == len(calls), "symbols are distinct"
-    tvm_target = llvm_target(target)
-    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(library, ())
->>>>>>> main
     (folder / "kernels.o").write_bytes(
         emit_object(lower_kernels(kernels, aligned, tvm_target), tvm_target)
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.attention.position_bias import PositionBias
 from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.product import steps_together
@@ -19,7 +20,27 @@ QUAD = 4  # columns that the kernel takes together; a head's parts are multiples
 
 
 @dataclass(frozen=True)
-class AttentionSpec:
+class AttentionTile:
+    """How the work of a task is cut.
+
+    `rows`: queries whose scores are in cache together. The products' register tiles are at most
+    `score_rows` x `score_columns` scores and `value_rows` x `value_columns` outputs; columns are
+    float32 values, multiples of the vector width.
+    """
+
+    rows: int
+    score_rows: int
+    score_columns: int
+    value_rows: int
+    value_columns: int
+
+    def __str__(self) -> str:
+        score = f"{self.score_rows}x{self.score_columns}"
+        return f"{self.rows} rows, {score}, {self.value_rows}x{self.value_columns}"
+
+
+@dataclass(frozen=True)
+class AttentionSpec(CutBy[AttentionTile]):
     """Attention of `heads` heads over a square grid of key tokens.
 
     Queries are a `query_side` square grid that lies on the `key_side` square grid with step
@@ -53,26 +74,6 @@ class AttentionSpec:
 
 class AttentionInt8Spec(AttentionSpec):
     """Attention whose two products are of 8-bit integers; else as `AttentionSpec`."""
-
-
-@dataclass(frozen=True)
-class AttentionTile:
-    """How the work of a task is cut.
-
-    `rows`: queries whose scores are in cache together. The products' register tiles are at most
-    `score_rows` x `score_columns` scores and `value_rows` x `value_columns` outputs; columns are
-    float32 values, multiples of the vector width.
-    """
-
-    rows: int
-    score_rows: int
-    score_columns: int
-    value_rows: int
-    value_columns: int
-
-    def __str__(self) -> str:
-        score = f"{self.score_rows}x{self.score_columns}"
-        return f"{self.rows} rows, {score}, {self.value_rows}x{self.value_columns}"
 
 
 def is_supported(spec: AttentionSpec) -> bool:

@@ -19,13 +19,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
-from levit_deploy.compiler.kernels.gemm.spec import (
-    MIN_ACCUMULATORS,
-    PANEL_COLUMNS,
-    GemmSpec,
-    GemmTile,
-    Layout,
-)
+from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -37,6 +31,7 @@ from levit_deploy.compiler.kernels.kernel import (
     task_range,
 )
 from levit_deploy.compiler.kernels.product import Accumulators
+from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 

@@ -23,13 +23,7 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut
 from levit_deploy.compiler.kernels.gemm.int8_proof import prove_exact
 from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, load_float
-from levit_deploy.compiler.kernels.gemm.spec import (
-    MIN_ACCUMULATORS,
-    PANEL_COLUMNS,
-    GemmInt8Spec,
-    GemmTile,
-    Layout,
-)
+from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.activation_storage import row_stride
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -41,6 +35,7 @@ from levit_deploy.compiler.kernels.kernel import (
     task_range,
 )
 from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
 
 PANEL_COLUMNS = 16  # of Layout.PANELS
-# A multiply-add takes about four cycles and two start in each (Zen, Cortex-A76; Skylake Server
-# with 512 bits): fewer independent accumulators leave the units idle.
-MIN_ACCUMULATORS = 8
 
 
 class Layout(StrEnum):
@@ -26,7 +24,28 @@ class Layout(StrEnum):
 
 
 @dataclass(frozen=True)
-class GemmSpec:
+class GemmTile:
+    """The register tile: at most `mr` rows x `nr` columns, in vectors of `lanes` values.
+
+    `nr` is a multiple of `lanes`; `lanes` is the target's. `depth_unroll`: steps of the depth in
+    one turn of the loop.
+    """
+
+    mr: int
+    nr: int
+    lanes: int
+    depth_unroll: int
+
+    def __str__(self) -> str:
+        return f"{self.mr}x{self.nr}"
+
+    def panels(self, columns: int) -> Blocks:
+        """The column panels, in vectors."""
+        return Blocks.of(-(-columns // self.lanes), self.nr // self.lanes)
+
+
+@dataclass(frozen=True)
+class GemmSpec(CutBy[GemmTile]):
     """out[rows, columns] = activation(a[rows, depth] @ w[depth, columns] + bias) (+ residual).
 
     `layout`: of the float output. `gather_side`: 0, or the side of the square grid of tokens that
@@ -82,24 +101,3 @@ class GemmInt8Spec(GemmSpec):
 
     q are stored 8-bit activations; else as `GemmSpec`.
     """
-
-
-@dataclass(frozen=True)
-class GemmTile:
-    """The register tile: at most `mr` rows x `nr` columns, in vectors of `lanes` values.
-
-    `nr` is a multiple of `lanes`; `lanes` is the target's. `depth_unroll`: steps of the depth in
-    one turn of the loop.
-    """
-
-    mr: int
-    nr: int
-    lanes: int
-    depth_unroll: int
-
-    def __str__(self) -> str:
-        return f"{self.mr}x{self.nr}"
-
-    def panels(self, columns: int) -> Blocks:
-        """The column panels, in vectors."""
-        return Blocks.of(-(-columns // self.lanes), self.nr // self.lanes)
