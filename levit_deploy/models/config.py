@@ -107,6 +107,8 @@ class Config:
     def names(self, name: str) -> tuple[str, ...] | None:
         """A list of names, or an object of names by number; a number without one is its name."""
         value = self.values.get(name)
+        if value is None or value == {}:
+            return None
         if isinstance(value, Mapping):
             try:
                 numbered = {int(key): each for key, each in value.items()}
@@ -115,8 +117,6 @@ class Config:
             except ValueError:
                 self._misfit(name, "names by number, from 0")
             value = [numbered.get(number, str(number)) for number in range(max(numbered) + 1)]
-        if value is None:
-            return None
         if not isinstance(value, list | tuple) or not all(isinstance(each, str) for each in value):
             self._misfit(name, "names")
         return tuple(value)

@@ -117,9 +117,17 @@ def _with_inputs(card: ModelCard, config: Config) -> ModelCard:
     if share is not None:
         if not 0 < share <= 1:
             raise config.unsupported("crop_pct", "pictures are cut, not padded")
-        ratio = Fraction(repr(share))
-        changes |= {"side": ratio.denominator, "crop": ratio.numerator}
+        changes |= dict(zip(("side", "crop"), crop_ratio(share), strict=True))
     if not changes:
         return card
     way = replace(card.preprocessing, **changes)  # type: ignore[arg-type]
     return card.stated(config.source, preprocessing=way)
+
+
+def crop_ratio(share: float) -> tuple[int, int]:
+    """Resized side : cut, of the share that is kept: exactly what its decimals say, 0.9 as 10 : 9.
+
+    `image_size * side // crop` is then timm's `floor(image_size / share)`.
+    """
+    ratio = Fraction(repr(share))
+    return ratio.denominator, ratio.numerator

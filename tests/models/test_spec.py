@@ -47,3 +47,7 @@ def test_impossible_ends() -> None:
         replace(TINY, classes=-1)
     with pytest.raises(DeployError, match="`0` channels"):
         replace(TINY, in_chans=0)
+
+
+def test_timms_other_forms_are_the_same_networks() -> None:
+    assert get_spec("levit_conv_512_s8") is get_spec("levit_512_s8") is FAMILY["levit_512_s8"]
