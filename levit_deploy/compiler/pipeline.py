@@ -70,7 +70,7 @@ def compile_model(
         precision=network.precision.value,
         target=target.name,
         image_size=network.image_size,
-        classes=network.classes,
+        classes=network.outputs,
         mean=exported.normalization.mean,
         std=exported.normalization.std,
         weights_digest=exported.weights_digest,

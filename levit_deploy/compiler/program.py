@@ -115,8 +115,8 @@ class Program:
     target: str
     image_size: int
     classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     weights_digest: str
     kernels_object: bytes
     constants: bytes

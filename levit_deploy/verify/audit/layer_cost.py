@@ -60,5 +60,6 @@ def multiply_adds(network: Network) -> Mapping[str, int]:
             work[block.q.name] = tokens * block.q.weight.size
         last = writing_layer(block)
         work[last.name] = tokens * last.weight.size
-    work[network.head.name] = network.head.weight.size
+    if network.head is not None:
+        work[network.head.name] = network.head.weight.size
     return work
