@@ -7,8 +7,7 @@ and any of them or None. A class says more about its JSON form by class variable
     DERIVED: ClassVar[tuple[str, ...]]     properties that are written for other readers; when read
                                            they must agree with the fields
 
-`field(metadata=INLINE)` writes a record's fields among those of the one that holds it. A
-constructor that raises ValueError refuses the values, in its words.
+A constructor that raises ValueError refuses the values, in its words.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ MAX_BYTES = 1 << 24
 MAX_DEPTH = 16
 MAX_TEXT = 1 << 16  # characters of one string
 MAX_INTEGER = 1 << 63
-
-INLINE = {"inline": True}
 
 # A string that the user's files or command line chose: anything. Other strings are printable.
 Text = Annotated[str, "text"]
@@ -59,7 +56,7 @@ def to_json(record: object) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """A record or a part of one as dicts, lists, strings and numbers."""
+    """A record, or what holds records, as dicts, lists, strings and numbers."""
     if is_dataclass(value):
         plain: dict[str, object] = {}
         if (version := getattr(value, "SCHEMA_VERSION", None)) is not None:
@@ -67,12 +64,11 @@ def to_plain(value: Any) -> Any:
         for name in getattr(value, "DERIVED", ()):
             plain[name] = to_plain(getattr(value, name))
         for field in fields(value):
-            part = to_plain(getattr(value, field.name))
-            plain |= part if field.metadata == INLINE else {field.name: part}
+            plain[field.name] = to_plain(getattr(value, field.name))
         return plain
     if isinstance(value, Mapping):
         return {str(key): to_plain(part) for key, part in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [to_plain(part) for part in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
@@ -187,47 +183,29 @@ def _read_record(kind: Any, values: Mapping[str, object], at: str) -> Any:
         found = printable(str(values.get("schema_version")))[:40]
         where = f"`{at}` has " if at else ""
         raise _MisfitError(f"{where}schema version `{found}`, expected `{version}`")
-    derived = getattr(kind, "DERIVED", ())
-    names = {*_names(kind), *derived, *(() if version is None else ("schema_version",))}
-    within = f"{at}." if at else ""
+    derived, within = getattr(kind, "DERIVED", ()), f"{at}." if at else ""
+    kinds = _kinds(kind)
+    names = {*kinds, *derived, *(() if version is None else ("schema_version",))}
     for name in sorted(names - set(values)):
         raise _MisfitError(f"missing field `{within}{name}`")
     for name in sorted(set(values) - names):
         raise _MisfitError(f"unknown field `{within}{printable(name)[:40]}`")
-    return _made(kind, values, at)
-
-
-def _made(kind: Any, values: Mapping[str, object], at: str) -> Any:
-    within = f"{at}." if at else ""
-    parts = {
-        field.name: _made(part, values, at)
-        if field.metadata == INLINE
-        else _read(part, values[field.name], f"{within}{field.name}")
-        for field, part in _parts(kind)
-    }
+    parts = {name: _read(part, values[name], within + name) for name, part in kinds.items()}
     try:
         record = kind(**parts)
     except ValueError as error:
         raise _MisfitError(f"`{at}`: {error}" if at else str(error)) from error
-    for name in getattr(kind, "DERIVED", ()):
+    for name in derived:
         if (right := to_plain(getattr(record, name))) != values[name]:
-            raise _misfit(f"{within}{name}", values[name], f"`{right}`, as the rest says")
+            raise _misfit(within + name, values[name], f"`{right}`, as the rest says")
     return record
 
 
 @functools.cache
-def _parts(kind: Any) -> list[tuple[Any, Any]]:
-    """(field, type) of each."""
+def _kinds(kind: Any) -> dict[str, Any]:
+    """The type of each field."""
     kinds = get_type_hints(kind, include_extras=True)
-    return [(field, kinds[field.name]) for field in fields(kind)]
-
-
-def _names(kind: Any) -> set[str]:
-    """What its object's fields are called."""
-    names: set[str] = set()
-    for field, part in _parts(kind):
-        names |= _names(part) if field.metadata == INLINE else {field.name}
-    return names
+    return {field.name: kinds[field.name] for field in fields(kind)}
 
 
 def _expected(kind: type[_T], what: str, value: object, at: str) -> _T:

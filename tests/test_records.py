@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from levit_deploy.errors import DeployError
 from levit_deploy.records import (
-    INLINE,
     MAX_BYTES,
     MAX_DEPTH,
     Extended,
@@ -39,17 +38,12 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Name:
-    first: str
-    last: str | None
-
-
-@dataclass(frozen=True)
 class Drawing:
     SCHEMA_VERSION: ClassVar[int] = 3
     DERIVED: ClassVar[tuple[str, ...]] = ("empty",)
 
-    name: Name = field(metadata=INLINE)
+    first: str
+    last: str | None
     colour: Colour
     points: tuple[Point, ...]
     corner: tuple[float, float, bool]
@@ -68,7 +62,8 @@ class Drawing:
 
 
 DRAWING = Drawing(
-    name=Name("Ada", None),
+    first="Ada",
+    last=None,
     colour=Colour.BLUE,
     points=(Point(1, 0.5), Point(-2, 1e30)),
     corner=(0.25, 3.0, True),
@@ -118,9 +113,7 @@ integers = st.integers(-(2**63) + 1, 2**63 - 1)
     note=st.text(st.characters(codec=None)),
 )
 def test_any_values_come_back(points: tuple[Point, ...], limit: float, note: str) -> None:
-    drawing = Drawing(
-        Name("", ""), Colour.RED, points, (0.0, 0.0, False), {}, limit, note, anything=[1]
-    )
+    drawing = Drawing("", "", Colour.RED, points, (0.0, 0.0, False), {}, limit, note, anything=[1])
     assert parse_record(Drawing, to_json(drawing).encode(), "d", hint="h") == drawing
 
 

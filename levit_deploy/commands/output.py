@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from levit_deploy.records import to_plain
+
 
 def print_json(value: object) -> None:
-    """One JSON document of dicts, lists, tuples, texts and numbers."""
-    click.echo(json.dumps(value, indent=2))
+    """One JSON document of records, dicts, lists, tuples, texts and numbers."""
+    click.echo(json.dumps(to_plain(value), indent=2))
 
 
 def print_columns(rows: Iterable[Sequence[str]]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from levit_deploy.commands.output import bytes_text, print_columns
+from levit_deploy.records import to_plain
 
 if TYPE_CHECKING:
     from levit_deploy.runtime.artifact import Artifact
@@ -18,8 +18,8 @@ def artifact_json(artifact: Artifact, verification: Verification | None) -> dict
     """The folder, its manifest, and its verification (None if it was never verified)."""
     return {
         "folder": str(artifact.folder),
-        **asdict(artifact.manifest),
-        "verification": None if verification is None else verification.to_json(),
+        **to_plain(artifact.manifest),
+        "verification": to_plain(verification),
     }
 
 

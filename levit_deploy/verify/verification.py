@@ -14,6 +14,7 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import emulator_command, missing_emulator
 from levit_deploy.targets.host import read_cpu
@@ -88,11 +89,8 @@ def verify_artifact(
             *_check_static(artifact, target, emulator, batch, expected, on_check),
         ]
     return Verification(
-        artifact=manifest.name,
-        target=manifest.target,
+        **Build.of(manifest),
         machine=cpu.model,
-        build_id=manifest.build_id,
-        weights_digest=manifest.weights_digest,
         reference=expected.reference,
         images=f"{len(batch)} {batch.source}",
         checks=tuple(checks),

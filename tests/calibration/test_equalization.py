@@ -2,17 +2,17 @@
 
 import numpy as np
 import pytest
+from levit_deploy.export.equalization import scale_query_key
+from levit_deploy.export.folded import Affine, Layer
+from levit_deploy.export.read_graph import read_graph
 
 from levit_deploy.calibration.choose_scales import choose_scales
 from levit_deploy.calibration.factors import channel_factors, scale_streams
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.calibration.statistics import TensorStatistics
-from levit_deploy.export.equalization import scale_query_key
 from levit_deploy.export.export_model import export_model, with_weights
-from levit_deploy.export.folded import Affine, Layer
 from levit_deploy.export.hostile_twin import hostile_twin
-from levit_deploy.export.read_graph import read_graph
 from levit_deploy.models.images import normalize
 from levit_deploy.models.spec import TINY
 from tests.calibration.running import run, signal_to_noise_db

@@ -7,10 +7,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from levit_deploy.calibration.layers import linear_layers
 from onnx import numpy_helper
 
 from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
-from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.calibration.rounding_int16 import LARGEST_WEIGHT

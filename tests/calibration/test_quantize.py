@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from levit_deploy.calibration.layers import inner_convolutions
 from onnx import TensorProto, numpy_helper
 
 from levit_deploy.calibration.choose_scales import choose_scales
-from levit_deploy.calibration.layers import inner_convolutions
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.recipe import RECIPES
 from levit_deploy.calibration.statistics import linear_layers

@@ -2,9 +2,8 @@
 
 import numpy as np
 import torch
-from torch.nn import functional as F
-
 from levit_deploy.export.folded import Attention, FoldedLevit, Mlp, ShrinkingAttention
+from torch.nn import functional as F
 
 
 def forward(model: FoldedLevit, images: torch.Tensor) -> np.ndarray:

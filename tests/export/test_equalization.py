@@ -7,13 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-
-from levit_deploy.errors import DeployError
 from levit_deploy.export.equalization import residual_streams, scale_query_key, scale_stream
-from levit_deploy.export.export_model import export_model
 from levit_deploy.export.fold_model import fold_model
 from levit_deploy.export.folded import FoldedLevit
 from levit_deploy.export.graph import build_graph
+
+from levit_deploy.errors import DeployError
+from levit_deploy.export.export_model import export_model
 from levit_deploy.export.hostile_twin import hostile_twin
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY

@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from levit_deploy.export.read_graph import read_graph
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.agreement import check_against_reference
 from levit_deploy.export.export_model import export_model, with_weights
-from levit_deploy.export.read_graph import read_graph
 from levit_deploy.models.images import model_input
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import FAMILY, TINY

@@ -3,10 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.nn import functional as F
-
-from levit_deploy.errors import DeployError
 from levit_deploy.export.fold import (
     batchnorm_affine,
     fold_bn_linear,
@@ -17,6 +13,10 @@ from levit_deploy.export.fold import (
     scale_query_rows,
 )
 from levit_deploy.export.folded import Affine
+from torch import nn
+from torch.nn import functional as F
+
+from levit_deploy.errors import DeployError
 from levit_deploy.models.reference import attend, attention_bias_indices
 from tests.randomize import randomize
 

@@ -8,12 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-
-from levit_deploy.errors import DeployError
 from levit_deploy.export.fold_model import fold_model
 from levit_deploy.export.graph import build_graph
 from levit_deploy.export.read_graph import read_graph
 from levit_deploy.export.structure import simplify
+
+from levit_deploy.errors import DeployError
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
 from tests.randomize import randomize

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
-
-from levit_deploy.errors import DeployError
 from levit_deploy.export.fold_model import fold_model
 from levit_deploy.export.graph import build_graph
 from levit_deploy.export.structure import check_structure, simplify
+from onnx import helper, numpy_helper
+
+from levit_deploy.errors import DeployError
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import FAMILY, TINY
 

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from levit_deploy.compiler.passes import emit_object
 from tvm import runtime
 
-from levit_deploy.compiler.passes import emit_object
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import KernelCall, Program
 from levit_deploy.runtime.build import generate_sources

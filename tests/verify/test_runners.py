@@ -21,7 +21,7 @@ from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.runner import RunError, Runner
 from levit_deploy.verify.tolerance import CLOSE, EXACT
 from levit_deploy.verify.torch_runner import TorchRunner
-from tests.verify.conftest import Builder
+from tests.deployment import Builder
 
 EMULATED = ("x86-64", "x86-64-v3", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7")
 

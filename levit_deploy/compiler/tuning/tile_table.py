@@ -11,11 +11,10 @@ Rows are data: JSON files of this folder's `tiles/`, and what a search wrote els
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from levit_deploy.compiler.kernels import head
 from levit_deploy.compiler.kernels.attention import float32 as attention
@@ -25,12 +24,12 @@ from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
 from levit_deploy.compiler.kernels.gemm import float32 as gemm
 from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HeadSpec
-from levit_deploy.compiler.tuning.json_dataclass import from_json
 from levit_deploy.compiler.tuning.legality import is_legal
 from levit_deploy.errors import DeployError
+from levit_deploy.files import write_files
+from levit_deploy.records import from_plain, load_record, to_plain
 from levit_deploy.targets.target import Target
 
-SCHEMA_VERSION = 1
 PACKAGED = Path(__file__).parent / "tiles"
 
 Spec = GemmSpec | HeadSpec | ConvSpec | AttentionSpec
@@ -102,20 +101,12 @@ class TileTable:
         """
         family_of = {spec: family for family, (spec, _) in FAMILIES.items()}
         lines = [
-            json.dumps({"family": family_of[type(row.spec)], **asdict(row)})
+            json.dumps({"family": family_of[type(row.spec)], **to_plain(row)}, allow_nan=False)
             for row in self.rows.values()
         ]
         rows = ",\n ".join(sorted(lines))
-        staged = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            staged.write_text(f'{{"schema_version": {SCHEMA_VERSION}, "rows": [\n {rows}\n]}}\n')
-            staged.replace(path)
-        except OSError as error:
-            raise DeployError(
-                f"cannot write `{path}`: {error.strerror}", hint="choose another file with -o"
-            ) from error
-        finally:
-            staged.unlink(missing_ok=True)
+        text = f'{{"schema_version": {_TileFile.SCHEMA_VERSION}, "rows": [\n {rows}\n]}}\n'
+        write_files({path: text.encode()})
 
 
 def load_tiles(*paths: Path) -> TileTable:
@@ -131,35 +122,40 @@ def packaged_tiles(*more: Path) -> TileTable:
     return load_tiles(*sorted(PACKAGED.glob("*.json")), *more)
 
 
-def _read(path: Path) -> list[TileRow]:
-    try:
-        document = json.loads(path.read_text())
-        version, rows = document["schema_version"], document["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DeployError(
-            f"`{path}` is not a file of tiles", hint="make one with `levit-deploy tune`"
-        ) from error
-    if version != SCHEMA_VERSION:
-        raise DeployError(
-            f"`{path}` has tile schema version `{version}`, expected `{SCHEMA_VERSION}`",
-            hint="search again with this version of `levit-deploy tune`",
-        )
-    return [_read_row(path, number, row) for number, row in enumerate(rows, 1)]
+@dataclass(frozen=True)
+class _Row:
+    """A TileRow as it is written; `family` says what `spec` and `tile` are."""
+
+    family: str
+    target: str
+    spec: object
+    tile: object
+    measured_on: str
+    microseconds: float | None
+    ratio: float
 
 
-def _read_row(path: Path, number: int, row: dict[str, object]) -> TileRow:
-    try:
-        spec_type, tile_type = FAMILIES[str(row["family"])]
-        return TileRow(
-            target=str(row["target"]),
-            spec=from_json(spec_type, row["spec"]),
-            tile=from_json(tile_type, row["tile"]),
-            measured_on=str(row["measured_on"]),
-            microseconds=None if (time := row["microseconds"]) is None else float(str(time)),
-            ratio=float(str(row["ratio"])),
+@dataclass(frozen=True)
+class _TileFile:
+    SCHEMA_VERSION: ClassVar[int] = 1
+
+    rows: tuple[_Row, ...]
+
+
+def _read(path: Path) -> Iterator[TileRow]:
+    hint = "make one with `levit-deploy tune`"
+    for index, row in enumerate(load_record(_TileFile, path, hint=hint).rows):
+        at = f"rows[{index}]"
+        if row.family not in FAMILIES:
+            raise DeployError(
+                f"`{path}`: `{at}.family` is `{row.family}`, which is none", hint=hint
+            )
+        spec, tile = FAMILIES[row.family]
+        yield TileRow(
+            target=row.target,
+            spec=from_plain(spec, row.spec, str(path), hint=hint, at=f"{at}.spec"),
+            tile=from_plain(tile, row.tile, str(path), hint=hint, at=f"{at}.tile"),
+            measured_on=row.measured_on,
+            microseconds=row.microseconds,
+            ratio=row.ratio,
         )
-    except (KeyError, ValueError, TypeError) as error:
-        raise DeployError(
-            f"row {number} of `{path}` is not a tile: `{error}`",
-            hint="remove the row, or search again with `levit-deploy tune`",
-        ) from error

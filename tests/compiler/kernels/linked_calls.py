@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from levit_deploy.compiler.kernel_library import KernelLibrary
-from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.passes.emit_object import emit_object
 from levit_deploy.compiler.passes.lower_kernels import lower_kernels
+from numpy.typing import NDArray
+
+from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.target import Target

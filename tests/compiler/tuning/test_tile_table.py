@@ -143,13 +143,13 @@ def damaged(tmp_path: Path, change: str, value: object) -> Path:
     ("change", "value", "message"),
     [
         ("schema_version", 99, "schema version `99`"),
-        ("family", "winograd", "row 1 of"),
-        ("spec.rows", "many", "row 1 of .*`many`"),
-        ("spec.residual", 1, "row 1 of"),
-        ("spec.activation", "gelu", "row 1 of .*gelu"),
-        ("spec.padding", 1, "row 1 of .*has the fields"),
-        ("tile", [4, 24], "row 1 of"),
-        ("microseconds", "fast", "row 1 of"),
+        ("family", "winograd", r"`rows\[0\].family` is `winograd`"),
+        ("spec.rows", "many", r"`rows\[0\].spec.rows` is .*many"),
+        ("spec.residual", 1, r"`rows\[0\].spec.residual` is `1`"),
+        ("spec.activation", "gelu", r"`rows\[0\].spec.activation` is .*gelu"),
+        ("spec.padding", 1, r"unknown field `rows\[0\].spec.padding`"),
+        ("tile", [4, 24], r"`rows\[0\].tile` is `\[4, 24\]`, not an object"),
+        ("microseconds", "fast", r"`rows\[0\].microseconds` is .*fast"),
     ],
 )
 def test_damaged_rows_are_named(change: str, value: object, message: str, tmp_path: Path) -> None:
@@ -162,10 +162,10 @@ def test_damaged_rows_are_named(change: str, value: object, message: str, tmp_pa
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "tiles.json"
     path.write_text(text)
-    with pytest.raises(DeployError, match="is not a file of tiles"):
-        load_tiles(path)
-    with pytest.raises(DeployError, match="is not a file of tiles"):
-        load_tiles(tmp_path / "missing.json")
+    for file in (path, tmp_path / "missing.json"):
+        with pytest.raises(DeployError) as caught:
+            load_tiles(file)
+        assert caught.value.hint == "make one with `levit-deploy tune`"
 
 
 def test_every_packaged_row_is_possible() -> None:
