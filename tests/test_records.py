@@ -212,3 +212,8 @@ def test_an_endless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(DeployError, match="more than"):
         load_record(Point, path, hint="h")
+
+
+def test_what_a_terminal_gets_is_printable() -> None:
+    assert printable("a\x1b[31m\u202eb\udc80\n") == "a�[31m�b��"
+    assert printable("98.6\u00a0% läuft") == "98.6\u00a0% läuft"

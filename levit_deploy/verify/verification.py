@@ -23,9 +23,8 @@ from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
-from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.expectation import Expectation, expect
-from levit_deploy.verify.images import Images, real_images
+from levit_deploy.verify.images import FUNCTIONS, Images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.model_of import quantized_model_of
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
@@ -113,7 +112,7 @@ def check_weights(artifact: Artifact, checkpoint: Checkpoint) -> None:
 def _check_shared(
     artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
 ) -> Iterator[Check]:
-    for entry in Entry:
+    for entry in FUNCTIONS:
         yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
 
 
@@ -133,7 +132,7 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program)
-        for entry in Entry:
+        for entry in FUNCTIONS:
             yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
 
 

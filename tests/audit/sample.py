@@ -156,7 +156,7 @@ def hostile() -> AuditResult:
         good,
         audited=replace(
             AUDITED,
-            artifact=HOSTILE_NAME,
+            name=HOSTILE_NAME,
             class_names=(HOSTILE_NAME, "c" * 200) * 5,
             source="/x" * 200,
             machine="</style><script>1</script>",

@@ -14,7 +14,6 @@ from levit_deploy.audit.wording import (
     listing,
     number,
     points,
-    printable,
     probability,
     share,
     signed,
@@ -205,7 +204,6 @@ def test_commands_quote_what_a_shell_would_split():
         (small(0.74), "0.740"),
         (small(12.3456), "12.3"),
         (small(3.1e-12), "3.10 × 10⁻¹²"),
-        (printable("a\x1b[31m\u202eb"), "a�[31m�b"),
         (listing(("a", "b", "c`")), "`a`, `b` and `c'`"),
     ],
 )
