@@ -152,6 +152,8 @@ def _read(kind: Any, value: object, at: str) -> Any:
             _read(arguments[0], name, f"{at}[...]"): _read(arguments[1], part, f"{at}[{name!r}]")
             for name, part in _expected(dict, "an object", value, at).items()
         }
+    if kind is object:
+        return value
     if is_dataclass(kind):
         return _read_record(kind, _expected(dict, "an object", value, at), at)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
@@ -240,7 +242,6 @@ def _plain_printable(value: object) -> str | None:
 
 # What a value of each type is called, and the value itself, or None if it is of another type.
 _PLAIN: dict[Any, tuple[str, Callable[[object], object | None]]] = {
-    object: ("a value", lambda value: value),
     bool: ("true or false", lambda value: value if isinstance(value, bool) else None),
     int: ("a whole number", _plain_integer),
     float: ("a finite number", _plain_float),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from levit_deploy.compiler.tiles.table import TileRow, TileTable, load_tiles
 from levit_deploy.compiler.tuning.search import Search
 from levit_deploy.compiler.tuning.specs import distinct_specs
-from levit_deploy.compiler.tuning.tile_table import TileRow, TileTable, load_tiles
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import ModelSpec

@@ -20,7 +20,7 @@ class Room:
 
 LEAVES = ("errors", "files", "records")
 ALL_ROOMS = (
-    *(*LEAVES, "models", "targets", "export", "calibration"),
+    *(*LEAVES, "models", "targets", "network", "export", "calibration"),
     *("compiler", "runtime", "verify"),
 )
 ROOMS = {
@@ -29,16 +29,26 @@ ROOMS = {
     "records": Room(("errors", "files")),
     "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs")),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
-    "export": Room((*LEAVES, "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
-    "calibration": Room((*LEAVES, "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
-    "compiler": Room((*LEAVES, "export.exported", "targets"), ("tvm", "numpy", "onnx")),
+    "network": Room((*LEAVES, "models"), ("torch", "numpy")),
+    "export": Room(
+        (*LEAVES, "models", "network"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")
+    ),
+    "calibration": Room(
+        (*LEAVES, "models", "network", "export"), ("numpy", "onnx", "onnxruntime", "PIL")
+    ),
+    "compiler": Room(
+        (*LEAVES, "models.spec", "network", "export.exported", "targets"), ("tvm", "numpy")
+    ),
     "runtime": Room((*LEAVES, "compiler.program", "targets"), ("numpy", "jinja2")),
     "verify": Room(
-        (*LEAVES, "models", "export", "calibration", "targets", "runtime", "compiler.program"),
-        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
+        (
+            *(*LEAVES, "models", "network", "export", "calibration", "targets"),
+            *("compiler.program", "runtime"),
+        ),
+        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL"),
     ),
     "audit": Room(
-        (*ALL_ROOMS,),
+        ALL_ROOMS,
         *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
     ),
     "deploy": Room((*ALL_ROOMS,)),

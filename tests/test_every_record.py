@@ -15,7 +15,7 @@ from levit_deploy.audit.result import AuditResult
 from levit_deploy.audit.settings import Settings
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.table import CalibrationTable
-from levit_deploy.compiler.tuning.tile_table import PACKAGED, load_tiles
+from levit_deploy.compiler.tiles.table import PACKAGED, load_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.records import load_record, printable, to_json, to_plain
 from levit_deploy.runtime.debug_build import Taps

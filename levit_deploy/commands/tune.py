@@ -15,8 +15,8 @@ from levit_deploy.commands.output import columns, print_columns, print_json
 from levit_deploy.commands.progress import Phases
 
 if TYPE_CHECKING:
-    from levit_deploy.compiler.tuning.legality import Spec, Tile
-    from levit_deploy.compiler.tuning.tile_table import TileRow
+    from levit_deploy.compiler.tiles.registry import Spec, Tile
+    from levit_deploy.compiler.tiles.table import TileRow
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
 

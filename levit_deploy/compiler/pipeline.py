@@ -13,7 +13,7 @@ from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.lower.network import lower_network
 from levit_deploy.compiler.memory_plan import Placement, place
 from levit_deploy.compiler.program import KernelCall, Program, QuantizedTensor, Space
-from levit_deploy.compiler.tuning.tile_table import TileTable, packaged_tiles
+from levit_deploy.compiler.tiles.table import TileTable, packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target

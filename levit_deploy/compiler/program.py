@@ -109,7 +109,7 @@ class Identity:
 class Program(Identity):
     """Everything the runtime room needs to make a library.
 
-    `mean`, `std`: the per-channel RGB statistics that the 8-bit entry normalises with.
+    `mean`, `std`: the statistics, of each channel, that the 8-bit entry normalises with.
     `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
     `tensors`: what is 8 bits between the calls, in the order in which it is made.
     `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
@@ -118,8 +118,8 @@ class Program(Identity):
 
     image_size: int
     classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     kernels_object: bytes
     constants: bytes
     calls: tuple[KernelCall, ...]

@@ -75,7 +75,6 @@ class ExportedModel:
             {
                 _KEY + "schema_version": str(SCHEMA_VERSION),
                 _KEY + "name": self.name,
-                _KEY + "precision": self.precision.value,
                 _KEY + "mean": " ".join(map(repr, self.normalization.mean)),
                 _KEY + "std": " ".join(map(repr, self.normalization.std)),
                 _KEY + "weights_digest": self.weights_digest,
@@ -108,7 +107,7 @@ class ExportedModel:
         del graph.metadata_props[:]
         try:
             return ExportedModel(
-                name=props[_KEY + "name"],
+                name=_identifier(props[_KEY + "name"]),
                 graph=graph,
                 normalization=Normalization(
                     mean=_rgb(props[_KEY + "mean"]), std=_rgb(props[_KEY + "std"])
@@ -117,6 +116,12 @@ class ExportedModel:
             )
         except (KeyError, ValueError, IndexError) as error:
             raise DeployError(f"the description in `{path}` is damaged", hint=_MAKE_ONE) from error
+
+
+def _identifier(name: str) -> str:
+    if not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"{name!r} is no name of a model")
+    return name
 
 
 def _rgb(text: str) -> tuple[float, float, float]:

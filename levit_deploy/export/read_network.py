@@ -39,6 +39,13 @@ from levit_deploy.network.network import (
     ShrinkingAttention,
 )
 
+# That `write_network` uses.
+OPERATORS = {
+    *("Abs", "Add", "Clip", "Conv", "DequantizeLinear", "Div", "Exp", "HardSwish", "MatMul"),
+    *("Mul", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Round", "Slice"),
+    *("Softmax", "Split", "Sub", "Transpose"),
+}
+
 _HINT = "compile what `levit-deploy export` or `levit-deploy quantize` wrote, or the checkpoint"
 
 
@@ -65,6 +72,10 @@ class _Reader:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         graph = model.graph
+        for node in graph.node:
+            if node.op_type not in OPERATORS:
+                raise _refusal(node)
+        self._end = graph.node[-1].name if graph.node else ""
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self._makers = {name: node for node in graph.node for name in node.output}
         shape = [dim.dim_value for port in graph.input for dim in port.type.tensor_type.shape.dim]
@@ -106,7 +117,7 @@ class _Reader:
 
     def _take(self, *ops: str) -> tuple[onnx.NodeProto, onnx.NodeProto]:
         if not self._parts:
-            raise _refusal("its end")
+            raise _refusal(f"its end behind `{self._end}`")
         node, behind = self._parts.popleft()
         if node.op_type not in ops:
             raise _refusal(node)

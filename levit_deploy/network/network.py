@@ -275,10 +275,10 @@ def rounded(network: Network) -> Network:
 
 
 def _rounded_layer(layer: LayerT) -> LayerT:
-    weight, bias = layer.weight, _float32(f"{layer.name}.bias", layer.bias)
+    weight = layer.weight
     if isinstance(layer.arithmetic, Float32):
         weight = _float32(f"{layer.name}.weight", weight)
-    return replace(layer, weight=weight, bias=bias)
+    return replace(layer, weight=weight, bias=_float32(f"{layer.name}.bias", layer.bias))
 
 
 def _float32(name: str, values: Weights) -> NDArray[np.float32]:

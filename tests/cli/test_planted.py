@@ -1,6 +1,5 @@
 """Python files that lie where the user stands are data, not code."""
 
-from levit_deploy.targets.host import read_cpu
 from tests.cli.conftest import TINY_WEIGHTS, Cli
 from tests.planted_modules import plant_modules
 

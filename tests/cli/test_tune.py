@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
-from levit_deploy.compiler.tuning.tile_table import TileRow, TileTable, load_tiles
+from levit_deploy.compiler.tiles.table import TileRow, TileTable, load_tiles
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from tests.cli.conftest import Cli, Spawner

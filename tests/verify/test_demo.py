@@ -12,6 +12,7 @@ from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.verification import verify_artifact
 
 
@@ -23,7 +24,7 @@ def test_the_demo_agrees_with_the_reference(name: str, images: int, tmp_path: Pa
         pytest.skip(f"no emulator for {name}")
     checkpoint = load_weights(get_spec("levit_128s"), "demo")
     artifact = deploy(checkpoint, find_toolchain(target), tmp_path).artifact
-    verification = verify_artifact(artifact, checkpoint, images=images)
+    verification = verify_artifact(artifact, reference_of(artifact, checkpoint), images=images)
     assert verification, to_json(verification)
     for check in verification.checks:
         assert check.comparison is not None

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Constant, FlatProgram, QuantizedCopy, Step, Value
-from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.program import Entry, Space
-from levit_deploy.compiler.tuning.tile_table import TileTable
+from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
@@ -106,7 +106,7 @@ class Calls:
         q[k] = clamp(rint(x[k] * factors[k]), -zero_point, 255 - zero_point) + zero_point."""
         key = (x.value, zero_point, factors.tobytes())
         if key not in self._copies:
-            storage = activation_storage(self.target)
+            storage = isa_of(self.target).storage
             spec = QuantizeSpec(x.rows, x.channels)
             self._copies[key] = self.call(
                 f"quantize_r{x.rows}_k{x.channels}",

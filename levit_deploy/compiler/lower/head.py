@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
-from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
+from levit_deploy.compiler.kernels.head import HEAD, HeadSpec
 from levit_deploy.compiler.kernels.mean import mean_kernel
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.linear import lower_linear
@@ -42,13 +42,11 @@ def lower_head(
 def _mean_layer(calls: Calls, layer: Linear, x: Tensor, residual: Tensor | None = None) -> Tensor:
     """The layer of the mean over tokens, plus that of the residual."""
     spec = HeadSpec(x.rows, layer.inputs, layer.outputs, residual is not None)
-    tile, target = calls.tiles.head(spec, calls.target), calls.target
+    tile = calls.tiles.tile(spec, calls.target)
     panels = pack_weights(layer.weight.T.astype(np.float32), layer.bias.astype(np.float32), tile)
-    words = ["head", f"t{spec.tokens}", f"k{spec.channels}", f"n{spec.classes}"]
-    words += ["residual"] * spec.residual
     value = calls.call(
-        "_".join([*words, str(tile), f"u{tile.depth_unroll}"]),
-        lambda symbol, _: head_kernel(symbol, spec, tile, target),
+        HEAD.symbol(spec, tile),
+        HEAD.maker(spec, tile, calls.target),
         [x.value, panels, *([residual.value] if residual else [])],
         4 * spec.classes,
     )

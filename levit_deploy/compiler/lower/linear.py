@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm import int8_spec
-from levit_deploy.compiler.kernels.gemm.float32 import (
-    GemmSpec,
-    GemmTile,
-    Layout,
-    gemm_kernel,
-    pack_weights,
-)
-from levit_deploy.compiler.kernels.gemm.int8 import gemm_int8_kernel
-from levit_deploy.compiler.kernels.gemm.int8_spec import (
-    GemmInt8Spec,
-    pack_weights_int8,
-    within_limits,
-)
-from levit_deploy.compiler.kernels.kernel import Activation, Kernel
-from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
+from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
+from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, Layout
+from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.errors import DeployError
 from levit_deploy.network.arithmetic import Float32, Int8
@@ -63,11 +50,11 @@ def lower_linear(
 def _float32(
     calls: Calls, spec: GemmSpec, layer: Linear, x: Tensor, residual: Tensor | None
 ) -> Value:
-    tile = calls.tiles.gemm(spec, calls.target)
+    tile = calls.tiles.tile(spec, calls.target)
     panels = pack_weights(layer.weight.T.astype(np.float32), layer.bias.astype(np.float32), tile)
     return calls.call(
-        _symbol("gemm", spec, tile),
-        lambda symbol, _: gemm_kernel(symbol, spec, tile, calls.target),
+        GEMM.symbol(spec, tile),
+        GEMM.maker(spec, tile, calls.target),
         [x.value, panels, *([residual.value] if residual else [])],
         4 * spec.output_size,
     )
@@ -82,17 +69,8 @@ def _int8(
             f"8-bit weights of `{layer.name}` are so large that sums of products could overflow",
             hint="quantize the model again: `levit-deploy quantize`",
         )
-    own = GemmInt8Spec(
-        rows=spec.rows,
-        columns=spec.columns,
-        depth=spec.depth,
-        activation=spec.activation,
-        residual=spec.residual,
-        layout=spec.layout,
-        quantized=False,
-        gather_side=spec.gather_side,
-    )
-    tile, scale = int8_spec.default_tile(own, calls.target), np.float64(int8.scale)
+    own = GemmInt8Spec(**vars(spec))
+    tile, scale = calls.tiles.tile(own, calls.target), np.float64(int8.scale)
     factors = np.ones(spec.depth, np.float32) if int8.factors is None else int8.factors
     copy = calls.quantized(
         x, (factors / scale).astype(np.float32), int8.zero_point, f"{layer.name}.matmul"
@@ -102,25 +80,10 @@ def _int8(
         weight, multiplier, layer.bias.astype(np.float32), int8.zero_point, tile, calls.target
     )
 
-    def kernel(symbol: str, stored: Stored) -> Kernel:
-        layout = spec.layout if stored.float else None
-        storing = replace(own, layout=layout, quantized=stored.quantized)
-        return gemm_int8_kernel(symbol, storing, tile, calls.target)
-
     return calls.call(
-        _symbol("gemm_int8", spec, tile),
-        kernel,
+        GEMM_INT8.symbol(own, tile),
+        GEMM_INT8.maker(own, tile, calls.target),
         [copy, panels, *([residual.value] if residual else [])],
         4 * spec.output_size,
         stores_copies=spec.layout is Layout.ROWS,
     )
-
-
-def _symbol(family: str, spec: GemmSpec, tile: GemmTile) -> str:
-    """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
-    words = [family, f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
-    words += [spec.activation.value] * (spec.activation is not Activation.NONE)
-    words += ["residual"] * spec.residual
-    words += [spec.layout.value] * (spec.layout is not Layout.ROWS)
-    words += [f"gather{spec.gather_side}"] * bool(spec.gather_side)
-    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])

@@ -13,7 +13,7 @@ from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.head import lower_head
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.lower.stem import lower_stem
-from levit_deploy.compiler.tuning.tile_table import TileTable
+from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import (
     Attention,

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Value
+from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
+from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.proof import prove_exact
-from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, Proof
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.kernels.output_int16 import pack_steps
 from levit_deploy.compiler.lower.calls import IMAGE, Calls, Tensor
 from levit_deploy.compiler.program import Entry
 from levit_deploy.errors import DeployError
@@ -53,7 +54,7 @@ def lower_stem(calls: Calls, stem: Sequence[Conv], image_size: int) -> Tensor:
 
 
 def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv | None) -> Value:
-    target, tile = calls.target, calls.tiles.conv(spec, calls.target)
+    target, tile = calls.target, calls.tiles.tile(spec, calls.target)
     proof: Proof | None = None
     panels: NDArray[np.generic]
     bias = conv.bias.astype(np.float32)
@@ -77,7 +78,7 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
         return replace(made, prove_exact=proof)
 
     out = calls.call(
-        _symbol(spec, tile),
+        CONV.symbol(spec, tile),
         kernel,
         operands,
         np.dtype(spec.destination.dtype).itemsize * spec.destination_size,
@@ -87,7 +88,7 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     if spec.source.image:
         rgb8 = replace(spec, source=Source.IMAGE_RGB8)
         calls.call(
-            _symbol(rgb8, tile),
+            CONV.symbol(rgb8, tile),
             lambda symbol, _: conv_kernel(symbol, rgb8, tile, target, calls.normalization),
             operands,
             out,
@@ -124,13 +125,3 @@ def _check(conv: Conv, spec: ConvSpec) -> None:
             f"16-bit sums of `{conv.name}` could overflow",
             hint="quantize the model again: `levit-deploy quantize`",
         )
-
-
-def _symbol(spec: ConvSpec, tile: ConvTile) -> str:
-    """Such as conv_s224_c3_n16_hardswish_f32_to_int16_8x16_b28."""
-    words = ["conv", f"s{spec.in_size}", f"c{spec.in_channels}", f"n{spec.out_channels}"]
-    words += [spec.activation.value] * (spec.activation is not Activation.NONE)
-    words += [spec.source.value] * (spec.source is not Source.PADDED)
-    words += ["to_int16"] * (spec.destination is Destination.PADDED_INT16)
-    vectors = "_".join(map(str, tile.vectors))
-    return "_".join([*words, f"{tile.pixels}x{vectors}", f"b{tile.bands}"])

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
-from levit_deploy.compiler.kernels.head import HeadSpec
+from typing import TypeVar
+
+from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.lower.network import lower_network
-from levit_deploy.compiler.tuning.legality import Spec
-from levit_deploy.compiler.tuning.tile_table import TileTable
+from levit_deploy.compiler.tiles.registry import Spec
+from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target
+
+_TileT = TypeVar("_TileT")
 
 
 def distinct_specs(exported: ExportedModel, target: Target) -> list[Spec]:
@@ -27,18 +28,8 @@ class _Asked(TileTable):
         super().__init__()
         self.specs: dict[Spec, None] = {}
 
-    def gemm(self, spec: GemmSpec, target: Target) -> GemmTile:
+    def tile(self, spec: CutBy[_TileT], target: Target) -> _TileT:
+        tile = super().tile(spec, target)
+        assert isinstance(spec, Spec)
         self.specs[spec] = None
-        return super().gemm(spec, target)
-
-    def head(self, spec: HeadSpec, target: Target) -> GemmTile:
-        self.specs[spec] = None
-        return super().head(spec, target)
-
-    def conv(self, spec: ConvSpec, target: Target) -> ConvTile:
-        self.specs[spec] = None
-        return super().conv(spec, target)
-
-    def attention(self, spec: AttentionSpec, target: Target) -> AttentionTile:
-        self.specs[spec] = None
-        return super().attention(spec, target)
+        return tile

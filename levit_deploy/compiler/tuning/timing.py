@@ -129,7 +129,8 @@ class KernelTimer:
         self._memory.append(raw)
         offset = -raw.ctypes.data % ALIGNMENT_BYTES
         values = raw[offset : offset + size].view(dtype)
-        values[:] = np.resize(np.linspace(-1, 1, 997).astype(dtype), values.size)
+        numbers = np.linspace(-1, 1, 997) if values.dtype.kind == "f" else np.arange(101)
+        values[:] = np.resize(numbers, values.size)
         return raw.ctypes.data + offset
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from levit_deploy.compiler.passes.emit_object import emit_object
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.codegen import emit_object
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.tuning.assembly import lower

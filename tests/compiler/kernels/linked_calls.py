@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from levit_deploy.compiler.kernel_library import KernelLibrary
-from levit_deploy.compiler.passes.emit_object import emit_object
-from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.codegen import emit_object, lower_kernels
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.targets.emulator import emulator_command
@@ -57,12 +55,12 @@ def run_linked(calls: Sequence[Call], target: Target, folder: Path) -> list[list
     runner = () if read_cpu().runs(target) else emulator_command(target)
     if runner is None:
         pytest.skip(f"nothing here runs {target.name}")
-    library = KernelLibrary({call.kernel.symbol: call.kernel for call in calls})
-    assert len(library.kernels) == len(calls), "symbols are distinct"
+    kernels = {call.kernel.symbol: call.kernel for call in calls}
+    assert len(kernels) == len(calls), "symbols are distinct"
     tvm_target = llvm_target(target)
-    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(library.kernels, ())
+    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(kernels, ())
     (folder / "kernels.o").write_bytes(
-        emit_object(lower_kernels(library, aligned, tvm_target), tvm_target)
+        emit_object(lower_kernels(kernels, aligned, tvm_target), tvm_target)
     )
     memory = bytearray()
     lines, declarations, places = [], [], []

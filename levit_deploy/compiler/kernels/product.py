@@ -12,8 +12,12 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.register_tile import Accumulators
+from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
+
+# Registers by row and vector, which LLVM keeps in registers. One array for each: TVM moves local
+# arrays of 1 KiB to the heap.
+Accumulators = list[list[tirx.Buffer]]
 
 _QUAD = 4
 
@@ -25,15 +29,21 @@ class Arithmetic(NamedTuple):
     multiply_add: Callable[[Expr, Expr, Expr], Expr]
 
 
-def steps_together(simd: Simd) -> int:
-    """Steps in one turn of a product's loop: few enough for the values of NEON's rows, which are
-    loaded in vectors, to have registers; with 32 of them two vectors, in one instruction."""
-    return 8 if simd.neon and simd.target.vector_registers == 32 else 4
+def accumulators(simd: Simd, rows: int, vectors: int) -> Accumulators:
+    """Registers for rows x vectors sums, not yet set."""
+    return [[simd.register() for _ in range(vectors)] for _ in range(rows)]
+
+
+def steps_together(isa: Isa) -> int:
+    """Steps in one turn of a product's loop: few enough for the values of all rows to have
+    registers where they are loaded in vectors; with 32 registers two vectors, in one instruction.
+    """
+    return 8 if isa.multiplies_by_lane and isa.registers == 32 else 4
 
 
 def for_steps(simd: Simd, depth: int, body: Callable[[Expr | int, int], None]) -> None:
     """Emit body(first, count) for `depth` steps in order, most of them in a loop."""
-    together = steps_together(simd)
+    together = steps_together(simd.isa)
     if depth >= together:
         with T.serial(depth // together) as turn:
             body(turn * together, together)
@@ -60,7 +70,7 @@ def add_products(
     """
     arithmetic = arithmetic or Arithmetic(simd.splats, simd.fma)
     count = len(vectors_at)
-    group = simd.splat_group if count % simd.splat_group == 0 else 1
+    group = simd.isa.splat_group if count % simd.isa.splat_group == 0 else 1
     rows = [
         [
             splat
@@ -70,8 +80,7 @@ def add_products(
         for at in values_at
     ]
     for step, places in enumerate(vectors_at):
-        for first in range(0, len(places), simd.load_group):
-            some = range(first, min(first + simd.load_group, len(places)))
+        for some in simd.load_groups(len(places)):
             loaded = [T.bind(simd.load(vectors, places[v])) for v in some]
             for i, row in enumerate(rows):
                 value = T.bind(row[step])

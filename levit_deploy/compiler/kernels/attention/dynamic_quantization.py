@@ -1,35 +1,32 @@
-"""The operands of an 8-bit attention: queries, keys and values of one head as rounded integers.
+"""Dynamic quantization: queries, keys and values of one head as integers, scaled as they come.
 
     key[d]   = rint(k[d] * (127 / K[d]))             K[d], V[c]: largest |k[., d]|, |v[., c]|
     value[c] = rint(v[c] * (127 / V[c]))
     query[d] = rint(s[d] * (127 / S))                s[d] = q[d] * (K[d] / 127), S: largest |s[.]|
 
 Nothing is cut off: |x| <= largest |x|, and every largest one is taken as at least 1e-30. What is
-multiplied lies in the scratch buffer as words (see words).
+multiplied lies in the scratch buffer as words (see packed_dot).
 """
 
 from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.attention.base import AttentionKernel
 from levit_deploy.compiler.kernels.attention.columns import Columns
-from levit_deploy.compiler.kernels.attention.frame import AttentionFrame
-from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.attention.words import COLUMNS, LARGEST, SIGN, words_of
-from levit_deploy.compiler.kernels.isa.narrowing import ROUNDING
-from levit_deploy.compiler.kernels.isa.transpose import transpose_quads
-from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.targets.target import Target
+from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, LARGEST, SIGN
+from levit_deploy.compiler.kernels.isa.simd import ROUNDING
 
 LOG2_E = math.log2(math.e)
 _SMALLEST = 1e-30  # of what is divided by
 
 
-class RoundedOperands(AttentionFrame):
+class DynamicallyQuantized(AttentionKernel):
     """An attention whose operands are rounded when a head starts.
 
     Of a query: `query_scale_at` its step times log2(e), `query_sum_at` what keys plus 128 add to
@@ -37,27 +34,20 @@ class RoundedOperands(AttentionFrame):
     less 128 take from its products.
     """
 
-    def __init__(
-        self,
-        symbol: str,
-        spec: AttentionSpec,
-        tile: AttentionTile,
-        target: Target,
-        stored: Stored,
-    ) -> None:
-        super().__init__(symbol, spec, tile, target, stored)
-        self.words = words_of(self.simd)
-        per_word = self.words.per_word
+    def reserve_operands(self) -> None:
+        spec, self.dot = self.spec, self.simd.isa.products.dot(self.simd)
+        per_word = self.dot.per_word
         self.key_words = spec.key_dim // per_word  # of a key, and of a query
         self.value_steps = -(-spec.keys // per_word)
-
         self.keys_at = self.reserve(self.key_words * self.padded_keys)
         self.queries_at = self.reserve(self.key_words * spec.queries)
         self.values_at = self.reserve(spec.value_dim * self.value_steps)
 
-    def reserve_steps(self) -> None:
+    def reserve_weights(self) -> None:
         """What is used less comes last: within 64 KiB, AArch64 adds an offset for nothing."""
         spec = self.spec
+        self.row_words = -(-spec.keys // COLUMNS) * (COLUMNS // self.dot.per_word)  # of weights
+        self.weights_at = self.reserve(self.tile.rows * self.row_words)
         self.rows_at = self.reserve(self.key_words * spec.keys)  # keys before their transposition
         self.key_scale_at = self.reserve(spec.key_dim)
         self.key_inverse_at = self.reserve(spec.key_dim)
@@ -67,6 +57,10 @@ class RoundedOperands(AttentionFrame):
         self.query_scale_at = self.reserve(spec.queries)
         self.query_sum_at = self.reserve(spec.queries)
 
+    @property
+    def exactness(self) -> str:
+        return self.dot.exactness(self.spec.key_dim, self.spec.keys)
+
     def start_head(self, head: Expr) -> None:
         spec = self.spec
         for column in range(0, spec.key_dim, COLUMNS):
@@ -74,7 +68,7 @@ class RoundedOperands(AttentionFrame):
         for column in range(0, spec.value_dim, COLUMNS):
             self.measure(head, self.v, column, self.value_scale_at, self.value_inverse_at)
         self.round_keys(head)
-        self.transpose_keys()
+        self.transpose_keys(self.key_words, self.key_quads)
         self.round_queries(head)
         self.round_values(head)
 
@@ -116,37 +110,22 @@ class RoundedOperands(AttentionFrame):
             for column in range(0, self.spec.key_dim, COLUMNS):
                 at = T.bind(self.k.at(head, column, key))
                 rounded = self.round_16(self.k, at, self.key_inverse_at + column)
-                place = key * self.key_words + column // self.words.per_word
+                place = key * self.key_words + column // self.dot.per_word
                 self.store_words(
-                    self.rows_at + place, self.words.pack(rounded, self.words.unsigned_keys)
+                    self.rows_at + place, self.dot.pack(rounded, self.dot.unsigned_keys)
                 )
 
     def store_words(self, at: Expr | int, words: Expr) -> None:
-        T.buffer_store(self.scratch, words, [T.ramp(at, 1, COLUMNS // self.words.per_word)])
+        T.buffer_store(self.scratch, words, [T.ramp(at, 1, COLUMNS // self.dot.per_word)])
 
-    def transpose_keys(self) -> None:
-        """The keys' words as the weights of a matrix product: a panel of `score_columns` keys after
-        the other, each [key_words][keys]. The last vector is filled up with the last key."""
-        keys, lanes, count = self.spec.keys, self.simd.lanes, self.key_words
-
-        def panel(start: Expr | int, vectors: int) -> None:
-            at = T.bind(self.keys_at + start * (lanes * count))
-            for v in range(vectors):
-                tokens = [(start + v) * lanes + i for i in range(lanes)]
-                if keys % lanes:
-                    tokens = [T.min(token, keys - 1) for token in tokens]
-                rows = [T.bind(self.rows_at + token * count) for token in tokens]
-                for word in range(0, count, 4):
-                    quads = [self.scratch.vload([row + word], "float32x4") for row in rows]
-                    for step, vector in enumerate(transpose_quads(quads)):
-                        place = ((word + step) * vectors + v) * lanes
-                        self.simd.store(self.scratch, at + place, vector)
-
-        self.key_panels.each(panel)
+    def key_quads(self, keys: list[Expr]) -> Callable[[int], list[Expr]]:
+        """See `QuadsOf`."""
+        rows = [T.bind(self.rows_at + key * self.key_words) for key in keys]
+        return lambda word: [self.scratch.vload([row + word], "float32x4") for row in rows]
 
     def round_queries(self, head: Expr) -> None:
         """Rows of words, their scales, and what keys plus 128 add to their scores."""
-        simd, words, lanes = self.simd, self.words, self.simd.lanes
+        simd, dot, lanes = self.simd, self.dot, self.simd.lanes
         with T.serial(self.spec.queries) as query:
             scaled = []
             for column in range(0, self.spec.key_dim, COLUMNS):
@@ -165,10 +144,10 @@ class RoundedOperands(AttentionFrame):
             per_column = COLUMNS // lanes
             for column in range(0, self.spec.key_dim, COLUMNS):
                 first = column // lanes
-                packed = words.pack(rounded[first : first + per_column])
-                place = query * self.key_words + column // words.per_word
+                packed = dot.pack(rounded[first : first + per_column])
+                place = query * self.key_words + column // dot.per_word
                 self.store_words(self.queries_at + place, packed)
-            if words.unsigned_keys:
+            if dot.unsigned_keys:
                 numbers = [x - simd.splat(ROUNDING) for x in rounded]
                 total = numbers[0]
                 for number in numbers[1:]:
@@ -180,21 +159,20 @@ class RoundedOperands(AttentionFrame):
     def round_values(self, head: Expr) -> None:
         """[value_steps][value_dim] words of neighbouring keys; past the last key it is repeated,
         and meets weights of 0. With weights less 128: what that takes from the sums, too."""
-        spec, words = self.spec, self.words
+        spec, dot = self.spec, self.dot
         with T.serial(self.value_steps) as step:
             keys = [
-                T.bind(T.min(step * words.per_word + i, spec.keys - 1))
-                for i in range(words.per_word)
+                T.bind(T.min(step * dot.per_word + i, spec.keys - 1)) for i in range(dot.per_word)
             ]
             for column in range(0, spec.value_dim, COLUMNS):
                 inverse_at = self.value_inverse_at + column
                 rows = []
                 for key in keys:
                     at = T.bind(self.v.at(head, column, key))
-                    rows.append(T.bind(words.pack(self.round_16(self.v, at, inverse_at))))
+                    rows.append(T.bind(dot.pack(self.round_16(self.v, at, inverse_at))))
                 place = self.values_at + step * spec.value_dim + column
-                T.buffer_store(self.scratch, words.interleave(rows), [T.ramp(place, 1, COLUMNS)])
-        if words.signed_weights:
+                T.buffer_store(self.scratch, dot.interleave(rows), [T.ramp(place, 1, COLUMNS)])
+        if dot.signed_weights:
             self.sum_values()
 
     def sum_values(self) -> None:
@@ -206,7 +184,7 @@ class RoundedOperands(AttentionFrame):
             simd.store(total, 0, simd.splat(0.0))
             with T.serial(self.value_steps) as step:
                 values = simd.load(self.scratch, self.values_at + step * spec.value_dim + column)
-                added = self.words.multiply_value(once, values, simd.load(total, 0))
+                added = self.dot.multiply_value(once, values, simd.load(total, 0))
                 simd.store(total, 0, added)
             kind = f"int32x{simd.lanes}"
             sums = T.reinterpret(kind, simd.load(total, 0)) * T.broadcast(T.int32(SIGN), simd.lanes)

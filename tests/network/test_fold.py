@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from levit_deploy.export.fold import (
+from torch import nn
+from torch.nn import functional as F
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.reference import attend, attention_bias_indices
+from levit_deploy.network.fold import (
+    Affine,
     batchnorm_affine,
     fold_bn_linear,
     fold_conv_bn,
@@ -12,12 +18,6 @@ from levit_deploy.export.fold import (
     merge_heads,
     scale_query_rows,
 )
-from levit_deploy.export.folded import Affine
-from torch import nn
-from torch.nn import functional as F
-
-from levit_deploy.errors import DeployError
-from levit_deploy.models.reference import attend, attention_bias_indices
 from tests.randomize import randomize
 
 

@@ -4,7 +4,7 @@
 
 rint rounds ties to even and the product is rounded once, so every target stores the same q. What
 lies beyond `largest` saturates, infinities too; x must not be NaN. For a reader that multiplies
-bytes they are stored apart, as `conv_block_bytes` says.
+bytes they are stored apart, as `block_bytes` says.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.conv.block_bytes import GROUP, SPLIT
-from levit_deploy.compiler.kernels.conv.int16 import int16_block
-from levit_deploy.compiler.kernels.isa.narrowing import lanes_of, nearest, saturate_to_16
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.targets.target import Target
+from levit_deploy.compiler.kernels.kernel import parameter
 
 _TAIL_FLOATS = 4  # behind the factors: the largest step and padding
 _ZMM_LANES = 16
@@ -46,17 +45,17 @@ class Int16Output:
     high: Expr
 
     @staticmethod
-    def declare(rows: int, channels: int, target: Target, granule: int) -> Int16Output:
+    def declare(rows: int, channels: int, simd: Simd, alignment: int) -> Int16Output:
         """Parameters: quantization (of `pack_steps`), out (int16).
 
-        `granule`: what the first channels of all that is stored are multiples of.
+        `alignment`: what the first channels of all that is stored are multiples of.
         """
-        constants = T.arg("quantization", T.Buffer((channels + _TAIL_FLOATS,), "float32"))
-        out = T.arg("out", T.Buffer((rows * channels,), "int16"))
+        constants = parameter("quantization", channels + _TAIL_FLOATS)
+        out = parameter("out", rows * channels, "int16")
         high = T.bind(constants[channels])
         low = T.bind(T.float32(0) - high)
-        splits_bytes = int16_block(target, channels).splits_bytes
-        in_groups = granule % GROUP == 0
+        splits_bytes = simd.isa.int16_block(channels).splits_bytes
+        in_groups = alignment % GROUP == 0
         return Int16Output(channels, constants, out, splits_bytes, in_groups, low, high)
 
     def store(
@@ -77,13 +76,13 @@ class Int16Output:
         steps = []
         for i, x in enumerate(registers):
             factor = simd.load(self.constants, channel + i * simd.lanes)
-            steps.append(T.bind(nearest(simd, x * factor, self.low, self.high)))
+            steps.append(T.bind(simd.nearest(x * factor, self.low, self.high)))
         if simd.lanes == _ZMM_LANES:  # not above the largest step, but perhaps below
             lowest = T.broadcast(T.cast(self.low, "int32"), simd.lanes)
             return [T.cast(T.max(step, lowest), f"int16x{simd.lanes}") for step in steps]
         together = 1 if self.splits_bytes and not self.in_groups else 2
         words = [
-            saturate_to_16(simd, steps[i : i + together]) for i in range(0, len(steps), together)
+            simd.isa.saturate_to_16(steps[i : i + together]) for i in range(0, len(steps), together)
         ]
         return [T.bind(self._limited(word)) for word in words]
 

@@ -7,21 +7,19 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from levit_deploy.export.equalization import residual_streams, scale_query_key, scale_stream
-from levit_deploy.export.fold_model import fold_model
-from levit_deploy.export.folded import FoldedLevit
-from levit_deploy.export.graph import build_graph
 
-from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.hostile_twin import hostile_twin
+from levit_deploy.export.write_network import write_network
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
-from tests.export.folded_forward import forward
+from levit_deploy.network.fold_model import fold_model
+from levit_deploy.network.network import Network, rounded
+from levit_deploy.network.streams import residual_streams, scale_stream
+from tests.network.forward import forward
 from tests.randomize import randomize
 
 SPEC = replace(TINY, depths=(2, 1, 2), image_size=112)  # several tokens in every stage
-ATTENTIONS = {"blocks.0.m": 2, "blocks.4": 4, "blocks.6.m": 3, "blocks.8": 6, "blocks.12.m": 4}
 
 
 @pytest.fixture
@@ -39,9 +37,9 @@ def images():
     return torch.randn(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)).double()
 
 
-def tensors_of(model: FoldedLevit, images, names):
+def tensors_of(model: Network, images, names):
     """Tensors of the exported graph on the first image, by ONNX Runtime, nothing fused."""
-    graph = build_graph(model)
+    graph = write_network(rounded(model))
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -105,41 +103,11 @@ def test_scaling_a_stream_by_powers_of_two_is_exact_in_float32(model, images, st
         np.testing.assert_array_equal(scaled_tensor, tensor * factors.astype(np.float32))
 
 
-@pytest.mark.parametrize(("attention", "heads"), ATTENTIONS.items())
-def test_scaling_query_and_key_is_exact_in_float64(model, images, attention, heads):
-    scaled = scale_query_key(model, attention, log_normal(heads, SPEC.key_dim))
-    np.testing.assert_allclose(forward(scaled, images), forward(model, images), rtol=1e-10)
-
-
-@pytest.mark.parametrize(("attention", "heads"), ATTENTIONS.items())
-def test_scaling_query_and_key_by_powers_of_two_is_exact_in_float32(
-    model, images, attention, heads
-):
-    factors = powers_of_two(heads, SPEC.key_dim)
-    names = [f"{attention}.{tensor}" for tensor in ("query", "key", "value")]
-    logits, q, k, v = tensors_of(model, images, names)
-    scaled = scale_query_key(model, attention, factors)
-    scaled_logits, scaled_q, scaled_k, scaled_v = tensors_of(scaled, images, names)
-    by_head = factors[None, :, None, :].astype(np.float32)
-    np.testing.assert_array_equal(scaled_logits, logits)
-    np.testing.assert_array_equal(scaled_q, q * by_head)
-    np.testing.assert_array_equal(scaled_k, k / by_head)
-    np.testing.assert_array_equal(scaled_v, v)
-
-
 def test_everything_scaled_at_once(model, images):
     scaled = model
     for stream, channels in zip(residual_streams(model), SPEC.channels, strict=True):
         scaled = scale_stream(scaled, stream, log_normal(channels))
-    for attention, heads in ATTENTIONS.items():
-        scaled = scale_query_key(scaled, attention, log_normal(heads, SPEC.key_dim))
     np.testing.assert_allclose(forward(scaled, images), forward(model, images), rtol=1e-10)
-
-
-@pytest.mark.parametrize("name", ["blocks.1.m", "blocks.0", "nowhere"])
-def test_an_attention_that_is_not_there(model, name):
-    with pytest.raises(DeployError, match=f"no attention `{name}`"):
-        scale_query_key(model, name, log_normal(2, 8))
 
 
 @pytest.mark.parametrize("distilled", [True, False])

@@ -1,12 +1,13 @@
-"""FoldedLevit in PyTorch float64: what the folded weights mean, with no rounding to speak of."""
+"""A float network in PyTorch float64: what folded weights mean, with no rounding to speak of."""
 
 import numpy as np
 import torch
-from levit_deploy.export.folded import Attention, FoldedLevit, Mlp, ShrinkingAttention
 from torch.nn import functional as F
 
+from levit_deploy.network.network import Attention, Mlp, Network, ShrinkingAttention
 
-def forward(model: FoldedLevit, images: torch.Tensor) -> np.ndarray:
+
+def forward(model: Network, images: torch.Tensor) -> np.ndarray:
     """Logits (n, classes) of images (n, 3, size, size), all float64."""
     x = images
     for index, conv in enumerate(model.stem):
@@ -46,4 +47,4 @@ def linear(layer, x):
 
 
 def tensors(layer):
-    return torch.from_numpy(layer.affine.weight), torch.from_numpy(layer.affine.bias)
+    return torch.from_numpy(layer.weight), torch.from_numpy(layer.bias)

@@ -1,4 +1,4 @@
-"""Softmax in steps of 1/254: rows of scores -> whole weights 0 ... 254 and one over their sum.
+"""Softmax with error diffusion: rows of scores -> whole weights 0 ... 254, and one over their sum.
 
     t      = 254 * 2^(score - max) + residual of the column 16 before
     weight = rint(t), ties to even;  residual = t - weight
@@ -17,13 +17,9 @@ from typing import NamedTuple
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.attention.score_rows import (
-    ScoreRows,
-    registers_of_chains,
-)
-from levit_deploy.compiler.kernels.attention.words import COLUMNS, LARGEST_WEIGHT, Words
-from levit_deploy.compiler.kernels.isa.narrowing import ROUNDING
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, LARGEST_WEIGHT, PackedDot
+from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, partial_registers
+from levit_deploy.compiler.kernels.isa.simd import ROUNDING, Simd
 
 _MANTISSA_BITS = 23
 
@@ -49,9 +45,9 @@ class WeightConstants(NamedTuple):
 
 
 def rows_together(simd: Simd, columns: int) -> int:
-    """How many rows `weigh_rows` should take at a time, at most: with four registers of residuals,
-    each of which waits for the one before, what waits does not decide (Zen 4)."""
-    return max(4 // registers_of_chains(simd, columns), 1)
+    """How many rows `weigh_rows` should take at a time, at most: of four registers of residuals,
+    each of which waits for the one before, one is always ready."""
+    return max(4 // partial_registers(simd, columns), 1)
 
 
 def weigh(
@@ -75,7 +71,7 @@ def weigh(
 
 
 def weigh_rows(
-    rows: ScoreRows, words: Words, weights_at: Sequence[Expr], constants: WeightConstants
+    rows: ScoreRows, dot: PackedDot, weights_at: Sequence[Expr], constants: WeightConstants
 ) -> list[Expr]:
     """Store the weights of each row as words from scratch[weights_at[row]] on, in whole groups of
     16 columns. Returns 1 / (their sum) for each row.
@@ -99,11 +95,11 @@ def weigh_rows(
             weights.append(weight)
         missing = COLUMNS // simd.lanes - vectors
         stored += [constants.rounding] * missing
-        group = T.bind(words.pack_weights(stored, weights + [simd.splat(0.0)] * missing))
-        place = weights_at[row] + first // words.per_word
-        T.buffer_store(rows.scores, group, [T.ramp(place, 1, COLUMNS // words.per_word)])
+        group = T.bind(dot.pack_weights(stored, weights + [simd.splat(0.0)] * missing))
+        place = weights_at[row] + first // dot.per_word
+        T.buffer_store(rows.scores, group, [T.ramp(place, 1, COLUMNS // dot.per_word)])
         totals = [simd.load(total, 0) for total in sums[row]]
-        for total, value in zip(sums[row], words.add_weights(totals, weights, group), strict=False):
+        for total, value in zip(sums[row], dot.add_weights(totals, weights, group), strict=False):
             simd.store(total, 0, value)
 
     # The last group, of which perhaps not all exists, is not in the loop.
@@ -118,6 +114,6 @@ def weigh_rows(
     groups = (whole + 1) * COLUMNS
     inverses = []
     for registers in sums:
-        total = words.sum_of_weights([simd.load(register, 0) for register in registers], groups)
+        total = dot.sum_of_weights([simd.load(register, 0) for register in registers], groups)
         inverses.append(T.bind(T.float32(1.0) / total))
     return inverses

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from levit_deploy.export.fold_model import fold_model
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
-from tests.export.folded_forward import forward
+from levit_deploy.network.fold_model import fold_model
+from tests.network.forward import forward
 from tests.randomize import randomize
 
 
