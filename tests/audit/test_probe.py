@@ -137,7 +137,7 @@ def test_libraries_to_look_inside_come_with_debug_taps(
     artifact = Artifact.load(made.artifact.folder)
     assert artifact.debug_folder is not None
     build = DebugBuild.load(artifact.debug_folder)
-    assert build.tensors == DebugBuild.load(artifact.folder).tensors == taps.tensors
+    assert build.taps == DebugBuild.load(artifact.folder).taps == taps.taps
     assert {f"debug/{path.name}" for path in build.folder.iterdir()} <= set(artifact.manifest.files)
 
     loaded = ctypes.CDLL(str(build.shared_library))
@@ -145,7 +145,7 @@ def test_libraries_to_look_inside_come_with_debug_taps(
 
     @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
     def finished(_: int, step: int, arena: int) -> None:
-        for tensor in build.tensors:
+        for tensor in build.taps.tensors:
             if tensor.step == step:
                 seen.append(ctypes.string_at(arena + tensor.offset_bytes, tensor.size_bytes))
 
@@ -153,12 +153,12 @@ def test_libraries_to_look_inside_come_with_debug_taps(
     logits = np.empty(tiny.spec.classes, np.float32)
     workspace = np.empty(artifact.manifest.workspace_bytes, np.uint8)
     pointers = (ctypes.c_void_p(array.ctypes.data) for array in (image, logits, workspace))
-    assert getattr(loaded, f"{build.name}_taps")(*pointers, finished, None) == 0
+    assert getattr(loaded, f"{build.taps.name}_taps")(*pointers, finished, None) == 0
     assert logits.tobytes() == Library(artifact.folder).run(image).tobytes()
     with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST)) as program:
         other_logits, tensors = program.run(image)
     assert logits.tobytes() == other_logits.tobytes()
-    for tensor, data, values in zip(build.tensors, seen, tensors, strict=True):
+    for tensor, data, values in zip(build.taps.tensors, seen, tensors, strict=True):
         np.testing.assert_array_equal(stored(tensor, data), values)
 
 
@@ -190,8 +190,9 @@ def test_other_cpus_have_the_same_figures(
 def test_a_program_that_crashes_is_a_result(
     taps: DebugBuild, tiny_export: ExportedModel, table: CalibrationTable, tiny_images: Images
 ):
-    far = replace(taps.tensors[0], offset_bytes=1 << 40)
-    broken = replace(taps, tensors=(far, *taps.tensors[1:]))
+    first, *others = taps.taps.tensors
+    far = replace(first, offset_bytes=1 << 40)
+    broken = replace(taps, taps=replace(taps.taps, tensors=(far, *others)))
     inside = LayerProbe(broken, tiny_export, table, find_toolchain(HOST))
     with inside, pytest.raises(RunError, match="SIGSEGV"):
         inside.probe(tiny_images.rgb8[0])
