@@ -76,9 +76,17 @@ def to_plain(value: Any) -> Any:
 def load_record(kind: type[_T], path: Path, *, hint: str) -> _T:
     """The record of class `kind` in the file.
 
-    Raises DeployError, which names the file and the field, with `hint`, if it cannot be read, is
-    no regular file, too large, too deeply nested, no JSON, of another schema version, lacks a
-    field, has one too many, or one of another type.
+    Raises DeployError, which names the file and the field, with `hint`, as `read_json` does, or if
+    the file is of another schema version, lacks a field, or has one too many or of another type.
+    """
+    return from_plain(kind, read_json(path, hint=hint), str(path), hint=hint)
+
+
+def read_json(path: Path, *, hint: str) -> object:
+    """What a JSON file of any origin says.
+
+    Raises DeployError with `hint` if it cannot be read, is no regular file, too large, too deeply
+    nested or no JSON.
     """
     try:
         with open_regular(path) as file:
@@ -86,22 +94,22 @@ def load_record(kind: type[_T], path: Path, *, hint: str) -> _T:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise DeployError(f"cannot read `{printable(str(path))}`: {reason}", hint=hint) from error
-    return parse_record(kind, content, str(path), hint=hint)
+    return parse_json(content, str(path), hint=hint)
 
 
-def parse_record(kind: type[_T], content: bytes, source: str, *, hint: str) -> _T:
-    """`load_record` of a file's content; `source` is what errors call it."""
-    source = printable(source)
+def parse_json(content: bytes, source: str, *, hint: str) -> object:
+    """`read_json` of a file's content; `source` is what errors call it."""
     try:
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         text = content.decode()
         if _depth(text) > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} deep")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        value: object = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
     except ValueError as error:
-        raise DeployError(f"`{source}` is not JSON: {printable(str(error))}", hint=hint) from error
-    return from_plain(kind, value, source, hint=hint)
+        reason = printable(f"`{source}` is not JSON: {error}")
+        raise DeployError(reason, hint=hint) from error
+    return value
 
 
 def from_plain(kind: type[_T], value: object, source: str, *, hint: str, at: str = "") -> _T:
@@ -109,7 +117,7 @@ def from_plain(kind: type[_T], value: object, source: str, *, hint: str, at: str
     try:
         record: _T = _read(kind, value, at)
     except _MisfitError as error:
-        raise DeployError(f"`{source}`: {error}", hint=hint) from error
+        raise DeployError(printable(f"`{source}`: {error}"), hint=hint) from error
     return record
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.commands.output import bytes_text, print_columns
+from levit_deploy.commands.output import bytes_text, print_columns, print_text
 from levit_deploy.records import to_plain
 
 if TYPE_CHECKING:
@@ -56,15 +56,15 @@ def print_kernels(artifact: Artifact) -> None:
     """One line for each kernel call, in order."""
     from levit_deploy.compiler.compile_log import format_table
 
-    click.echo(format_table(artifact.manifest.kernels))
+    print_text(format_table(artifact.manifest.kernels))
 
 
 def print_verification(verification: Verification) -> None:
     """One line for each run, or why there was none."""
     if not verification.executed:
         reasons = "; ".join(check.detail for check in verification.checks)
-        click.echo(f"not executed: {reasons}")
+        print_text(f"not executed: {reasons}")
         return
-    click.echo(f"checked against the {verification.reference} on {verification.images}:")
+    print_text(f"checked against the {verification.reference} on {verification.images}:")
     for check in verification.checks:
-        click.echo(f"  {check.outcome.value}: {check.what}: {check.detail}")
+        print_text(f"  {check.outcome.value}: {check.what}: {check.detail}")

@@ -49,7 +49,7 @@ class Verification(Build):
     reference: str
     images: str
     checks: tuple[Check, ...]
-    hint: Text | None = None
+    hint: str | None = None
     audit: AuditRecord | None = None
 
     def __bool__(self) -> bool:

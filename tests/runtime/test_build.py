@@ -351,6 +351,37 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
         Artifact.load(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder"])
+def test_only_files_of_the_folder_are_read(
+    kind: str, build_of: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    library = build_of(tmp_path).folder / "libsmall.a"
+    outside = tmp_path / "outside.a"
+    library.rename(outside)
+    if kind == "pipe":
+        os.mkfifo(library)
+    elif kind == "folder":
+        library.mkdir()
+    else:
+        library.symlink_to("/dev/zero" if kind == "device" else outside)
+    with pytest.raises(DeployError, match=r"cannot read `.*libsmall\.a`|lies elsewhere") as caught:
+        Artifact.load(library.parent)
+    assert caught.value.hint == "compile the model again"
+
+
+@pytest.mark.parametrize("name", ["../outside.a", "/etc/passwd", "a/../../b", "a//b", "", "a\0b"])
+def test_files_elsewhere_are_not_believed(
+    name: str, build_of: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    manifest = build_of(tmp_path).folder / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["files"][name] = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(DeployError, match=r"`.*manifest.json`: .*files") as caught:
+        Artifact.load(manifest.parent)
+    assert caught.value.hint
+
+
 def test_folder_names() -> None:
     assert folder_name("levit_128s", "arm64", "fp32") == "levit_128s-arm64-fp32"
     assert folder_name("levit_128s_int8", "arm64", "int8") == "levit_128s-arm64-int8"
