@@ -159,11 +159,11 @@ def compile_command(
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
+    from levit_deploy.export.exported import ExportedModel
+
     source: Checkpoint | ExportedModel
     if isinstance(model, Path):
         _check_no_weights_options()
-        from levit_deploy.export.exported import ExportedModel
-
         source = ExportedModel.load(model)
         model_name, precision = source.name, source.precision.value
     else:
