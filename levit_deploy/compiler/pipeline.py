@@ -168,7 +168,7 @@ def _tensors(flat: FlatProgram, placement: Placement) -> tuple[QuantizedTensor, 
             channels=copy.channels,
             signed=copy.signed,
             zero=copy.zero,
-            steps=tuple(copy.inverse_scales.tolist()),
+            inverse_scales=tuple(copy.inverse_scales.tolist()),
             strides=copy.strides,
         )
         for buffer, copy in flat.quantized.items()

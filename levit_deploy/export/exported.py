@@ -13,7 +13,7 @@ import onnx
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.read_network import read_network
-from levit_deploy.export.whole_files import write_files
+from levit_deploy.files import write_files
 from levit_deploy.models.spec import Normalization as Normalization
 from levit_deploy.network.network import IMAGE, LOGITS, Network, Precision
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import put_in_place
 
 TIMEOUT_S = 30.0  # without any byte
 ATTEMPTS = 4  # how often a cut-off transfer is taken up again in one go
@@ -66,7 +67,7 @@ def download(
                     f"`{url}` has SHA-256 `{found}`, expected it to begin with `{sha256}`",
                     hint="try again; a proxy may have answered in the server's place",
                 )
-            part.replace(path)
+            put_in_place(part, path)
     except OSError as error:  # the server's errors are DeployErrors by now
         raise DeployError(
             f"cannot write `{error.filename or part}`: {os.strerror(error.errno or 0)}",

@@ -63,6 +63,19 @@ def test_inspect_says_what_an_artifact_is(cli: Cli, compiled: tuple[Path, str]):
     assert all(shape in for_people.stdout for shape in kernels)
 
 
+def test_what_a_manifest_holds_does_not_command_the_terminal(cli: Cli, fp32: Path):
+    manifest = fp32 / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["command_line"] = ["levit-deploy", "\x1b[2J", "\udc80"]
+    manifest.write_text(json.dumps(document))
+    done = cli.run("inspect", fp32)
+    assert done.returncode == 0
+    assert "levit-deploy \N{REPLACEMENT CHARACTER}[2J \N{REPLACEMENT CHARACTER}" in done.stdout
+    done = cli.run("inspect", fp32.with_name("\x1b[2J"))
+    assert done.returncode in (1, 2)
+    assert "\x1b" not in done.stderr
+
+
 def test_verify_runs_an_artifact_again(cli: Cli, compiled: tuple[Path, str]):
     folder = cli.folder / "copy"
     shutil.copytree(compiled[0], folder)

@@ -56,7 +56,8 @@ def run(
     caller's buffers start `shift` bytes after a multiple of 64.
     """
     folder.mkdir(exist_ok=True)
-    program.save(folder)
+    (folder / "kernels.o").write_bytes(program.kernels_object)
+    (folder / "constants.bin").write_bytes(program.constants)
     (folder / "image.bin").write_bytes(bytes(shift) + image.tobytes())
     calls = [call for call in program.calls if call.entry in (Entry.BOTH, entry)]
     declarations = {
