@@ -6,7 +6,7 @@ here is left for LLVM to contract. Kernels must not write `a * b + c`; they call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -87,6 +87,23 @@ class Simd:
     def extract(self, vector: Expr, index: int) -> Expr:
         """Lane `index` of `vector` as a scalar."""
         return shuffle([vector], [index])
+
+    def store_constants(
+        self, buffer: tirx.Buffer, at: int, numbers: Iterable[Expr | float]
+    ) -> None:
+        """Store a register of each number from `at` on, for `load_constants`.
+
+        Constants of its own LLVM makes anew in every turn of a loop (NEON: dup), or it gives them
+        all registers and spills what it computes (AVX2).
+        """
+        for i, number in enumerate(numbers):
+            self.store(buffer, at + i * self.lanes, self.splat(number))
+
+    def load_constants(self, buffer: tirx.Buffer, at: int, count: int) -> list[Expr]:
+        """Stored constants, loaded here, or, with 16 registers, where they are used: operands in
+        memory cost x86 nothing."""
+        loads = [self.load(buffer, at + i * self.lanes) for i in range(count)]
+        return [T.bind(load) for load in loads] if self.isa.registers > 16 else loads
 
     def prefetch(self, buffer: tirx.Buffer, index: Expr | int, level: int = 2) -> None:
         """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
