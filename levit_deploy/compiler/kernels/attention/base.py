@@ -145,8 +145,10 @@ class AttentionKernel(ABC):
     def weigh(
         self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
     ) -> list[Expr]:
-        """Emit the weights of some rows, numbers `numbers` of the block, from their scores; returns
-        one over the sum of each."""
+        """Emit the weights of some rows from their scores; returns one over the sum of each.
+
+        `numbers`: of the rows in their block. `constants`: `self.constants`, loaded.
+        """
 
     @abstractmethod
     def values(self, tile: QueryTile) -> None:

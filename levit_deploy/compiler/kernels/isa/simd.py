@@ -32,8 +32,8 @@ class Simd:
         return f"float32x{lanes or self.lanes}"
 
     def load(self, buffer: tirx.Buffer, index: Expr | int) -> Expr:
-        """`lanes` consecutive values from `index`."""
-        return buffer.vload([index], self.type())
+        """`lanes` consecutive values from `index`, of the buffer's type."""
+        return buffer.vload([index], f"{buffer.dtype}x{self.lanes}")
 
     def store(self, buffer: tirx.Buffer, index: Expr | int, value: Expr) -> None:
         T.buffer_store(buffer, value, [T.ramp(index, 1, self.lanes)])
@@ -44,9 +44,9 @@ class Simd:
         for first in range(0, count, group):
             yield range(first, min(first + group, count))
 
-    def register(self) -> tirx.Buffer:
+    def register(self, dtype: str = "float32") -> tirx.Buffer:
         """A variable of one vector, to be used with `load` and `store` at index 0."""
-        return T.alloc_buffer((self.lanes,), "float32", scope="local")
+        return T.alloc_buffer((self.lanes,), dtype, scope="local")
 
     def splat(self, value: Expr | float) -> Expr:
         if isinstance(value, float | int):
