@@ -20,7 +20,7 @@ class Room:
 
 LEAVES = ("errors", "files", "records")
 ALL_ROOMS = (
-    *(*LEAVES, "models", "targets", "export", "calibration"),
+    *(*LEAVES, "models", "targets", "network", "export", "calibration"),
     *("compiler", "runtime", "verify"),
 )
 ROOMS = {
@@ -29,12 +29,19 @@ ROOMS = {
     "records": Room(("errors", "files")),
     "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs")),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
-    "export": Room((*LEAVES, "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
-    "calibration": Room((*LEAVES, "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
-    "compiler": Room((*LEAVES, "export.exported", "targets"), ("tvm", "numpy", "onnx")),
+    "network": Room((*LEAVES, "models"), ("torch", "numpy")),
+    "export": Room(
+        (*LEAVES, "models", "network"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")
+    ),
+    "calibration": Room(
+        (*LEAVES, "models", "network", "export"), ("numpy", "onnx", "onnxruntime", "PIL")
+    ),
+    "compiler": Room(
+        (*LEAVES, "models.spec", "network", "export.exported", "targets"), ("tvm", "numpy")
+    ),
     "runtime": Room((*LEAVES, "compiler.program", "targets"), ("numpy", "jinja2")),
     "verify": Room(
-        (*LEAVES, "models", "export", "calibration", "targets", "runtime"),
+        (*LEAVES, "models", "network", "export", "calibration", "targets", "runtime"),
         ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
     ),
     "audit": Room((*ALL_ROOMS,), ("torch", "platformdirs")),
@@ -46,7 +53,7 @@ ROOMS = {
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm.
 PLAIN_DATA = {
-    "compiler/program.py": ("levit_deploy.records",),
+    "compiler/program.py": ("levit_deploy.errors", "levit_deploy.records"),
     "models/spec.py": ("levit_deploy.errors",),
 }
 

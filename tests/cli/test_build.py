@@ -120,7 +120,7 @@ def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     assert phases == ["weights", "export", "compile", "link", "verify"]
     summary = "\n".join(done.stderr.splitlines()[12:])
     assert "million multiply-adds" in summary
-    assert "default lowering: none" in summary
+    assert "constants 0.50 MB" in summary
     *dumps, log = sorted(path.name for path in (cli.folder / "ir").iterdir())
     assert dumps[0].startswith("01_")
     assert (cli.folder / "ir" / log).read_text().endswith(summary + "\n")

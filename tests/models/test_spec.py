@@ -42,6 +42,12 @@ def test_impossible_image_size_names_the_nearest(size: int, nearest: str) -> Non
     assert nearest in caught.value.hint
 
 
-def test_class_count_must_be_positive() -> None:
-    with pytest.raises(DeployError, match="class count `0`"):
-        replace(TINY, classes=0)
+def test_impossible_ends() -> None:
+    with pytest.raises(DeployError, match="`-1` classes"):
+        replace(TINY, classes=-1)
+    with pytest.raises(DeployError, match="`0` channels"):
+        replace(TINY, in_chans=0)
+
+
+def test_timms_other_forms_are_the_same_networks() -> None:
+    assert get_spec("levit_conv_512_s8") is get_spec("levit_512_s8") is FAMILY["levit_512_s8"]
