@@ -24,8 +24,7 @@ from collections.abc import Callable
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.attention.base import AttentionKernel, QueryTile
-from levit_deploy.compiler.kernels.attention.columns import Columns
+from levit_deploy.compiler.kernels.attention.base import AttentionKernel, Columns, QueryTile
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, rows_together
 from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
 from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile

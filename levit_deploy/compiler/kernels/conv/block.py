@@ -117,7 +117,7 @@ class PixelBlock(ABC):
 
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
         """The sums of a register of channels."""
-        return acc.vload([pixel * self.width + channel], f"{self.sum_dtype}x{simd.lanes}")
+        return simd.load(acc, pixel * self.width + channel)
 
     @abstractmethod
     def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:

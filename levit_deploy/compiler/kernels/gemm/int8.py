@@ -21,8 +21,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut
-from levit_deploy.compiler.kernels.gemm.int8_proof import prove_exact
+from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut, prove_exact
 from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, load_float
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.activation_storage import row_stride
