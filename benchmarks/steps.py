@@ -62,12 +62,12 @@ def networks(folder: Path) -> Iterator[tuple[str, Checkpoint, int, int]]:
     for classes in (10, 3):
         for seed in range(4):
             spec = replace(TINY, classes=classes)
-            chance = randomize(Levit(spec), seed).state_dict()
-            name = f"tiny of chance, {classes} classes, seed {seed}"
-            yield name, stored(name, TINY, chance), 128, 100
+            weights = randomize(Levit(spec), seed).state_dict()
+            name = f"tiny, random weights, {classes} classes, seed {seed}"
+            yield name, stored(name, TINY, weights), 128, 100
     for model in ("levit_128", "levit_384"):
         spec = get_spec(model)
-        name = f"{model} of chance"
+        name = f"{model}, random weights"
         yield name, stored(name, spec, randomize(Levit(spec), 0).state_dict()), 32, 16
 
 

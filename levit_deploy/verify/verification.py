@@ -14,7 +14,7 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
-from levit_deploy.targets.emulator import emulator_command, missing_emulator
+from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
@@ -70,9 +70,8 @@ def verify_artifact(
     check_weights(artifact, checkpoint)
     manifest = artifact.manifest
     target = get_target(manifest.base_target)
-    cpu = read_cpu()
-    native = cpu.runs(target)
-    emulator = () if native else emulator_command(target)
+    emulator = run_prefix(target)
+    native = emulator == ()
     batch = real_images(checkpoint.spec, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
     hint: str | None = None
     quantized = quantized or quantized_model_of(artifact, checkpoint)
@@ -89,7 +88,7 @@ def verify_artifact(
     return Verification(
         artifact=manifest.name,
         target=manifest.target,
-        machine=cpu.model,
+        machine=read_cpu().model,
         build_id=manifest.build_id,
         weights_digest=manifest.weights_digest,
         reference=expected.reference,
