@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.shapes import FAMILIES, gemms
-from levit_deploy.compiler.kernels.gemm.float32 import GemmTile, gemm_kernel
+from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel
+from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.tuning.timing import KernelTimer
 from levit_deploy.models.spec import get_spec

@@ -30,6 +30,7 @@ from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import HOST, get_target
 from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.verification import reference_self_test
 
 CHUNK = 32  # calibration images whose activations ONNX Runtime holds at once
@@ -75,7 +76,7 @@ def our_library(recipe: Recipe) -> Callable[[Network], Classify]:
         artifact = build_artifact(
             compile_model(model, target),
             find_toolchain(target),
-            reference_self_test(network.checkpoint, model),
+            reference_self_test(Reference.of_weights(network.checkpoint, model)),
             network.folder / recipe.name,
         )
         library = Library(artifact.shared_library)

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from levit_deploy.compiler.kernels import head
-from levit_deploy.compiler.kernels.attention import float32 as attention
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, attention_kernel
-from levit_deploy.compiler.kernels.conv import kernel as conv
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, Destination, Source, conv_kernel
+from levit_deploy.compiler.kernels.attention import spec as attention
+from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec
+from levit_deploy.compiler.kernels.conv import tile as conv
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.gemm import float32 as gemm
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, Layout, gemm_kernel
+from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
 from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.models.spec import MLP_RATIO, ModelSpec
@@ -101,7 +104,7 @@ def _gemm(spec: GemmSpec, target: Target) -> Kernel:
 
 
 def _head(spec: HeadSpec, target: Target) -> Kernel:
-    return head_kernel("kernel", spec, head.default_head_tile(spec, target), target)
+    return head_kernel("kernel", spec, head.default_tile(spec, target), target)
 
 
 def _conv(spec: ConvSpec, target: Target) -> Kernel:

@@ -35,7 +35,7 @@ def main() -> None:
     library = Library(OUTPUT / f"{DEMO_MODEL}-host-fp32")
     pictures = demo_images(DemoSplit.TEST)
     spec = get_spec(DEMO_MODEL)
-    pixels = rgb8_input(pictures.images, spec)
+    pixels = rgb8_input(pictures.images, spec.image_size)
 
     print(f"\nThe first {SHOWN} of {len(pixels)} CIFAR-10 test images, by `{library.path.name}`:")
     print("  is          answer      softmax")

@@ -49,12 +49,11 @@ from levit_deploy.verify.audit.state import (
     whole_audit,
 )
 from levit_deploy.verify.audit.totals import Totals
-from levit_deploy.verify.model_of import float_model_of, quantized_model_of, table_of
+from levit_deploy.verify.model_of import check_weights, float_model_of, quantized_model_of, table_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.report import Verification
 from levit_deploy.verify.runner import Runner
 from levit_deploy.verify.torch_runner import TorchRunner
-from levit_deploy.verify.verification import check_weights
 
 # By default; an emulator takes seconds for what the CPU does in milliseconds.
 EMULATED_IMAGES = 64
@@ -75,7 +74,7 @@ class Auditor:
         probe: LayerProbe | None = None,
         layer_images: int = 0,
     ) -> None:
-        check_weights(artifact, checkpoint)
+        check_weights(artifact, checkpoint.digest)
         manifest = artifact.manifest
         self._checkpoint, self._images, self._probe = checkpoint, images, probe
         self._runner = ArtifactRunner(artifact)
@@ -148,7 +147,7 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
     if table is None:
         yield None
         return
-    check_weights(artifact, checkpoint)
+    check_weights(artifact, checkpoint.digest)
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         toolchain = find_toolchain(get_target(artifact.manifest.base_target))
         if artifact.debug_folder is None:

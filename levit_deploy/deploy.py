@@ -1,4 +1,4 @@
-"""The whole way: trained weights -> an artifact that has been held against them."""
+"""The whole way: trained weights, or a model made of them -> an artifact held against them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
-from levit_deploy.compiler.tuning.tile_table import packaged_tiles
+from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
+from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact
 from levit_deploy.runtime.build import build_artifact, build_debug
 from levit_deploy.runtime.debug_build import DebugBuild
 from levit_deploy.targets.toolchain import Toolchain
+from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
 
@@ -42,7 +45,7 @@ class Calibration:
 
 
 def deploy(
-    checkpoint: Checkpoint,
+    source: Checkpoint | ExportedModel,
     toolchain: Toolchain,
     parent: Path,
     *,
@@ -56,36 +59,39 @@ def deploy(
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
 
-    `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how to
-    quantize it, if not None. `tiles`: a file whose tiles go before those of the package.
+    `source`: the weights, or an exported model, which is compiled as it is and held against ONNX
+    Runtime. `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how
+    to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
     and the compile log. `on_phase` is told of each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
     table = packaged_tiles(*[tiles] if tiles else [])
-    on_phase("export", "")
-    model = checkpoint.spec.name
-    exported = export_model(checkpoint.build(), name=model, weights_digest=checkpoint.digest)
-    quantized, calibration_table = None, None
-    if calibration:
-        on_phase("calibrate", "")
-        quantized, calibration_table = quantize_model(
-            exported,
-            calibration.images,
-            calibration.recipe,
-            lambda done, total: on_phase("calibrate", f"{done} of {total} images"),
-        )
-        name = name or f"{model}_{quantized.precision}"
+    calibration_table = None
+    if isinstance(source, ExportedModel):
+        model, reference = source, Reference.of_model(source)
+    else:
+        on_phase("export", "")
+        model = export_model(source.build(), name=source.spec.name, weights_digest=source.digest)
+        if calibration:
+            on_phase("calibrate", "")
+            model, calibration_table = quantize_model(
+                model,
+                calibration.images,
+                calibration.recipe,
+                lambda done, total: on_phase("calibrate", f"{done} of {total} images"),
+            )
+        reference = Reference.of_weights(source, model if calibration else None)
 
     on_phase("compile", "")
     program = compile_model(
-        quantized or exported,
+        model,
         toolchain.target,
         tiles=table,
         dump_ir=dump_ir,
         on_phase=lambda detail: on_phase("compile", detail),
-        name=name or model,
+        name=name or library_name(model.name, model.precision),
     )
 
     if dump_ir:
@@ -98,8 +104,7 @@ def deploy(
         on_phase("verify", "")
         verification = verify_artifact(
             artifact,
-            checkpoint,
-            quantized=quantized,
+            reference,
             on_check=lambda detail: on_phase("verify", detail),
         )
         verification.save(artifact.folder)
@@ -114,7 +119,7 @@ def deploy(
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)
 
-    self_test = reference_self_test(checkpoint, quantized)
+    self_test = reference_self_test(reference)
     artifact = build_artifact(
         program,
         toolchain,
@@ -125,6 +130,11 @@ def deploy(
         check=check,
     )
     return Deployment(program, artifact, verifications[0])
+
+
+def library_name(model: str, precision: str) -> str:
+    """What the library of a model is called by default."""
+    return model if precision == Precision.FP32 else f"{model}_{precision}"
 
 
 def _refuse_wrong(verification: Verification) -> None:

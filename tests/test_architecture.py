@@ -18,32 +18,35 @@ class Room:
     packages: tuple[str, ...] = ()
 
 
+LEAVES = ("errors", "files", "records")
 ALL_ROOMS = (
-    *("errors", "models", "targets", "export", "calibration"),
+    *(*LEAVES, "models", "targets", "export", "calibration"),
     *("compiler", "runtime", "verify"),
 )
 ROOMS = {
     "errors": Room(),
-    "models": Room(("errors",), ("torch", "numpy", "safetensors", "platformdirs")),
-    "targets": Room(("errors",), ("packaging", "platformdirs")),
-    "export": Room(("errors", "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
-    "calibration": Room(("errors", "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
-    "compiler": Room(("errors", "export.exported", "targets"), ("tvm", "numpy", "onnx")),
-    "runtime": Room(("errors", "compiler.program", "targets"), ("numpy", "jinja2")),
+    "files": Room(("errors",)),
+    "records": Room(("errors", "files")),
+    "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs")),
+    "targets": Room(LEAVES, ("packaging", "platformdirs")),
+    "export": Room((*LEAVES, "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
+    "calibration": Room((*LEAVES, "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
+    "compiler": Room((*LEAVES, "export.exported", "targets"), ("tvm", "numpy", "onnx")),
+    "runtime": Room((*LEAVES, "compiler.program", "targets"), ("numpy", "jinja2")),
     "verify": Room(
-        ("errors", "models", "export", "calibration", "targets", "runtime"),
+        (*LEAVES, "models", "export", "calibration", "targets", "runtime"),
         ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
     ),
     "audit": Room((*ALL_ROOMS,), ("torch", "platformdirs")),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
-    "cli": Room(("errors", "commands"), ("click",)),
+    "cli": Room((*LEAVES, "commands"), ("click",)),
     "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm.
 PLAIN_DATA = {
-    "compiler/program.py": ("levit_deploy.errors",),
+    "compiler/program.py": ("levit_deploy.records",),
     "models/spec.py": ("levit_deploy.errors",),
 }
 
@@ -106,7 +109,7 @@ def test_plain_data_imports_only_the_standard_library(source):
 
 def test_the_command_line_starts_light():
     """The command line imports at start only what is quick: `--help` needs no torch and no tvm."""
-    light = {"click", "levit_deploy", "levit_deploy.errors"}
+    light = {"click", "levit_deploy", *(f"levit_deploy.{leaf}" for leaf in LEAVES)}
     for source in (source for source in SOURCES if source.startswith(("cli.py", "commands/"))):
         for name in top_level_imports_of(PACKAGE / source):
             own = name in light or is_within(name, "levit_deploy.commands")

@@ -9,15 +9,14 @@ import numpy as np
 
 from levit_deploy.calibration.choose_stem import choose_stem
 from levit_deploy.calibration.factors import (
+    Reading,
     channel_factors,
     equalize_streams,
-    layers_by_name,
     scale_statistics,
     scale_streams,
 )
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.keep_float import kept_float
-from levit_deploy.calibration.layers import ReadingLayer, inner_convolutions, linear_layers
 from levit_deploy.calibration.observers import observe, seen_range
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.rounding import (
@@ -36,8 +35,7 @@ from levit_deploy.calibration.table import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.export.folded import Layer
-from levit_deploy.export.read_graph import read_graph
+from levit_deploy.network.network import IMAGE, Conv, Linear
 
 
 def choose_scales(
@@ -52,18 +50,18 @@ def choose_scales(
     `statistics`: of the float32 model on `images`. Raises DeployError if the recipe names a layer
     that the model does not have.
     """
-    linears, convolutions = linear_layers(exported.graph), inner_convolutions(exported.graph)
-    _check_names([layer.name for layer in (*convolutions, *linears)], recipe)
-    linears, convolutions = _to_quantize(linears, recipe), _to_quantize(convolutions, recipe)
-    model = read_graph(exported.graph)
-    streams = equalize_streams(model, statistics, linears) if recipe.equalize_streams else ()
-    statistics = scale_statistics(model, statistics, streams, linears)
-    by_name = layers_by_name(scale_streams(model, streams))
+    network = exported.network
+    _check_names([layer.name for layer, tensor in network.reading() if tensor != IMAGE], recipe)
+    linears = [r for r in network.reading() if isinstance(r[0], Linear) and _quantizes(recipe, r)]
+    streams = equalize_streams(network, statistics, linears) if recipe.equalize_streams else ()
+    statistics = scale_statistics(network, statistics, streams, linears)
+    readings = [r for r in scale_streams(network, streams).reading() if _quantizes(recipe, r)]
+    convolutions = [(layer, tensor) for layer, tensor in readings if isinstance(layer, Conv)]
 
     tensors: list[TensorScale] = []
     layers: dict[str, LayerScale] = {}
-    for name in dict.fromkeys(linear.tensor for linear in linears):
-        readers = [by_name[linear.name] for linear in linears if linear.tensor == name]
+    for name in dict.fromkeys(tensor for _, tensor in linears):
+        readers = [r for r, tensor in readings if tensor == name and isinstance(r, Linear)]
         tensor = _tensor_scale(name, statistics[name], readers, recipe)
         tensors.append(tensor)
         for layer in readers:
@@ -76,10 +74,10 @@ def choose_scales(
             images.source, len(images), images.skipped, images.preprocessing, images.digest
         ),
         streams=streams,
-        stem=choose_stem(convolutions, by_name, statistics),
+        stem=choose_stem(convolutions, statistics),
         tensors=tuple(tensors),
-        layers=tuple(layers[linear.name] for linear in linears),
-        kept_float=tuple(kept_float(exported.graph, recipe)),
+        layers=tuple(layers[linear.name] for linear, _ in linears),
+        kept_float=tuple(kept_float(network, recipe)),
     )
 
 
@@ -93,16 +91,18 @@ def _check_names(names: Sequence[str], recipe: Recipe) -> None:
             )
 
 
-def _to_quantize(layers: Sequence[ReadingLayer], recipe: Recipe) -> list[ReadingLayer]:
-    return [layer for layer in layers if layer.name not in recipe.float_layers]
+def _quantizes(recipe: Recipe, reading: Reading) -> bool:
+    layer, tensor = reading
+    return tensor != IMAGE and layer.name not in recipe.float_layers
 
 
 def _tensor_scale(
-    name: str, seen: TensorStatistics, readers: Sequence[Layer], recipe: Recipe
+    name: str, seen: TensorStatistics, readers: Sequence[Linear], recipe: Recipe
 ) -> TensorScale:
     factors: tuple[float, ...] = ()
     if recipe.channel_factors:
-        factors = tuple(map(shortest, channel_factors(seen, readers)))
+        weights = [layer.weight.astype(np.float64) for layer in readers]
+        factors = tuple(map(shortest, channel_factors(seen, weights)))
         seen = seen.scaled(np.array(factors))
     low, high = observe(recipe.observer, seen)
     scale, zero_point = activation_scale(low, high)
@@ -121,10 +121,10 @@ def _tensor_scale(
 
 
 def _layer_scale(
-    layer: Layer, tensor: TensorScale, sample: np.ndarray, recipe: Recipe
+    layer: Linear, tensor: TensorScale, sample: np.ndarray, recipe: Recipe
 ) -> LayerScale:
     """`sample`: tokens of the tensor (n, channels), before its factors."""
-    weight = layer.affine.weight.T
+    weight = layer.weight.T.astype(np.float64)
     factors = np.array(tensor.factors or 1.0).reshape(-1, 1)
     scales = weight_scales(weight / factors)
     correction: tuple[float, ...] = ()

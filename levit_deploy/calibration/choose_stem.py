@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from levit_deploy.calibration.factors import channel_factors
-from levit_deploy.calibration.layers import ReadingLayer
 from levit_deploy.calibration.observers import extrapolated_range, seen_range
 from levit_deploy.calibration.rounding import shortest
 from levit_deploy.calibration.rounding_int16 import (
@@ -17,23 +16,20 @@ from levit_deploy.calibration.rounding_int16 import (
 )
 from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.calibration.table import ConvScale
-from levit_deploy.export.folded import Affine, Layer
+from levit_deploy.network.network import Conv
 
 
 def choose_stem(
-    convolutions: Sequence[ReadingLayer],
-    layers: Mapping[str, Layer],
-    statistics: Mapping[str, TensorStatistics],
+    convolutions: Sequence[tuple[Conv, str]], statistics: Mapping[str, TensorStatistics]
 ) -> tuple[ConvScale, ...]:
-    """The decisions for the convolutions, by the same rule in every recipe."""
-    return tuple(_conv_scale(layers[c.name], c.tensor, statistics[c.tensor]) for c in convolutions)
+    """The decisions for convolutions and the tensors that they read, the same in every recipe."""
+    return tuple(_conv_scale(conv, tensor, statistics[tensor]) for conv, tensor in convolutions)
 
 
-def _conv_scale(layer: Layer, tensor: str, seen: TensorStatistics) -> ConvScale:
-    weight = layer.affine.weight
+def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
+    weight = layer.weight.astype(np.float64)
     by_input = weight.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
-    reader = Layer(layer.name, Affine(by_input, layer.affine.bias))
-    factors = tuple(map(shortest, channel_factors(seen, [reader])))
+    factors = tuple(map(shortest, channel_factors(seen, [by_input])))
     seen = seen.scaled(np.array(factors))
     scales = weight_scales_int16(weight / np.array(factors).reshape(1, -1, 1, 1))
     seen_low, seen_high = seen_range(seen)

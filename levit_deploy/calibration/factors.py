@@ -20,11 +20,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from levit_deploy.calibration.layers import ReadingLayer
 from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.calibration.table import StreamFactors
-from levit_deploy.export.equalization import residual_streams, scale_stream
-from levit_deploy.export.folded import Float64, FoldedLevit, Layer, map_layers
+from levit_deploy.network.network import Float64, Layer, Network
+from levit_deploy.network.streams import residual_streams, scale_stream
+
+Reading = tuple[Layer, str]  # a layer and the tensor that it reads
 
 # Logit SQNR of the demonstration net: 0.5 44.1, 0.65 44.5, 0.8 44.2 dB; without factors 43.0 dB.
 # Of a net that the choice was not made on, tests/data/levit_tiny: 0.35 35.5, 0.5 36.0, 0.6 36.7,
@@ -32,14 +33,16 @@ from levit_deploy.export.folded import Float64, FoldedLevit, Layer, map_layers
 BALANCE = 0.6
 
 
-def channel_factors(seen: TensorStatistics, readers: Sequence[Layer]) -> Float64:
-    """Factors of a tensor that the layers read, (channels,), their geometric mean being 1.
+def channel_factors(seen: TensorStatistics, weights: Sequence[Float64]) -> Float64:
+    """Factors of a tensor that layers read, (channels,), their geometric mean being 1.
+
+    `weights`: those of the layers, (.., channels).
 
     A channel that was always zero gets the factor that makes its weights as large as those of the
     other channels (median), one that no layer reads the factor that does so for its activations.
     """
     x = seen.largest
-    weight = np.max([np.abs(layer.affine.weight).max(axis=0) for layer in readers], axis=0)
+    weight = np.max([np.abs(weight).max(axis=0) for weight in weights], axis=0)
     factors = np.ones_like(x)
     live = (x > 0) & (weight > 0)
     if live.any():
@@ -52,19 +55,18 @@ def channel_factors(seen: TensorStatistics, readers: Sequence[Layer]) -> Float64
 
 
 def equalize_streams(
-    model: FoldedLevit, statistics: Mapping[str, TensorStatistics], linears: Sequence[ReadingLayer]
+    network: Network, statistics: Mapping[str, TensorStatistics], linears: Sequence[Reading]
 ) -> tuple[StreamFactors, ...]:
     """For each residual stream the geometric mean of the factors that its readers want.
 
     Rounded to powers of two, so that what stays float32 stays so to the bit. `linears`: the layers
     that will be in 8 bits.
     """
-    layers = layers_by_name(model)
     chosen = []
-    for stream in residual_streams(model):
+    for stream in residual_streams(network):
         wanted = [
-            channel_factors(statistics[linear.tensor], [layers[linear.name]])
-            for linear in linears
+            channel_factors(statistics[tensor], [linear.weight.astype(np.float64)])
+            for linear, tensor in linears
             if linear.name in stream.readers
         ]
         if wanted:
@@ -73,36 +75,25 @@ def equalize_streams(
     return tuple(chosen)
 
 
-def scale_streams(model: FoldedLevit, chosen: Sequence[StreamFactors]) -> FoldedLevit:
-    """The model with its streams multiplied; its logits stay what they are."""
-    streams = {stream.tensors[0]: stream for stream in residual_streams(model)}
+def scale_streams(network: Network, chosen: Sequence[StreamFactors]) -> Network:
+    """The network with its streams multiplied; its logits stay what they are."""
+    streams = {stream.tensors[0]: stream for stream in residual_streams(network)}
     for entry in chosen:
-        model = scale_stream(model, streams[entry.tensor], np.array(entry.factors))
-    return model
+        network = scale_stream(network, streams[entry.tensor], np.array(entry.factors))
+    return network
 
 
 def scale_statistics(
-    model: FoldedLevit,
+    network: Network,
     statistics: Mapping[str, TensorStatistics],
     chosen: Sequence[StreamFactors],
-    linears: Sequence[ReadingLayer],
+    linears: Sequence[Reading],
 ) -> Mapping[str, TensorStatistics]:
-    """The statistics of the model whose streams are multiplied."""
+    """The statistics of the network whose streams are multiplied."""
     factors = {entry.tensor: np.array(entry.factors) for entry in chosen}
     scaled = dict(statistics)
-    for stream in residual_streams(model):
+    for stream in residual_streams(network):
         if stream.tensors[0] in factors:
-            for name in {linear.tensor for linear in linears if linear.name in stream.readers}:
+            for name in {tensor for linear, tensor in linears if linear.name in stream.readers}:
                 scaled[name] = statistics[name].scaled(factors[stream.tensors[0]])
     return scaled
-
-
-def layers_by_name(model: FoldedLevit) -> Mapping[str, Layer]:
-    layers: dict[str, Layer] = {}
-
-    def note(layer: Layer) -> Layer:
-        layers[layer.name] = layer
-        return layer
-
-    map_layers(model, note)
-    return layers

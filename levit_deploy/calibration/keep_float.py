@@ -4,35 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import onnx
-
-from levit_deploy.calibration.layers import inner_convolutions, linear_layers
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.table import FloatTensor
+from levit_deploy.network.network import (
+    MEAN,
+    Attention,
+    Block,
+    Layer,
+    Mlp,
+    Network,
+    activated,
+    reading_layers,
+    writing_layer,
+)
 
 _ATTENTION = "attention: its sums; where its projections are in 8 bits, what it multiplies is too"
-_REASONS = {
-    "Conv": "first convolution: it reads the image, which is float32",
-    "MatMul": _ATTENTION,
-    "Softmax": _ATTENTION,
-    "Add": "residual stream: float32; each layer that reads it gets an 8-bit copy",
-    "HardSwish": "hardswish: of the float32 sum, in the kernel that makes the sum",
-    "ReduceMean": "mean over tokens: of the float32 stream",
-}
+_STREAM = "residual stream: float32; each layer that reads it gets an 8-bit copy"
+_HARDSWISH = "hardswish: of the float32 sum, in the kernel that makes the sum"
 
 
-def kept_float(model: onnx.ModelProto, recipe: Recipe) -> Iterator[FloatTensor]:
+def kept_float(network: Network, recipe: Recipe) -> Iterator[FloatTensor]:
     """In order of execution; tensors whose values are only moved are left out."""
-    layers = {f"{layer.name}.matmul": layer.name for layer in linear_layers(model)}
-    layers |= {layer.name: layer.name for layer in inner_convolutions(model)}
-    for node in model.graph.node:
-        layer = layers.get(node.name)
-        if layer in recipe.float_layers:
-            yield FloatTensor(layer, f"layer: the recipe `{recipe.name}` keeps it")
-        if layer is None and node.op_type in _REASONS and not _adds_bias(node):
-            reason = _ATTENTION if node.name.endswith(".scores") else _REASONS[node.op_type]
-            yield FloatTensor(node.output[0], reason)
+
+    def chosen(layer: Layer) -> Iterator[FloatTensor]:
+        if layer.name in recipe.float_layers:
+            yield FloatTensor(layer.name, f"layer: the recipe `{recipe.name}` keeps it")
+
+    first, *_ = network.stem
+    for conv in network.stem:
+        if conv is first:
+            reason = "first convolution: it reads the image, which is float32"
+            yield FloatTensor(conv.name, reason)
+        yield from chosen(conv)
+        if conv is not network.stem[-1]:
+            yield FloatTensor(activated(conv), _HARDSWISH)
+    for block in network.blocks:
+        for layer in reading_layers(block):
+            yield from chosen(layer)
+        yield from _inside(block)
+        yield from chosen(writing_layer(block))
+        if isinstance(block, Attention | Mlp):
+            yield FloatTensor(block.output, _STREAM)
+    yield FloatTensor(MEAN, "mean over tokens: of the float32 stream")
+    yield from chosen(network.head)
 
 
-def _adds_bias(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Add" and node.input[1].endswith(".bias")
+def _inside(block: Block) -> Iterator[FloatTensor]:
+    """What a block makes between the layers that read its input and the one that makes its
+    output."""
+    if not isinstance(block, Mlp):
+        for part in ("products", "scores", "softmax", "context.by_head"):
+            yield FloatTensor(f"{block.name}.{part}", _ATTENTION)
+    yield FloatTensor(block.hidden, _HARDSWISH)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.export.folded import Float64
+from levit_deploy.network.network import Float64
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.statistics import TensorStatistics  # which runs networks

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.export.folded import Float64
+from levit_deploy.network.network import Float64
 
 WEIGHT_LIMIT = 127
 PAIR_LIMIT = 128  # of the sum of two neighbouring inputs' weights

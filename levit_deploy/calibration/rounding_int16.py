@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.rounding import shortest
-from levit_deploy.export.folded import Float64
+from levit_deploy.network.network import Float64
 
 # The largest that kernels of bytes can multiply.
 LARGEST_STEP = 8191

@@ -16,11 +16,10 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet, Progress, ignore_progress
-from levit_deploy.calibration.layers import inner_convolutions, linear_layers
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
-from levit_deploy.export.folded import Float64
 from levit_deploy.models.images import normalize
+from levit_deploy.network.network import Float64
 
 SAMPLE_TOKENS = 2048  # per tensor: a quarter of a million values where there are 128 channels
 
@@ -54,14 +53,13 @@ class TensorStatistics:
 def collect_statistics(
     exported: ExportedModel, images: ImageSet, progress: Progress = ignore_progress
 ) -> Mapping[str, TensorStatistics]:
-    """Statistics of every tensor that linear layers and convolutions read, by the tensor's name.
+    """Statistics of every tensor but the image that a layer reads, by the tensor's name.
 
     A place of a grid (1, channels, y, x) is a token.
 
     Raises DeployError, naming the tensor, if an image makes a value that is not finite.
     """
-    layers = [*inner_convolutions(exported.graph), *linear_layers(exported.graph)]
-    names = list(dict.fromkeys(layer.tensor for layer in layers))
+    names = list(dict.fromkeys(t for _, t in exported.network.reading() if t != INPUT_NAME))
     session = _session(exported.graph, names)
     watched = {name: _Watched(len(images)) for name in names}
     for done, picture in enumerate(images, start=1):

@@ -52,6 +52,10 @@ def _spec(name: str) -> object:
     return get_spec(name)
 
 
+def _model_or_file(name: str) -> object:
+    return Path(name) if name.endswith(".onnx") else _spec(name)
+
+
 def _target(name: str) -> object:
     from levit_deploy.targets.table import get_target
 
@@ -78,6 +82,9 @@ def _library_name(name: str) -> str:
 
 
 model_argument: Decorator = click.argument("spec", metavar="MODEL", type=Named("model", _spec))
+model_or_file_argument: Decorator = click.argument(
+    "model", metavar="MODEL|FILE.onnx", type=Named("model", _model_or_file)
+)
 artifact_argument: Decorator = click.argument(
     "folder", metavar="DIR", type=click.Path(path_type=Path)
 )

@@ -13,6 +13,7 @@ from levit_deploy.commands.arguments import (
     json_option,
     libc_option,
     model_argument,
+    model_or_file_argument,
     name_option,
     offline_option,
     recipe_option,
@@ -24,10 +25,12 @@ from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
-from levit_deploy.commands.settings import load_checkpoint, show_settings
+from levit_deploy.commands.settings import load_checkpoint, load_source, show_settings
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
+    from levit_deploy.export.exported import ExportedModel
+    from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
     from levit_deploy.targets.toolchain import Libc
@@ -79,7 +82,7 @@ def export_command(
 
 
 @click.command("compile")
-@model_argument
+@model_or_file_argument
 @target_option
 @weights_option
 @offline_option
@@ -122,7 +125,7 @@ def export_command(
 @click.pass_obj
 def compile_command(
     command_line: tuple[str, ...],
-    spec: ModelSpec,
+    model: ModelSpec | Path,
     target: Target,
     weights: str,
     offline: bool,
@@ -140,8 +143,11 @@ def compile_command(
 ) -> None:
     """Compile MODEL into a C library for one CPU.
 
-    The library is run on real images and compared with PyTorch (int8: with ONNX Runtime on the
-    same 8-bit model) before it is handed over.
+    MODEL is a variant, whose weights are named by --weights, or a file that `levit-deploy export`
+    or `quantize` wrote, in its own precision.
+
+    The library is run on real images and compared with PyTorch (int8 and files: with ONNX Runtime
+    on the same model) before it is handed over.
 
     The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
     manifest.json and verify.json, for int8 also calibration.json, every decision behind it, and
@@ -152,20 +158,31 @@ def compile_command(
       levit-deploy compile --target host levit_128s --weights demo -o build/
       levit-deploy compile --target rpi4 --libc glibc-2.31 levit_256 --weights model.pth
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
+      levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
-    _check_calibration_options(precision)
+    source: Checkpoint | ExportedModel
+    if isinstance(model, Path):
+        _check_no_weights_options()
+        from levit_deploy.export.exported import ExportedModel
+
+        source = ExportedModel.load(model)
+        model_name, precision = source.name, source.precision.value
+    else:
+        _check_calibration_options(precision)
+        model_name = model.name
     from levit_deploy.runtime.artifact import folder_name
     from levit_deploy.runtime.publish import check_destination
     from levit_deploy.targets.toolchain import find_toolchain
 
-    destination = parent / folder_name(name or spec.name, target.name, precision)
+    destination = parent / folder_name(name or model_name, target.name, precision)
     check_destination(destination)  # what cannot work is told of before the long work
     toolchain = find_toolchain(target, libc)
     with Phases() as phases:
-        checkpoint = load_checkpoint(phases, spec, weights, offline)
+        if not isinstance(model, Path):
+            source = load_checkpoint(phases, model, weights, offline)
         show_settings(
             phases,
-            checkpoint,
+            source,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
                 "precision": f"int8, {recipe.name}, calibrated on {data}" if data else precision,
@@ -174,15 +191,15 @@ def compile_command(
                 "output": str(destination),
             },
         )
-        calibration = (
-            open_calibration(phases, checkpoint, data, recipe, skip_broken) if data else None
-        )
-        phases.begin("export")
+        calibration = None
+        if data and not isinstance(source, ExportedModel):
+            calibration = open_calibration(phases, source, data, recipe, skip_broken)
+        phases.begin("compile" if isinstance(model, Path) else "export")
         from levit_deploy.compiler.compile_log import format_summary
         from levit_deploy.deploy import deploy
 
         deployment = deploy(
-            checkpoint,
+            source,
             toolchain,
             parent,
             name=name,
@@ -215,7 +232,7 @@ def compile_command(
 def verify_command(
     folder: Path, weights: str, offline: bool, images: int | None, as_json: bool
 ) -> None:
-    """Compare the artifact in DIR with the PyTorch reference.
+    """Compare the artifact in DIR with the PyTorch reference, or with the model in a .onnx file.
 
     Every entry point classifies real images, under an emulator where this CPU cannot.
 
@@ -225,17 +242,21 @@ def verify_command(
     Examples:
       levit-deploy verify build/levit_128s-arm64-fp32 --weights demo
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
+      levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
     """
     from levit_deploy.models.spec import get_spec
     from levit_deploy.runtime.artifact import Artifact
 
     artifact = Artifact.load(folder)
     with Phases() as phases:
-        checkpoint = load_checkpoint(phases, get_spec(artifact.manifest.model), weights, offline)
+        source = load_source(phases, get_spec(artifact.manifest.model), weights, offline)
         phases.begin("verify")
+        from levit_deploy.verify.model_of import reference_of
         from levit_deploy.verify.verification import verify_artifact
 
-        verification = verify_artifact(artifact, checkpoint, images=images, on_check=phases.detail)
+        verification = verify_artifact(
+            artifact, reference_of(artifact, source), images=images, on_check=phases.detail
+        )
         verification.save(folder)
     _warn_if_not_executed(verification)
     if as_json:
@@ -244,6 +265,16 @@ def verify_command(
         print_verification(verification)
     if not verification:
         raise click.exceptions.Exit(1)
+
+
+def _check_no_weights_options() -> None:
+    """A file has its weights and its precision: nothing about them may be asked for."""
+    given = click.get_current_context().get_parameter_source
+    names = ("weights", "offline", "precision", "data", "recipe", "skip_broken", "debug_taps")
+    for name in names:
+        if given(name) is _TYPED:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--{option} is for weights; a .onnx file is compiled as it is")
 
 
 def _check_calibration_options(precision: str) -> None:

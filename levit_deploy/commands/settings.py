@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from levit_deploy.commands.output import columns
 from levit_deploy.commands.progress import Phases
 
 if TYPE_CHECKING:
+    from levit_deploy.export.exported import ExportedModel
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
 
@@ -19,12 +21,29 @@ def load_checkpoint(phases: Phases, spec: ModelSpec, weights: str, offline: bool
     return load_weights(spec, weights, offline=offline, progress=phases.amount)
 
 
-def show_settings(phases: Phases, checkpoint: Checkpoint, settings: dict[str, str]) -> None:
+def load_source(
+    phases: Phases, spec: ModelSpec, weights: str, offline: bool
+) -> Checkpoint | ExportedModel:
+    """The weights, or the model in a .onnx file."""
+    if not weights.endswith(".onnx"):
+        return load_checkpoint(phases, spec, weights, offline)
+    from levit_deploy.export.exported import ExportedModel
+
+    return ExportedModel.load(Path(weights))
+
+
+def show_settings(
+    phases: Phases, source: Checkpoint | ExportedModel, settings: dict[str, str]
+) -> None:
     """What was decided, once, before the long work."""
-    spec = checkpoint.spec
-    rows = {
-        "model": f"{spec.name}, {spec.image_size} px, {spec.classes} classes",
-        "weights": f"{checkpoint.source} ({checkpoint.origin.value}, {checkpoint.digest[:12]})",
-        **settings,
-    }
-    phases.note(columns(rows.items()))
+    from levit_deploy.models.checkpoint import Checkpoint
+
+    if isinstance(source, Checkpoint):
+        spec, digest = source.spec, source.digest
+        name, size, classes = spec.name, spec.image_size, spec.classes
+        weights = f"{source.source} ({source.origin.value}, {digest[:12]})"
+    else:
+        name, size, classes = source.name, source.image_size, source.classes
+        weights = f"in the model ({source.weights_digest[:12]})"
+    model = f"{name}, {size} px, {classes} classes"
+    phases.note(columns({"model": model, "weights": weights, **settings}.items()))

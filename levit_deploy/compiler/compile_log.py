@@ -7,8 +7,6 @@ from typing import Protocol
 
 from levit_deploy.compiler.program import Entry, Program
 
-FALLBACK = "fallback"  # KernelCall.kind of what no generated kernel computes
-
 _HEADINGS = ("", "kernel", "shape", "tile", "tasks", "Mmac", "kB", "entry")
 
 
@@ -32,8 +30,7 @@ class CallFacts(Protocol):
 
 
 def format_calls(program: Program) -> str:
-    """A table of all calls, why integers are exact, the totals of the float entry, and what fell
-    back."""
+    """A table of all calls, why integers are exact, and the totals of the float entry."""
     parts = [format_table(program.calls), format_exactness(program), format_summary(program)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -68,7 +65,7 @@ def format_table(calls: Iterable[CallFacts]) -> str:
 
 
 def format_summary(program: Program) -> str:
-    """The totals of the float entry, and what fell back to default lowering."""
+    """The totals of the float entry."""
     calls = [call for call in program.calls if call.entry is not Entry.RGB8]
     multiply_adds = sum(call.multiply_adds for call in calls)
     lines = [
@@ -80,15 +77,7 @@ def format_summary(program: Program) -> str:
     exact = sum(bool(call.exactness) for call in calls)
     if exact:
         lines += [f"products of integers: {exact}, none of which can saturate or wrap"]
-    fallen = fallbacks(program)
-    lines += [f"default lowering: {', '.join(fallen)}" if fallen else "default lowering: none"]
     return "\n".join(lines)
-
-
-def fallbacks(program: Program) -> list[str]:
-    """Symbols of the calls that no generated kernel computes, each once, in their order."""
-    symbols = [call.symbol for call in program.calls if call.kind == FALLBACK]
-    return list(dict.fromkeys(symbols))
 
 
 def _row(number: int, call: CallFacts) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernel_library import QuantizedCopy
+from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.program import Entry, Space
 
 Constant = NDArray[np.generic]
@@ -32,16 +32,33 @@ class Step:
 
 
 @dataclass(frozen=True)
+class QuantizedCopy:
+    """An 8-bit tensor that a kernel writes; the fields are those of program.QuantizedTensor.
+
+    `readers`: grows with each call that reads it.
+    """
+
+    rows: int
+    channels: int
+    signed: bool
+    zero: int
+    inverse_scales: NDArray[np.float32]
+    strides: tuple[int, int, int]
+    readers: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class FlatProgram:
     """`buffer_bytes` and `constants` are what the indices of ARENA and CONSTANT values name.
 
-    `quantized`: which of the buffers are 8-bit tensors.
+    `quantized`: which of the buffers are 8-bit tensors. `kernels`: by symbol.
     """
 
     steps: tuple[Step, ...]
     buffer_bytes: tuple[int, ...]
     constants: tuple[Constant, ...]
-    quantized: Mapping[int, QuantizedCopy] = field(default_factory=dict)
+    quantized: Mapping[int, QuantizedCopy]
+    kernels: Mapping[str, Kernel]
 
     def text(self) -> str:
         """One line a step, for `--dump-ir`."""

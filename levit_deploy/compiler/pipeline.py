@@ -7,26 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from levit_deploy.compiler.codegen import emit_object, lower_kernels
 from levit_deploy.compiler.flat_program import FlatProgram, Step
-from levit_deploy.compiler.groups.kernel_calls import KernelCalls
-from levit_deploy.compiler.groups.levit import levit_groups
-from levit_deploy.compiler.kernel_library import KernelLibrary
-from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.kernels.normalize import normalize_kernel
 from levit_deploy.compiler.llvm_target import llvm_target
-from levit_deploy.compiler.passes.add_rgb8_entry import add_rgb8_entry
-from levit_deploy.compiler.passes.canonicalize import canonicalize
-from levit_deploy.compiler.passes.emit_object import emit_object
-from levit_deploy.compiler.passes.flatten import flatten
-from levit_deploy.compiler.passes.fuse_quantize import fuse_quantize
-from levit_deploy.compiler.passes.group_kernels import group_kernels
-from levit_deploy.compiler.passes.import_onnx import import_onnx
-from levit_deploy.compiler.passes.lower_default import lower_default
-from levit_deploy.compiler.passes.lower_groups import lower_groups
-from levit_deploy.compiler.passes.lower_kernels import lower_kernels
-from levit_deploy.compiler.passes.plan_program import Placement, place
-from levit_deploy.compiler.program import Entry, KernelCall, Program, QuantizedTensor, Space
-from levit_deploy.compiler.tuning.tile_table import TileTable, packaged_tiles
+from levit_deploy.compiler.lower.network import lower_network
+from levit_deploy.compiler.memory_plan import Placement, place
+from levit_deploy.compiler.program import KernelCall, Program, QuantizedTensor, Space
+from levit_deploy.compiler.tiles.table import TileTable, packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target
@@ -45,84 +32,45 @@ def compile_model(
 
     `dump_ir`: a folder that gets each phase's result as text. `on_phase` is told the name
     of each phase before it runs. `name` starts every symbol (default: the model's name).
-    The same arguments give the same bytes. Raises DeployError if the graph cannot be compiled or
-    `dump_ir` not written.
+    The same arguments give the same bytes. Raises DeployError if the graph is no LeViT, if there is
+    no kernel for a layer, or if `dump_ir` cannot be written.
     """
     name = name or exported.name
     llvm = llvm_target(target)
-    library = KernelLibrary()
-    pixels = exported.image_size**2
     phase = _Phases(dump_ir, on_phase)
 
-    # Phase 1: ONNX into Relax
-    phase.begin("import")
-    module = import_onnx(exported)
-    phase.end(lambda: module.script(show_meta=False))
+    # Phase 1: the network that the graph says
+    phase.begin("read_network")
+    network = exported.network
+    phase.end(lambda: repr(network))
 
-    # Phase 2: one canonical form
-    phase.begin("canonicalize")
-    module = canonicalize(module)
-    phase.end(lambda: module.script(show_meta=False))
+    # Phase 2: a flat list of kernel calls, for a float and for an 8-bit image
+    phase.begin("lower_network")
+    flat = lower_network(network, name, target, tiles or packaged_tiles(), exported.normalization)
+    phase.end(flat.text)
 
-    # Phase 3: find what generated kernels can compute
-    phase.begin("group_kernels")
-    groups = levit_groups()
-    module = group_kernels(module, groups)
-    phase.end(lambda: module.script(show_meta=False))
-
-    # Phase 4: groups become calls of generated kernels
-    phase.begin("lower_groups")
-    module = lower_groups(
-        module,
-        groups,
-        lambda builder: KernelCalls(
-            builder, library, name, target, tiles or packaged_tiles(), exported.normalization
-        ),
-    )
-    phase.end(lambda: module.script(show_meta=False))
-
-    # Phase 5: TVM's own lowering for the rest
-    phase.begin("lower_default")
-    module = lower_default(module, llvm, library, name)
-    phase.end(lambda: module.script(show_meta=False))
-
-    # Phase 6: a flat list of calls, for a float and for an 8-bit image
-    phase.begin("flatten")
-    flat = fuse_quantize(flatten(module, library, name), library)
-    flat = add_rgb8_entry(
-        flat,
-        library,
-        lambda: normalize_kernel(
-            f"{name}_normalize", exported.image_size, exported.normalization, target
-        ),
-        image_bytes=4 * 3 * pixels,
-    )
-    phase.end(lambda: flat.text())
-
-    # Phase 7: kernels become C functions
-    phase.begin("lower_kernels")
-    functions = lower_kernels(library, _callers_buffers(flat), llvm)
-    phase.end(lambda: "\n".join(raw.func.script(show_meta=False) for raw in functions.values()))
-
-    # Phase 8: a place for every buffer
+    # Phase 3: a place for every value
     phase.begin("plan_memory")
-    placement = place(
-        flat, {s: raw.scratch_bytes for s, raw in functions.items()}, rgb8_image_bytes=3 * pixels
-    )
-    calls = _calls(flat, placement, library)
+    placement = place(flat, rgb8_image_bytes=3 * network.image_size**2)
+    calls = _calls(flat, placement)
     phase.end(lambda: "\n".join(map(str, calls)))
 
-    # Phase 9: machine code
+    # Phase 4: kernels become C functions
+    phase.begin("lower_kernels")
+    functions = lower_kernels(flat.kernels, _callers_buffers(flat), llvm)
+    phase.end(lambda: "\n".join(func.script(show_meta=False) for func in functions.values()))
+
+    # Phase 5: machine code
     phase.begin("emit_object")
     kernels_object = emit_object(functions, llvm)
 
     return Program(
         name=name,
         model=exported.name,
-        precision=exported.precision.value,
+        precision=network.precision.value,
         target=target.name,
-        image_size=exported.image_size,
-        classes=exported.classes,
+        image_size=network.image_size,
+        classes=network.classes,
         mean=exported.normalization.mean,
         std=exported.normalization.std,
         weights_digest=exported.weights_digest,
@@ -174,12 +122,10 @@ def _callers_buffers(flat: FlatProgram) -> dict[str, set[int]]:
     return positions
 
 
-def _calls(
-    flat: FlatProgram, placement: Placement, library: KernelLibrary
-) -> tuple[KernelCall, ...]:
+def _calls(flat: FlatProgram, placement: Placement) -> tuple[KernelCall, ...]:
     calls = []
     for step, args in zip(flat.steps, placement.args, strict=True):
-        kernel = library.kernels[step.symbol]
+        kernel = flat.kernels[step.symbol]
         call = KernelCall(
             symbol=step.symbol,
             args=args,
@@ -190,13 +136,14 @@ def _calls(
             tile=kernel.tile,
             multiply_adds=kernel.multiply_adds,
             bytes_moved=kernel.bytes_moved,
-            exactness=_exactness(kernel, step, flat),
+            exactness=_exactness(step, flat),
         )
         calls.append(call)
     return tuple(calls)
 
 
-def _exactness(kernel: Kernel, step: Step, flat: FlatProgram) -> str:
+def _exactness(step: Step, flat: FlatProgram) -> str:
+    kernel = flat.kernels[step.symbol]
     if kernel.prove_exact is None:
         return kernel.exactness
     constant = step.values[1]
@@ -205,11 +152,11 @@ def _exactness(kernel: Kernel, step: Step, flat: FlatProgram) -> str:
 
 
 def _tensors(flat: FlatProgram, placement: Placement) -> tuple[QuantizedTensor, ...]:
-    """A buffer is written by the first steps that name it: one of each entry, or of both."""
+    """A buffer is written by the first step that names it."""
     written: dict[int, tuple[int, int]] = {}  # buffer -> (step, offset)
     for position, (step, args) in enumerate(zip(flat.steps, placement.args, strict=True)):
         for value, arg in zip(step.values, args, strict=False):  # scratch comes behind the values
-            if value.space is Space.ARENA and step.entry is not Entry.RGB8:
+            if value.space is Space.ARENA:
                 written.setdefault(value.index, (position, arg.offset_bytes))
     tensors = [
         QuantizedTensor(
@@ -221,7 +168,7 @@ def _tensors(flat: FlatProgram, placement: Placement) -> tuple[QuantizedTensor, 
             channels=copy.channels,
             signed=copy.signed,
             zero=copy.zero,
-            steps=tuple(copy.steps.tolist()),
+            steps=tuple(copy.inverse_scales.tolist()),
             strides=copy.strides,
         )
         for buffer, copy in flat.quantized.items()

@@ -1,20 +1,19 @@
-"""Trained LeViT -> ExportedModel: fold, write ONNX, simplify, check, compare."""
+"""Trained LeViT -> ExportedModel: fold, write ONNX, simplify, check, read back, compare."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
+from levit_deploy.errors import DeployError
 from levit_deploy.export.agreement import check_against_reference
-from levit_deploy.export.exported import ExportedModel, Precision
-from levit_deploy.export.fold_model import fold_model
-from levit_deploy.export.folded import FoldedLevit
-from levit_deploy.export.graph import build_graph
-from levit_deploy.export.structure import check_structure, simplify
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.export.simplify import check, infer_shapes, simplify
+from levit_deploy.export.write_network import write_network
 from levit_deploy.models.reference import Levit
+from levit_deploy.models.spec import Normalization
+from levit_deploy.network.fold_model import fold_model
+from levit_deploy.network.network import Network, Precision, rounded
 
 PROBE_IMAGES = 2
 
@@ -24,16 +23,13 @@ def export_model(net: Levit, *, name: str, weights_digest: str) -> ExportedModel
 
     The result has agreed with `net` through ONNX Runtime on images of noise.
     `weights_digest`: canonical SHA-256 of the weights, hexadecimal.
-    Raises DeployError if a BatchNorm is left, a folded weight is not finite in float32, the graph
-    holds anything but what `structure.py` allows, or the logits differ.
+    Raises DeployError if a BatchNorm is left, a folded weight is not finite in float32, or the
+    logits differ.
     """
     spec = net.spec
-    exported = ExportedModel(
+    exported = export_network(
+        rounded(fold_model(net)),
         name=name,
-        graph=_checked_graph(fold_model(net)),
-        precision=Precision.FP32,
-        image_size=spec.image_size,
-        classes=spec.classes,
         normalization=spec.normalization,
         weights_digest=weights_digest,
     )
@@ -41,17 +37,33 @@ def export_model(net: Levit, *, name: str, weights_digest: str) -> ExportedModel
     return exported
 
 
-def with_weights(exported: ExportedModel, model: FoldedLevit) -> ExportedModel:
-    """The same export with the weights of `model`, such as its own after equalization:
-    `with_weights(exported, scale_stream(read_graph(exported.graph), stream, factors))`.
+def export_network(
+    network: Network, *, name: str, normalization: Normalization, weights_digest: str
+) -> ExportedModel:
+    """The ONNX form of a rounded network, from which that very network is read again.
+
+    Raises DeployError if onnx or onnxsim made something else of it.
     """
-    return replace(exported, graph=_checked_graph(model))
+    graph = write_network(network)
+    graph = simplify(graph) if network.precision is Precision.FP32 else infer_shapes(graph)
+    check(graph)
+    exported = ExportedModel(name, graph, normalization, weights_digest)
+    if exported.network != network:
+        raise DeployError(
+            f"the ONNX form of `{name}` is another network",
+            hint="use the tested versions: `pip install onnx==1.23.2 onnxsim==0.8.1`",
+        )
+    return exported
 
 
-def _checked_graph(model: FoldedLevit) -> onnx.ModelProto:
-    graph = simplify(build_graph(model))
-    check_structure(graph)
-    return graph
+def with_network(exported: ExportedModel, network: Network) -> ExportedModel:
+    """The same model with another network, such as its own with integer arithmetic."""
+    return export_network(
+        network,
+        name=exported.name,
+        normalization=exported.normalization,
+        weights_digest=exported.weights_digest,
+    )
 
 
 def _noise(image_size: int) -> NDArray[np.float32]:

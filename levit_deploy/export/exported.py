@@ -6,26 +6,23 @@ One ONNX file holds it all: the graph, and in `metadata_props` what the graph ca
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
 import onnx
 
 from levit_deploy.errors import DeployError
+from levit_deploy.export.read_network import read_network
 from levit_deploy.export.whole_files import write_files
 from levit_deploy.models.spec import Normalization as Normalization
+from levit_deploy.network.network import IMAGE, LOGITS, Network, Precision
 
 SCHEMA_VERSION = 1
-INPUT_NAME = "image"
-OUTPUT_NAME = "logits"
+INPUT_NAME = IMAGE
+OUTPUT_NAME = LOGITS
 
 _KEY = "levit_deploy."
 _MAKE_ONE = "make one with `levit-deploy export levit_128s -o levit_128s.onnx`"
-
-
-class Precision(StrEnum):
-    FP32 = "fp32"
-    INT8 = "int8"
 
 
 @dataclass(frozen=True)
@@ -39,11 +36,28 @@ class ExportedModel:
 
     name: str
     graph: onnx.ModelProto
-    precision: Precision
-    image_size: int
-    classes: int
     normalization: Normalization
     weights_digest: str
+
+    @cached_property
+    def network(self) -> Network:
+        """What the graph says, for the compiler and the quantizer.
+
+        Raises DeployError, naming the first node that does not fit, if it is no LeViT.
+        """
+        return read_network(self.graph)
+
+    @property
+    def precision(self) -> Precision:
+        return self.network.precision
+
+    @property
+    def image_size(self) -> int:
+        return self.network.image_size
+
+    @property
+    def classes(self) -> int:
+        return self.network.classes
 
     def save(self, path: Path) -> None:
         """Write `to_bytes` as one file, whole or not at all.
@@ -61,7 +75,6 @@ class ExportedModel:
             {
                 _KEY + "schema_version": str(SCHEMA_VERSION),
                 _KEY + "name": self.name,
-                _KEY + "precision": self.precision.value,
                 _KEY + "mean": " ".join(map(repr, self.normalization.mean)),
                 _KEY + "std": " ".join(map(repr, self.normalization.std)),
                 _KEY + "weights_digest": self.weights_digest,
@@ -94,11 +107,8 @@ class ExportedModel:
         del graph.metadata_props[:]
         try:
             return ExportedModel(
-                name=props[_KEY + "name"],
+                name=_identifier(props[_KEY + "name"]),
                 graph=graph,
-                precision=Precision(props[_KEY + "precision"]),
-                image_size=graph.graph.input[0].type.tensor_type.shape.dim[3].dim_value,
-                classes=graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
                 normalization=Normalization(
                     mean=_rgb(props[_KEY + "mean"]), std=_rgb(props[_KEY + "std"])
                 ),
@@ -106,6 +116,12 @@ class ExportedModel:
             )
         except (KeyError, ValueError, IndexError) as error:
             raise DeployError(f"the description in `{path}` is damaged", hint=_MAKE_ONE) from error
+
+
+def _identifier(name: str) -> str:
+    if not (name.isascii() and name.isidentifier()):
+        raise ValueError(f"{name!r} is no name of a model")
+    return name
 
 
 def _rgb(text: str) -> tuple[float, float, float]:

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from levit_deploy.errors import DeployError
-from levit_deploy.export.folded import Float64, Layer
+from levit_deploy.network.arithmetic import Float32, Int8, Int16
+from levit_deploy.network.network import Conv, Layer, Linear
 
-OPSET = 17
-IR_VERSION = 8  # came with opset 17, in ONNX 1.12
+OPSET, IR_VERSION = 17, 8  # ONNX 1.12
+INT16_OPSET, INT16_IR_VERSION = 21, 10  # ONNX 1.16: QuantizeLinear to int16
 
 Port = tuple[str, tuple[int, ...]]  # name and shape of an input or output
+Attribute = int | Sequence[int]
 
 
 class GraphWriter:
     """Nodes in the order of their execution, constants once each.
 
     A tensor is known by its name; every method takes such names and returns that of its output.
+    `int16`: whether the graph holds 16-bit integers, which need a newer opset.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, int16: bool = False) -> None:
+        self._int16 = int16
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
 
     def model(self, image: Port, logits: Port) -> onnx.ModelProto:
-        """What was written, as a float32 model from `image` to `logits`."""
+        """What was written, as a model of float32 from `image` to `logits`."""
         ports = [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
             for name, shape in (image, logits)
@@ -36,35 +41,60 @@ class GraphWriter:
         return helper.make_model(
             helper.make_graph(self._nodes, "levit", ports[:1], ports[1:], constants),
             producer_name="levit-deploy",
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=INT16_IR_VERSION if self._int16 else IR_VERSION,
+            opset_imports=[helper.make_opsetid("", INT16_OPSET if self._int16 else OPSET)],
         )
 
-    def node(self, op: str, inputs: list[str], name: str, **attributes: int | list[int]) -> str:
-        node = helper.make_node(op, inputs, [name], name=name)
-        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
-        self._nodes.append(node)
+    def node(self, op: str, inputs: Sequence[str], name: str, **attributes: Attribute) -> str:
+        self._node(op, inputs, [name], name, **attributes)
         return name
 
-    def conv(self, x: str, layer: Layer) -> str:
+    def conv(self, x: str, layer: Conv) -> str:
         """3x3, stride 2, zero padding 1; weight (out, in, 3, 3)."""
-        weight = self.constant(f"{layer.name}.weight", layer.affine.weight)
-        bias = self.constant(f"{layer.name}.bias", layer.affine.bias)
-        inputs = [x, weight, bias]
-        return self.node("Conv", inputs, layer.name, strides=[2, 2], pads=[1, 1, 1, 1])
+        match layer.arithmetic:
+            case Float32():
+                weight = self.constant(f"{layer.name}.weight", layer.weight)
+            case Int16() as int16:
+                scaled = self._scaled(x, int16.factors.reshape(1, -1, 1, 1))
+                bounds = [
+                    self.constant(f"{x}.lowest", -int16.limit),
+                    self.constant(f"{x}.highest", int16.limit),
+                ]
+                limited = self.node("Clip", [scaled, *bounds], f"{x}.limited")
+                x = self._quantized(limited, x, int16.scale, np.int16(0))
+                weight = self._dequantized_weight(layer, int16.weight_scales, axis=0)
+        bias = self.constant(f"{layer.name}.bias", layer.bias)
+        return self.node("Conv", [x, weight, bias], layer.name, strides=[2, 2], pads=[1, 1, 1, 1])
 
-    def linear(self, x: str, layer: Layer, name: str | None = None) -> str:
-        """MatMul with weight (in, out), Add of the bias; the sum is called after the layer."""
-        weight = self.constant(f"{layer.name}.weight", layer.affine.weight.T)
-        bias = self.constant(f"{layer.name}.bias", layer.affine.bias)
+    def linear(self, x: str, layer: Linear, rank: int = 3, name: str | None = None) -> str:
+        """MatMul with weight (in, out), Add of the bias; the sum is called after the layer.
+
+        `rank`: number of axes of x.
+        """
+        match layer.arithmetic:
+            case Float32():
+                weight = self.constant(f"{layer.name}.weight", layer.weight.T)
+            case Int8() as int8:
+                factors, scaled = int8.factors, x
+                if factors is not None:
+                    scaled = self._scaled(x, factors.reshape(*[1] * (rank - 1), -1))
+                x = self._quantized(scaled, x, int8.scale, np.uint8(int8.zero_point))
+                weight = self._dequantized_weight(layer, int8.weight_scales, axis=1)
+        bias = self.constant(f"{layer.name}.bias", layer.bias)
         product = self.node("MatMul", [x, weight], f"{layer.name}.matmul")
         return self.node("Add", [product, bias], name or layer.name)
 
+    def reduce(self, op: str, x: str, name: str, axis: int, keepdims: int) -> str:
+        """ReduceMean, ReduceMax or ReduceSum along one axis."""
+        if self._int16 or op == "ReduceSum":  # the newer form: axes are an input
+            return self.node(op, [x, self.integers((axis,))], name, keepdims=keepdims)
+        return self.node(op, [x], name, axes=[axis], keepdims=keepdims)
+
     def reshape(self, x: str, shape: tuple[int, ...], name: str) -> str:
-        return self.node("Reshape", [x, self._integers(shape)], name)
+        return self.node("Reshape", [x, self.integers(shape)], name)
 
     def transpose(self, x: str, perm: tuple[int, ...], name: str) -> str:
-        return self.node("Transpose", [x], name, perm=list(perm))
+        return self.node("Transpose", [x], name, perm=perm)
 
     def by_head(self, x: str, shape: tuple[int, int, int], name: str) -> str:
         """(1, tokens, heads * dim) -> (1, heads, tokens, dim); `shape` is (tokens, heads, dim)."""
@@ -72,31 +102,53 @@ class GraphWriter:
 
     def split(self, x: str, sizes: tuple[int, ...], names: list[str], name: str) -> list[str]:
         """Cut the last of four axes into parts of the given sizes."""
-        inputs = [x, self._integers(sizes)]
-        self._nodes.append(helper.make_node("Split", inputs, names, name=name, axis=3))
+        self._node("Split", [x, self.integers(sizes)], names, name, axis=3)
         return names
 
     def every_second(self, x: str, grid: int, name: str) -> str:
         """(1, grid, grid, channels) -> its even rows and columns."""
         slices = [(0, 0), (grid, grid), (1, 2), (2, 2)]  # starts, ends, axes, steps
-        return self.node("Slice", [x, *map(self._integers, slices)], name)
+        return self.node("Slice", [x, *map(self.integers, slices)], name)
 
-    def constant(self, name: str, values: Float64) -> str:
-        """Rounded to float32, here and nowhere else. Raises DeployError if that is not finite."""
-        with np.errstate(over="ignore"):
-            rounded = np.ascontiguousarray(values, dtype=np.float32)
-        if not np.isfinite(rounded).all():
-            raise DeployError(
-                f"`{name}` is not finite in float32 once BatchNorm is folded",
-                hint="check the checkpoint: a weight or a running variance is out of range",
-            )
-        return self._store(name, rounded)
+    def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
+        self._constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
+        return name
 
-    def _integers(self, values: tuple[int, ...]) -> str:
+    def integers(self, values: tuple[int, ...]) -> str:
         """int64 constants are named by their value, so that each is stored once."""
         name = f"int64.{'x'.join(map(str, values))}"
-        return self._store(name, np.array(values, dtype=np.int64))
+        return self.constant(name, np.array(values, dtype=np.int64))
 
-    def _store(self, name: str, values: NDArray[np.float32] | NDArray[np.int64]) -> str:
-        self._constants[name] = numpy_helper.from_array(values, name)
-        return name
+    def _scaled(self, x: str, factors: NDArray[np.float32]) -> str:
+        return self.node("Mul", [x, self.constant(f"{x}.factors", factors)], f"{x}.scaled")
+
+    def _quantized(self, scaled: str, x: str, scale: float, zero_point: np.generic) -> str:
+        """What is left of `scaled`, which was made of x, after its integer form."""
+        constants = [
+            self.constant(f"{x}.scale", np.float32(scale)),
+            self.constant(f"{x}.zero_point", zero_point),
+        ]
+        q = self.node("QuantizeLinear", [scaled, *constants], f"{x}.quantized")
+        return self.node("DequantizeLinear", [q, *constants], f"{x}.dequantized")
+
+    def _dequantized_weight(self, layer: Layer, scales: NDArray[np.float32], axis: int) -> str:
+        """`axis`: that of the output channels in ONNX's layout."""
+        name = f"{layer.name}.weight"
+        inputs = [
+            self.constant(name, layer.weight if axis == 0 else layer.weight.T),
+            self.constant(f"{name}.scale", scales),
+            self.constant(f"{name}.zero_point", np.zeros(len(scales), layer.weight.dtype)),
+        ]
+        return self.node("DequantizeLinear", inputs, f"{name}.dequantized", axis=axis)
+
+    def _node(
+        self,
+        op: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        name: str,
+        **attributes: Attribute,
+    ) -> None:
+        node = helper.make_node(op, inputs, outputs, name=name)
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        self._nodes.append(node)

@@ -75,13 +75,13 @@ def model_input(images: npt.NDArray[np.uint8], spec: ModelSpec) -> npt.NDArray[n
     return _bilinear(normalize(images, spec.normalization), spec.image_size)
 
 
-def rgb8_input(images: npt.NDArray[np.uint8], spec: ModelSpec) -> npt.NDArray[np.uint8]:
+def rgb8_input(images: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np.uint8]:
     """Resize in 8 bits: uint8 (N, height, width, 3) -> uint8 (N, size, size, 3).
 
     The same bilinear filter, rounded to the nearest value; normalised afterwards by the library.
     """
     floats = np.ascontiguousarray(images.transpose(0, 3, 1, 2), dtype=np.float32)
-    resized = np.rint(_bilinear(floats, spec.image_size)).astype(np.uint8)
+    resized = np.rint(_bilinear(floats, image_size)).astype(np.uint8)
     return np.ascontiguousarray(resized.transpose(0, 2, 3, 1))
 
 

@@ -1,7 +1,7 @@
 """What an artifact must compute: whose logits count, and how close is right.
 
-fp32    PyTorch, close
-int8    ONNX Runtime on its 8-bit model as it is written, within steps
+fp32    PyTorch, or where there are no weights ONNX Runtime on the exported model; close
+int8    ONNX Runtime on the 8-bit model as it is written, within steps
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.exported import ExportedModel, Precision
+from levit_deploy.export.exported import ExportedModel, Normalization
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.models.reference import Levit
+from levit_deploy.network.network import Precision
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.onnx_runner import OnnxRunner
@@ -19,36 +21,67 @@ from levit_deploy.verify.torch_runner import TorchRunner
 
 
 @dataclass(frozen=True)
+class Reference:
+    """What a library is held against.
+
+    `net`: the trained network, if its weights are at hand. `model`: what the library was compiled
+    from, if that is at hand; it counts where it is in 8 bits or there is no `net`.
+    `weights_digest`: canonical SHA-256 of the weights behind both, hexadecimal.
+    """
+
+    weights_digest: str
+    image_size: int
+    normalization: Normalization
+    net: Levit | None = None
+    model: ExportedModel | None = None
+
+    @staticmethod
+    def of_weights(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> Reference:
+        """`quantized`: the 8-bit model that was made of the weights, if the library is its."""
+        spec = checkpoint.spec
+        return Reference(
+            checkpoint.digest, spec.image_size, spec.normalization, checkpoint.build(), quantized
+        )
+
+    @staticmethod
+    def of_model(exported: ExportedModel) -> Reference:
+        """The exported model itself, where its weights are not at hand."""
+        return Reference(
+            exported.weights_digest, exported.image_size, exported.normalization, model=exported
+        )
+
+
+@dataclass(frozen=True)
 class Expectation:
-    """`reference` made `logits`; `float_logits` are PyTorch's."""
+    """`reference` made `logits`; `float_logits` are PyTorch's, if another made `logits`."""
 
     reference: str
     logits: Logits
-    float_logits: Logits
     tolerance: Tolerance
+    float_logits: Logits | None = None
 
     def agreement(self, logits: Logits) -> str:
         """For people: on how many images `logits` have PyTorch's top-1, unless it is compared."""
-        if self.tolerance is not STEPS:
+        if self.float_logits is None:
             return ""
         same = int((logits.argmax(axis=1) == self.float_logits.argmax(axis=1)).sum())
         return f"; PyTorch's top-1 on {same} of {len(logits)}"
 
 
-def expect(
-    checkpoint: Checkpoint, precision: str, quantized: ExportedModel | None, images: Images
-) -> Expectation:
-    """For a library of `precision` made of `checkpoint`, in 8 bits by way of `quantized`.
-
-    Raises DeployError if that is not known.
-    """
-    logits = TorchRunner(checkpoint.build()).infer(images)
-    if precision == Precision.FP32:
-        return Expectation(TorchRunner.name, logits, logits, CLOSE)
-    if quantized is None:
+def expect(reference: Reference, precision: str, images: Images) -> Expectation:
+    """For a library of `precision`. Raises DeployError if that is not known."""
+    floats = None if reference.net is None else TorchRunner(reference.net).infer(images)
+    if precision == Precision.FP32 and floats is not None:
+        return Expectation(TorchRunner.name, floats, CLOSE)
+    model = reference.model
+    if model is None or model.precision != precision:
         raise DeployError(
-            "what an 8-bit library must compute is in its calibration table, which is missing",
-            hint="compile the model again",
+            f"what an {precision} library must compute is in the model that it was compiled from, "
+            "or in its calibration table; both are missing",
+            hint="name the .onnx file that it was compiled from, or compile the model again",
         )
-    with OnnxRunner(quantized, as_written=True) as runner:
-        return Expectation("8-bit model in ONNX Runtime", runner.infer(images), logits, STEPS)
+    with OnnxRunner(model, as_written=True) as runner:
+        logits = runner.infer(images)
+    if precision == Precision.FP32:
+        return Expectation("exported model in ONNX Runtime", logits, CLOSE)
+    return Expectation("8-bit model in ONNX Runtime", logits, STEPS, floats)

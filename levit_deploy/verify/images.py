@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.images import normalize, rgb8_input
-from levit_deploy.models.spec import ModelSpec
+from levit_deploy.models.spec import Normalization
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,16 @@ class Images:
         return Images(self.rgb8[rows], self.floats[rows], self.source)
 
 
-def real_images(spec: ModelSpec, count: int) -> Images:
+class ModelInput(Protocol):
+    """What a model takes: a ModelSpec, an ExportedModel, a Reference."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def normalization(self) -> Normalization: ...
+
+
+def real_images(model: ModelInput, count: int) -> Images:
     """The first `count` of the test images in the package (CIFAR-10), at the model's size."""
-    rgb8 = rgb8_input(demo_images(DemoSplit.TEST).images[:count], spec)
-    return Images(rgb8, normalize(rgb8, spec.normalization), "CIFAR-10 test images")
+    rgb8 = rgb8_input(demo_images(DemoSplit.TEST).images[:count], model.image_size)
+    return Images(rgb8, normalize(rgb8, model.normalization), "CIFAR-10 test images")

@@ -1,13 +1,38 @@
-"""The models that an artifact was compiled from, made again from its weights and its table."""
+"""What an artifact was compiled from, made again from its weights and its table."""
 
 from __future__ import annotations
 
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.table import CalibrationTable
+from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.verify.expectation import Reference
+
+
+def reference_of(artifact: Artifact, source: Checkpoint | ExportedModel) -> Reference:
+    """What to hold `artifact` against, made of its weights or of the model it was compiled from.
+
+    Raises DeployError if the weights are others than those that it was compiled from.
+    """
+    digest = source.weights_digest if isinstance(source, ExportedModel) else source.digest
+    check_weights(artifact, digest)
+    if isinstance(source, ExportedModel):
+        return Reference.of_model(source)
+    return Reference.of_weights(source, quantized_model_of(artifact, source))
+
+
+def check_weights(artifact: Artifact, weights_digest: str) -> None:
+    """Raise DeployError if the artifact was compiled from others."""
+    digest = artifact.manifest.weights_digest
+    if digest != weights_digest:
+        raise DeployError(
+            f"`{artifact.folder}` was compiled from weights `{digest[:12]}`, "
+            f"these are `{weights_digest[:12]}`",
+            hint="name the weights that it was compiled from: --weights",
+        )
 
 
 def float_model_of(checkpoint: Checkpoint) -> ExportedModel:

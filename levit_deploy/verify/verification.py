@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.exported import ExportedModel, Precision
-from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
+from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
@@ -22,10 +21,9 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.entry import Entry
-from levit_deploy.verify.expectation import Expectation, expect
+from levit_deploy.verify.expectation import Expectation, Reference, expect
 from levit_deploy.verify.images import Images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
-from levit_deploy.verify.model_of import quantized_model_of
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.runner import RunError, Runner
@@ -36,16 +34,12 @@ EMULATED_IMAGES = 2  # an emulator takes seconds for what the CPU does in millis
 OnCheck = Callable[[str], None]
 
 
-def reference_self_test(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> SelfTest:
-    """What a library with these weights must compute for its built-in image.
-
-    `quantized`: the 8-bit model that it is made of, if it is.
-    """
-    spec = checkpoint.spec
-    pixels = self_test_image(spec.image_size)[None]
-    images = Images(pixels, normalize(pixels, spec.normalization), "self test")
-    precision = quantized.precision if quantized else Precision.FP32
-    expected = expect(checkpoint, precision, quantized, images)
+def reference_self_test(reference: Reference) -> SelfTest:
+    """What a library made of `reference` must compute for its built-in image."""
+    pixels = self_test_image(reference.image_size)[None]
+    images = Images(pixels, normalize(pixels, reference.normalization), "self test")
+    precision = reference.model.precision if reference.model else Precision.FP32
+    expected = expect(reference, precision, images)
     logits = expected.logits[0]
     span = float(np.ptp(np.append(logits, 0.0)))
     return SelfTest(tuple(logits.tolist()), expected.tolerance.fraction * span)
@@ -53,29 +47,24 @@ def reference_self_test(checkpoint: Checkpoint, quantized: ExportedModel | None 
 
 def verify_artifact(
     artifact: Artifact,
-    checkpoint: Checkpoint,
+    reference: Reference,
     *,
-    quantized: ExportedModel | None = None,
     images: int | None = None,
     on_check: OnCheck | None = None,
 ) -> Verification:
     """Run every entry point of `artifact` wherever this machine can, and compare.
 
-    `checkpoint`: the weights that it was compiled from; `quantized`: the 8-bit model, if it was
-    compiled from one and that is at hand (default: by the artifact's table). `images`: how many
-    (default: 16, or 2 under an emulator). `on_check` is told of each run before it is made. Raises
-    DeployError if the weights are others than the artifact's; whatever the artifact does wrong is
-    in the result.
+    `images`: how many (default: 16, or 2 under an emulator). `on_check` is told of each run before
+    it is made. Raises DeployError if what it must compute is not known; whatever the artifact does
+    wrong is in the result.
     """
-    check_weights(artifact, checkpoint)
     manifest = artifact.manifest
     target = get_target(manifest.base_target)
     emulator = run_prefix(target)
     native = emulator == ()
-    batch = real_images(checkpoint.spec, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
+    batch = real_images(reference, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
     hint: str | None = None
-    quantized = quantized or quantized_model_of(artifact, checkpoint)
-    expected = expect(checkpoint, manifest.precision, quantized, batch)
+    expected = expect(reference, manifest.precision, batch)
     if emulator is None:
         missing, hint = missing_emulator(target)
         checks = [Check(f"lib{manifest.name}", Outcome.NOT_EXECUTED, missing)]
@@ -97,17 +86,6 @@ def verify_artifact(
         hint=hint,
         audit=manifest.audit,
     )
-
-
-def check_weights(artifact: Artifact, checkpoint: Checkpoint) -> None:
-    """Raise DeployError if the artifact was compiled from others."""
-    digest = artifact.manifest.weights_digest
-    if digest != checkpoint.digest:
-        raise DeployError(
-            f"`{artifact.folder}` was compiled from weights `{digest[:12]}`, "
-            f"these are `{checkpoint.digest[:12]}`",
-            hint="name the weights that it was compiled from: --weights",
-        )
 
 
 def _check_shared(

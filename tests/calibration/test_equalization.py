@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 
 from levit_deploy.calibration.choose_scales import choose_scales
-from levit_deploy.calibration.factors import channel_factors, scale_streams
+from levit_deploy.calibration.factors import channel_factors
+from levit_deploy.calibration.quantize import with_streams
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.calibration.statistics import TensorStatistics
-from levit_deploy.export.equalization import scale_query_key
-from levit_deploy.export.export_model import export_model, with_weights
-from levit_deploy.export.folded import Affine, Layer
+from levit_deploy.export.export_model import export_model
 from levit_deploy.export.hostile_twin import hostile_twin
-from levit_deploy.export.read_graph import read_graph
 from levit_deploy.models.images import normalize
 from levit_deploy.models.spec import TINY
 from tests.calibration.running import run, signal_to_noise_db
@@ -37,7 +35,7 @@ def test_equalized_streams_leave_the_float_network_the_same_to_the_bit(
     factors = np.concatenate([stream.factors for stream in table.streams])
     assert len(table.streams) == 3
     assert len(np.unique(factors)) > 1
-    equalized = with_weights(exported, scale_streams(read_graph(exported.graph), table.streams))
+    equalized = with_streams(exported, table)
     assert equalized != exported
     assert np.array_equal(logits(equalized, images), logits(exported, images))
 
@@ -73,13 +71,13 @@ def seen():
 
 @pytest.fixture
 def reader():
-    weight = np.random.default_rng(1).normal(0, 1, (12, 6))
-    return Layer("reader", Affine(weight, np.zeros(12)))
+    """Weights of a layer of 6 channels."""
+    return np.random.default_rng(1).normal(0, 1, (12, 6))
 
 
 def test_factors_follow_the_scale_of_the_channels(seen, reader):
     by = np.array([1e-3, 1.0, 50.0, 1e4, 7.0, 1e-6])
-    rescaled = Layer("reader", Affine(reader.affine.weight / by, reader.affine.bias))
+    rescaled = reader / by
     plain, other = channel_factors(seen, [reader]), channel_factors(seen.scaled(by), [rescaled])
     ratio = other * by / plain
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-9)
@@ -91,17 +89,17 @@ def test_factors_balance_activations_and_weights(seen, reader):
     factors = channel_factors(seen, [reader])
     before, after = seen.largest, seen.largest * factors
     assert after.max() / after.min() < before.max() / before.min() / 3
-    weight = np.abs(reader.affine.weight).max(axis=0) / factors
+    weight = np.abs(reader).max(axis=0) / factors
     assert weight.max() / weight.min() < before.max() / before.min()
 
 
 def test_dead_channels_get_ordinary_factors(seen, reader):
     """Channel 0 was always zero, channel 1 is read by nobody, channel 2 is both."""
     zero, unread = np.array([0, 1, 0, 1, 1, 1]), np.array([1, 0, 0, 1, 1, 1])
-    layer = Layer("reader", Affine(reader.affine.weight * unread, reader.affine.bias))
+    layer = reader * unread
     factors = channel_factors(seen.scaled(zero), [layer])
     assert np.isfinite(factors).all()
-    weight = np.abs(layer.affine.weight).max(axis=0) / factors
+    weight = np.abs(layer).max(axis=0) / factors
     assert weight[3:].min() <= weight[0] <= weight[3:].max()
     x = seen.largest * factors
     assert x[3:].min() <= x[1] <= x[3:].max()
@@ -111,13 +109,3 @@ def test_dead_channels_get_ordinary_factors(seen, reader):
 def test_factors_of_a_tensor_that_is_always_zero(seen, reader):
     nothing = seen.scaled(np.zeros(6))
     assert np.array_equal(channel_factors(nothing, [reader]), np.ones(6))
-
-
-def test_query_and_key_rows_need_no_factors(exported, pictures, images):
-    """Scaling q and dividing k changes no 8-bit weight: each output channel has its own scale."""
-    plain = RECIPES["w8a8-plain"]
-    factors = np.exp2(np.arange(16).reshape(2, 8) - 8.0)
-    model = scale_query_key(read_graph(exported.graph), "blocks.0.m", factors)
-    scaled = quantize_model(with_weights(exported, model), pictures, plain)[0]
-    itself = quantize_model(exported, pictures, plain)[0]
-    assert np.array_equal(logits(scaled, images), logits(itself, images))

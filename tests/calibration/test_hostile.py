@@ -10,13 +10,13 @@ import torch
 from onnx import numpy_helper
 
 from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
-from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.calibration.rounding_int16 import LARGEST_WEIGHT
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.network.network import Linear
 from tests.calibration.running import run, signal_to_noise_db
 
 SIZE = 64
@@ -49,7 +49,7 @@ def constant(exported, name):
 
 
 def linear_names(exported):
-    return tuple(layer.name for layer in linear_layers(exported.graph))
+    return tuple(layer.name for layer in exported.network.layers() if isinstance(layer, Linear))
 
 
 @pytest.mark.parametrize("place", ["blocks.0.m.proj.1.bn", "blocks.1.m.0.bn", "patch_embed.6.bn"])

@@ -9,12 +9,11 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from levit_deploy.calibration.choose_scales import choose_scales
-from levit_deploy.calibration.layers import inner_convolutions
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.recipe import RECIPES
-from levit_deploy.calibration.statistics import linear_layers
 from levit_deploy.errors import DeployError
-from levit_deploy.export.exported import ExportedModel, Precision
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.network.network import Conv, Linear, Precision
 from tests.calibration.running import run, signal_to_noise_db
 
 
@@ -44,15 +43,16 @@ def test_the_model_is_valid_and_marked_int8(quantized, tmp_path):
 
 def test_weights_are_int8_and_no_float_copy_is_left(exported, quantized):
     constants = {tensor.name: tensor for tensor in quantized.graph.graph.initializer}
-    layers = linear_layers(exported.graph)
+    layers = [layer for layer in exported.network.layers() if isinstance(layer, Linear)]
     assert len(layers) == 23
     for layer in layers:
         weight = constants.pop(f"{layer.name}.weight")
         assert weight.data_type == TensorProto.INT8
         assert np.abs(numpy_helper.to_array(weight).astype(int)).max() == 127
-    for layer in inner_convolutions(exported.graph):
+    first, *inner = (layer for layer in exported.network.layers() if isinstance(layer, Conv))
+    for layer in inner:
         assert constants.pop(f"{layer.name}.weight").data_type == TensorProto.INT16
-    constants.pop("patch_embed.0.weight")
+    constants.pop(f"{first.name}.weight")
     for name, tensor in constants.items():
         if tensor.data_type == TensorProto.FLOAT and not name.endswith("attention_bias"):
             assert max(tensor.dims, default=1) == np.prod(tensor.dims), name

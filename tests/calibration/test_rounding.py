@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from levit_deploy.calibration.rounding import weight_scales, weight_steps
-from levit_deploy.compiler.kernels.gemm.int8_spec import within_limits
+from levit_deploy.compiler.kernels.gemm.int8_panels import within_limits
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)
 WEIGHTS = hnp.arrays(np.float64, SHAPES, elements=st.floats(-1024, 1024, width=32))

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from levit_deploy.compiler.compile_log import fallbacks, format_calls
+from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.program import Arg, Entry, KernelCall, Program, Space
 
 CALL = KernelCall(
@@ -30,8 +30,8 @@ PROGRAM = Program(
         replace(CALL, symbol="net_f32", kind="conv", entry=Entry.FLOAT),
         replace(CALL, symbol="net_rgb8", kind="conv", entry=Entry.RGB8),
         CALL,
-        replace(CALL, symbol="net_softmax", kind="fallback", tile=""),
-        replace(CALL, symbol="net_softmax", kind="fallback", tile=""),
+        replace(CALL, symbol="net_mean", kind="mean", tile=""),
+        replace(CALL, symbol="net_mean", kind="mean", tile=""),
     ),
     tensors=(),
     arena_bytes=1_233_088,
@@ -42,19 +42,12 @@ PROGRAM = Program(
 
 def test_every_call_is_a_line() -> None:
     lines = format_calls(PROGRAM).splitlines()
-    assert len(lines) == 1 + 5 + 1 + 3
+    assert len(lines) == 1 + 5 + 1 + 2
     assert lines[3].split() == ["3", "gemm", "196x256x128", "hardswish", "6x16", "8", "6.42", "431"]
     assert lines[1].endswith("float")
     assert lines[2].endswith("rgb8")
     assert "4 calls, 3 kernels, 25.7 million multiply-adds" in lines[7]
     assert "arena 1233 kB, scratch 70 kB a worker, constants 2.50 MB" in lines[8]
-
-
-def test_what_fell_back_is_named_once() -> None:
-    assert fallbacks(PROGRAM) == ["net_softmax"]
-    assert "default lowering: net_softmax\n" in format_calls(PROGRAM)
-    generated = replace(PROGRAM, calls=PROGRAM.calls[:3])
-    assert "default lowering: none\n" in format_calls(generated)
 
 
 def test_exactness_is_told_of_integer_kernels_alone() -> None:

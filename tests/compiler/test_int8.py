@@ -8,19 +8,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import helper, numpy_helper
 
-from levit_deploy.calibration import attention
-from levit_deploy.compiler.compile_log import fallbacks
-from levit_deploy.compiler.kernels.attention import words
-from levit_deploy.compiler.kernels.attention.score_rows import CHAINS
+from levit_deploy.calibration import quantize
+from levit_deploy.compiler.kernels.attention import packed_dot
+from levit_deploy.compiler.kernels.attention.score_rows import PARTIAL_SUMS
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program
-from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel
+from levit_deploy.errors import DeployError
+from levit_deploy.export.export_model import with_network
+from levit_deploy.network import arithmetic
+from levit_deploy.network.network import Network
 from levit_deploy.targets.table import get_target
 from tests.compiler.execute import run
-from tests.compiler.graphs import Array, exported, random_image, random_rgb8, reference
-from tests.compiler.levit import compiled_tiny, exported_tiny
+from tests.compiler.graphs import Array, random_image, random_rgb8, reference
+from tests.compiler.levit import compiled_tiny
 from tests.compiler.quantized import (
     PLAIN,
     compiled_int8_attention,
@@ -46,7 +47,6 @@ def kinds(program: Program) -> list[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_it_computes_what_the_graph_says(seed: int, tmp_path: Path) -> None:
     model, program = quantized_tiny(), compiled_int8_tiny()
-    assert not fallbacks(program)
     image = random_image(model, seed)
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
@@ -94,30 +94,13 @@ def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
         assert logits.tobytes() == here.tobytes()
 
 
-def test_calibration_knows_what_kernels_can_do() -> None:
+def test_the_network_knows_what_kernels_can_do() -> None:
     """Neither may import the other."""
-    assert attention.LARGEST == words.LARGEST
-    assert attention.LARGEST_WEIGHT == words.LARGEST_WEIGHT
-    assert attention.COLUMNS == words.COLUMNS
-    assert attention.MOST_KEYS == words.MOST_KEYS
-    assert attention.CHAIN == CHAINS
-
-
-@pytest.mark.parametrize("constant", ["differences.36", "float32.254", "float32.127"])
-def test_attention_that_rounds_otherwise_is_right(constant: str, tmp_path: Path) -> None:
-    """No kernel does it: default lowering computes what the graph says."""
-    model = quantized_attention()
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model.graph)
-    (tensor,) = (tensor for tensor in graph.graph.initializer if tensor.name == constant)
-    values = numpy_helper.to_array(tensor)
-    changed = values * np.float32(0.5) if values.ndim == 0 else np.eye(len(values), k=1) + values
-    tensor.CopyFrom(numpy_helper.from_array(changed.astype(np.float32), constant))
-    model = replace(model, graph=graph)
-    program = compile_model(model, HOST)
-    assert fallbacks(program)
-    image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+    assert arithmetic.LARGEST_INTEGER == packed_dot.LARGEST
+    assert arithmetic.LARGEST_WEIGHT == packed_dot.LARGEST_WEIGHT
+    assert arithmetic.DIFFUSION_STEP == PARTIAL_SUMS
+    assert quantize.HEAD_COLUMNS == packed_dot.COLUMNS
+    assert quantize.MOST_KEYS == packed_dot.MOST_KEYS
 
 
 @pytest.mark.parametrize("parts", [2, 16])
@@ -160,38 +143,38 @@ def test_convolutions_that_stay_float(kept: tuple[str, ...], tmp_path: Path) -> 
     layers = tuple(f"patch_embed.{index}" for index in kept)
     model = quantized_tiny(replace(PLAIN, float_layers=layers))
     program = compile_model(model, HOST)
-    assert not fallbacks(program)
     assert kinds(program)[:4].count("conv int16") == 3 - len(kept)
     image = random_image(model)
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
 
-def test_a_stem_whose_sums_might_wrap_has_no_kernel(tmp_path: Path) -> None:
-    """Steps up to twice the limit that goes with the weights: default lowering, in float."""
-    model = _edited(quantized_tiny(), {"patch_embed.3.lowest": 2, "patch_embed.3.highest": 2})
-    program = compile_model(model, HOST)
-    assert "conv int16" not in kinds(program)
-    image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+def test_a_stem_whose_sums_might_wrap_is_refused() -> None:
+    """Steps up to twice the limit that goes with the weights."""
+    network = quantized_tiny().network
+    conv = network.stem[2]
+    assert isinstance(conv.arithmetic, arithmetic.Int16)
+    wide = replace(conv.arithmetic, largest_step=2 * conv.arithmetic.largest_step)
+    stem = (*network.stem[:2], replace(conv, arithmetic=wide), network.stem[3])
+    with pytest.raises(DeployError, match=r"16-bit sums of `patch_embed\.4` could overflow"):
+        compile_network(replace(network, stem=stem))
 
 
-def _edited(model: ExportedModel, factors: dict[str, float]) -> ExportedModel:
-    """The model with constants multiplied."""
-    graph = onnx.ModelProto()
-    graph.CopyFrom(model.graph)
-    for tensor in graph.graph.initializer:
-        if tensor.name in factors:
-            values = numpy_helper.to_array(tensor)
-            edited = (values * factors[tensor.name]).astype(values.dtype)
-            tensor.CopyFrom(numpy_helper.from_array(edited, tensor.name))
-    return replace(model, graph=graph)
+def test_weights_whose_sums_might_wrap_are_refused() -> None:
+    """Neighbours too large for a sum of 16 bits."""
+    network = quantized_tiny().network
+    weight = np.full_like(network.head.weight, 127)
+    with pytest.raises(DeployError, match="8-bit weights of `head` are so large"):
+        compile_network(replace(network, head=replace(network.head, weight=weight)))
+
+
+def compile_network(network: Network) -> Program:
+    return compile_model(with_network(quantized_tiny(), network), HOST)
 
 
 @pytest.mark.parametrize("ending", [".kv", ".q.1", ".qkv", ".0", ".proj.1", "head"])
 def test_layers_that_stay_float(ending: str, tmp_path: Path) -> None:
     model = partly_float_tiny(ending)
     program = compile_model(model, HOST)
-    assert not fallbacks(program)
     image = random_image(model)
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
@@ -199,60 +182,19 @@ def test_layers_that_stay_float(ending: str, tmp_path: Path) -> None:
 def test_without_factors_of_channels(tmp_path: Path) -> None:
     model = quantized_tiny(PLAIN)
     program = compile_model(model, HOST)
-    assert not fallbacks(program)
     image = random_image(model)
     assert_close(run(program, HOST, image, tmp_path), reference(model, image))
 
 
-def test_readers_of_one_copy_share_it(tmp_path: Path) -> None:
-    model = _two_layers()
-    program = compile_model(model, HOST)
-    assert kinds(program).count("quantize") == 1
-    assert kinds(program).count("gemm int8") == 2
-    image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
-
-
-@pytest.mark.parametrize("odd", [{"weight_zero_point": 3}, {"largest": 127}])
-def test_a_layer_without_a_kernel_is_right(odd: dict[str, int], tmp_path: Path) -> None:
-    """Weights that are not symmetric, or neighbours too large for a sum of 16 bits: default
-    lowering computes them in float."""
-    model = _two_layers(**odd)
-    program = compile_model(model, HOST)
-    assert "gemm int8" not in kinds(program)
-    image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
-
-
-def _two_layers(weight_zero_point: int = 0, largest: int = 64) -> ExportedModel:
-    """The sum of two linear layers, one with hardswish, that read the same 8-bit tensor."""
-    rng = np.random.default_rng(5)
-    node = helper.make_node
-    nodes = [
-        node("Flatten", [INPUT_NAME], ["x"]),
-        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
-        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
-        node("DequantizeLinear", ["w1", "sw", "zw"], ["f1"], axis=1),
-        node("MatMul", ["d", "f1"], ["m1"]),
-        node("Add", ["m1", "b"], ["a1"]),
-        node("HardSwish", ["a1"], ["h1"]),
-        node("DequantizeLinear", ["w2", "sw", "zw"], ["f2"], axis=1),
-        node("MatMul", ["d", "f2"], ["m2"]),
-        node("Add", ["m2", "b"], ["a2"]),
-        node("Add", ["h1", "a2"], [OUTPUT_NAME]),
+def test_readers_of_one_copy_share_it() -> None:
+    """Keys and queries of the two shrinking attentions read the same stream."""
+    program = compiled_int8_tiny()
+    shared = [tensor.readers for tensor in program.tensors if len(tensor.readers) > 1]
+    assert shared == [
+        ("blocks.2.q.1.matmul", "blocks.2.kv.matmul"),
+        ("blocks.6.q.1.matmul", "blocks.6.kv.matmul"),
     ]
-    weights = {
-        "s": np.float32(0.03),
-        "z": np.uint8(131),
-        "w1": rng.integers(-largest, largest + 1, (192, 7), dtype=np.int8),
-        "w2": rng.integers(-largest, largest + 1, (192, 7), dtype=np.int8),
-        "sw": rng.uniform(0.001, 0.002, 7).astype(np.float32),
-        "zw": np.full(7, weight_zero_point, np.int8),
-        "b": rng.standard_normal(7).astype(np.float32),
-    }
-    return exported(nodes, weights, size=8, classes=7)
 
 
 def test_the_exported_model_is_left_float() -> None:
     assert "gemm int8" not in kinds(compiled_tiny())
-    assert not fallbacks(compile_model(exported_tiny(), HOST))

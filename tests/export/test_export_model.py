@@ -9,8 +9,7 @@ import torch
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.agreement import check_against_reference
-from levit_deploy.export.export_model import export_model, with_weights
-from levit_deploy.export.read_graph import read_graph
+from levit_deploy.export.export_model import export_model, with_network
 from levit_deploy.models.images import model_input
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import FAMILY, TINY
@@ -112,9 +111,9 @@ def test_the_same_weights_give_the_same_bytes(random_tiny):
     assert exported_bytes() == exported_bytes()
 
 
-def test_with_its_own_weights_an_export_stays_the_same(random_tiny):
+def test_with_its_own_network_an_export_stays_the_same(random_tiny):
     exported = export(random_tiny)
-    assert with_weights(exported, read_graph(exported.graph)) == exported
+    assert with_network(exported, exported.network) == exported
 
 
 def test_the_network_is_left_as_it_was(random_tiny):

@@ -1,6 +1,5 @@
 """The shipped images and the two ways to a model's input."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +47,7 @@ def test_normalize_against_float64() -> None:
 def test_rgb8_input_is_the_bilinear_filter_of_pillow(size: int) -> None:
     """Within one step of 255: Pillow rounds to 8 bits between its two passes."""
     images = demo_images(DemoSplit.TEST).images[:8]
-    ours = rgb8_input(images, replace(TINY, image_size=size))
+    ours = rgb8_input(images, size)
     pillow = np.stack(
         [
             np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR))
@@ -63,6 +62,6 @@ def test_both_ways_to_the_input_agree_to_the_rounding_of_8_bits() -> None:
     floats = model_input(images, TINY)
     assert floats.shape == (8, 3, 64, 64)
     assert floats.dtype == np.float32
-    from_rgb8 = normalize(rgb8_input(images, TINY), TINY.normalization)
+    from_rgb8 = normalize(rgb8_input(images, TINY.image_size), TINY.normalization)
     half_step = 0.5 / 255 / min(TINY.normalization.std)
     assert np.abs(floats - from_rgb8).max() <= half_step * 1.01

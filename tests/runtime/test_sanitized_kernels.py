@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tvm import runtime
 
-from levit_deploy.compiler.passes import emit_object
+from levit_deploy.compiler import codegen
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import KernelCall, Program
 from levit_deploy.runtime.build import generate_sources
@@ -39,7 +39,7 @@ def sanitized_kernels(program: Program, tmp_path_factory: pytest.TempPathFactory
     """The object of the program's kernels, from LLVM's code for them, instrumented."""
     folder = tmp_path_factory.mktemp("sanitized")
     code = folder / "kernels.ll"
-    translate = emit_object.translate
+    translate = codegen.translate
 
     def write_code(*arguments: object) -> runtime.Module:
         library = translate(*arguments)
@@ -47,7 +47,7 @@ def sanitized_kernels(program: Program, tmp_path_factory: pytest.TempPathFactory
         return library
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(emit_object, "translate", write_code)
+        patch.setattr(codegen, "translate", write_code)
         again = compile_model(exported_tiny(), get_target(TARGET))
     assert again == program
     text = code.read_text().replace("define dllexport", "define")

@@ -19,6 +19,7 @@ from levit_deploy.runtime.build import build_artifact
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.images import Images, real_images
 from levit_deploy.verify.verification import reference_self_test
 
@@ -42,7 +43,10 @@ class Builder:
     """`program(target)` compiles the tiny net; `artifact(program)` links what it became."""
 
     def __init__(self, exported: ExportedModel, checkpoint: Checkpoint) -> None:
-        self._exported, self._self_test = exported, reference_self_test(checkpoint)
+        self._exported, self._self_test = (
+            exported,
+            reference_self_test(Reference.of_weights(checkpoint)),
+        )
 
     def program(self, target: Target) -> Program:
         return compile_model(self._exported, target)

@@ -10,6 +10,7 @@ from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import load_weights
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.verification import verify_artifact
 from tests.machine import prefix_for
 
@@ -21,7 +22,7 @@ def test_the_demo_agrees_with_the_reference(name: str, images: int, tmp_path: Pa
     prefix_for(target)
     checkpoint = load_weights(get_spec("levit_128s"), "demo")
     artifact = deploy(checkpoint, find_toolchain(target), tmp_path).artifact
-    verification = verify_artifact(artifact, checkpoint, images=images)
+    verification = verify_artifact(artifact, reference_of(artifact, checkpoint), images=images)
     assert verification, json.dumps(verification.to_json())
     for check in verification.checks:
         assert check.comparison is not None

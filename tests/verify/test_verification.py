@@ -12,6 +12,8 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.comparison import compare
+from levit_deploy.verify.expectation import Reference
+from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.tolerance import CLOSE
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
@@ -21,7 +23,9 @@ from tests.verify.conftest import Builder
 
 def test_a_right_artifact_passes_every_way_it_can_be_run(host_artifact: Artifact, tiny: Checkpoint):
     told = []
-    verification = verify_artifact(host_artifact, tiny, images=3, on_check=told.append)
+    verification = verify_artifact(
+        host_artifact, reference_of(host_artifact, tiny), images=3, on_check=told.append
+    )
     assert verification
     assert verification.executed
     assert [check.what for check in verification.checks] == told
@@ -41,7 +45,7 @@ def test_wrong_weights_inside_are_found(
     halves = constants[: len(constants) // 256 * 256].reshape(-1, 256)
     constants[: halves.size] = halves[::-1].ravel()
     artifact = builder.artifact(replace(host_program, constants=constants.tobytes()), tmp_path)
-    verification = verify_artifact(artifact, tiny, images=2)
+    verification = verify_artifact(artifact, reference_of(artifact, tiny), images=2)
     assert not verification
     assert {check.outcome for check in verification.checks} == {Outcome.FAILED}
 
@@ -51,10 +55,10 @@ def test_a_library_without_self_test_limits_is_still_compared(
 ):
     """The comparison alone must catch a small error, were the self test to let it pass."""
     constants = np.frombuffer(host_program.constants, np.float32) * np.float32(1.001)
-    generous = replace(reference_self_test(tiny), tolerance=1e9)
+    generous = replace(reference_self_test(Reference.of_weights(tiny)), tolerance=1e9)
     monkeypatch.setattr(builder, "_self_test", generous)
     artifact = builder.artifact(replace(host_program, constants=constants.tobytes()), tmp_path)
-    verification = verify_artifact(artifact, tiny, images=2)
+    verification = verify_artifact(artifact, reference_of(artifact, tiny), images=2)
     assert not verification
     assert all("would pass the error" in check.detail for check in verification.checks)
 
@@ -65,7 +69,7 @@ def test_a_crash_is_a_failed_check(
     *rest, last = host_program.calls  # both entry points make the last call
     wild = replace(last, args=(Arg(Space.ARENA, 1 << 44), *last.args[1:]))
     artifact = builder.artifact(replace(host_program, calls=(*rest, wild)), tmp_path)
-    verification = verify_artifact(artifact, tiny, images=1)
+    verification = verify_artifact(artifact, reference_of(artifact, tiny), images=1)
     assert not verification
     assert all("crashed with SIGSEGV" in check.detail for check in verification.checks)
 
@@ -77,7 +81,7 @@ def test_logits_of_another_shape_are_a_failed_check(
         "levit_deploy.verify.expectation.TorchRunner.infer",
         lambda self, images: np.zeros((len(images), 7), np.float32),
     )
-    verification = verify_artifact(host_artifact, tiny, images=2)
+    verification = verify_artifact(host_artifact, reference_of(host_artifact, tiny), images=2)
     assert not verification
     assert verification.checks[0].detail == "logits of shape (2, 10), expected (2, 7)"
 
@@ -85,7 +89,7 @@ def test_logits_of_another_shape_are_a_failed_check(
 def test_other_weights_are_refused(host_artifact: Artifact, tiny: Checkpoint):
     other = replace(tiny, digest="0" * 64)
     with pytest.raises(DeployError, match=f"compiled from weights `{tiny.digest[:12]}`") as caught:
-        verify_artifact(host_artifact, other)
+        verify_artifact(host_artifact, reference_of(host_artifact, other))
     assert "--weights" in (caught.value.hint or "")
 
 
@@ -96,7 +100,7 @@ def test_without_an_emulator_nothing_has_failed(
     name = foreign_target().name
     manifest = replace(host_artifact.manifest, target="elsewhere", base_target=name)
     foreign = replace(host_artifact, manifest=manifest)
-    verification = verify_artifact(foreign, tiny)
+    verification = verify_artifact(foreign, reference_of(foreign, tiny))
     assert verification
     assert not verification.executed
     (check,) = verification.checks
@@ -111,7 +115,7 @@ def test_a_host_artifact_of_another_machine_is_taken_for_what_it_is(
     monkeypatch.setenv("PATH", str(tmp_path))
     name = foreign_target().name
     moved = replace(host_artifact, manifest=replace(host_artifact.manifest, base_target=name))
-    verification = verify_artifact(moved, tiny)
+    verification = verify_artifact(moved, reference_of(moved, tiny))
     assert verification.checks[0].detail == f"no emulator for {name}"
 
 
@@ -122,7 +126,7 @@ def test_without_a_compiler_the_shared_library_is_still_run(
         raise DeployError("no cross linker for `host`", hint="pip install ziglang")
 
     monkeypatch.setattr("levit_deploy.verify.verification.find_toolchain", no_toolchain)
-    verification = verify_artifact(host_artifact, tiny, images=1)
+    verification = verify_artifact(host_artifact, reference_of(host_artifact, tiny), images=1)
     outcomes = [check.outcome for check in verification.checks]
     assert outcomes == [Outcome.PASSED, Outcome.PASSED, Outcome.NOT_EXECUTED]
     assert verification
@@ -175,7 +179,7 @@ def test_a_verify_json_that_cannot_be_read(tmp_path: Path, text: str, message: s
 
 
 def test_the_self_test_is_the_references(tiny: Checkpoint):
-    self_test = reference_self_test(tiny)
+    self_test = reference_self_test(Reference.of_weights(tiny))
     assert len(self_test.logits) == tiny.spec.classes
     span = max(*self_test.logits, 0.0) - min(*self_test.logits, 0.0)
     assert self_test.tolerance == pytest.approx(1e-4 * span)

@@ -8,23 +8,28 @@ scratch; they cost tokens * channels additions beside channels * classes multipl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tvm.ir import Expr
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.float32 import MIN_ACCUMULATORS, GemmTile
+from levit_deploy.compiler.kernels.family import CutBy, Family, float_only
+from levit_deploy.compiler.kernels.gemm import family as gemm
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
+from levit_deploy.compiler.kernels.gemm.spec import GemmTile
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.mean import mean_of_tokens
+from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 
 @dataclass(frozen=True)
-class HeadSpec:
+class HeadSpec(CutBy[GemmTile]):
     """logits[classes] = mean over tokens of a[tokens, channels] @ w[channels, classes] + bias.
 
     `residual`: + the mean over tokens of residual[tokens, classes]. So the last layer of the body,
@@ -37,7 +42,7 @@ class HeadSpec:
     residual: bool = False
 
 
-def default_head_tile(spec: HeadSpec, target: Target) -> GemmTile:
+def default_tile(spec: HeadSpec, target: Target) -> GemmTile:
     """As many accumulators as keep the multiply-add units busy.
 
     More would not help: every weight comes from memory for a single multiply-add.
@@ -59,18 +64,16 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
     padded = -(-spec.classes // tile.lanes) * tile.lanes
     weights = (1 + spec.channels) * padded
     residuals = spec.classes if spec.residual else 0
-    simd = Simd(target)
+    simd = Simd(isa_of(target))
 
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(symbol)
-        T.func_attr({"tirx.noalias": True})
-        a = T.arg("a", T.Buffer((spec.tokens * spec.channels,), "float32"))
-        w = T.arg("panels", T.Buffer((weights,), "float32"))
+    with kernel_function(symbol) as builder:
+        a = parameter("a", spec.tokens * spec.channels)
+        w = parameter("panels", weights)
         if spec.residual:
-            residual = T.arg("residual", T.Buffer((spec.tokens * residuals,), "float32"))
-        logits = T.arg("logits", T.Buffer((spec.classes,), "float32"))
-        means = T.arg("scratch", T.Buffer((spec.channels + residuals,), "float32"))
-        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+            residual = parameter("residual", spec.tokens * residuals)
+        logits = parameter("logits", spec.classes)
+        means = parameter("scratch", spec.channels + residuals)
+        begin, end = task_range()
 
         def store_mean(channel: Expr | int, value: Expr, count: int, first: int = 0) -> None:
             simd.store_first(means, first + channel, value, count)
@@ -93,7 +96,7 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
                 row_stride=0,
                 depth=spec.channels,
                 depth_unroll=tile.depth_unroll,
-                sharers=0,
+                tiles_per_panel=0,
             )
             vector = T.bind(panels.start(panel, vectors))
             w_at = T.bind(vector * (simd.lanes * (1 + spec.channels)))
@@ -122,3 +125,32 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
         multiply_adds=spec.channels * spec.classes,
         bytes_moved=4 * (inputs + weights + spec.classes),
     )
+
+
+def _is_legal(tile: GemmTile, spec: HeadSpec, target: Target) -> bool:
+    return tile.mr == 1 and gemm.is_legal(tile, spec, target)
+
+
+def _near(spec: HeadSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+    wider = (default.nr // 2, default.nr, default.nr * 3 // 2, default.nr * 2)
+    for nr, unroll in itertools.product(wider, (default.depth_unroll, 2, 8)):
+        yield replace(default, nr=nr, depth_unroll=unroll)
+
+
+def _symbol(spec: HeadSpec, tile: GemmTile) -> str:
+    """Such as head_t16_k384_n1000_1x32_u4."""
+    words = ["head", f"t{spec.tokens}", f"k{spec.channels}", f"n{spec.classes}"]
+    words += ["residual"] * spec.residual
+    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])
+
+
+HEAD = Family(
+    name="head",
+    spec=HeadSpec,
+    tile=GemmTile,
+    default_tile=default_tile,
+    is_legal=_is_legal,
+    neighbours=_near,
+    generate=float_only(head_kernel),
+    symbol=_symbol,
+)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
+from tvm.ir import Expr
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
 
-# Of a kernel of integers: says of its second parameter, a constant, why nothing saturates or
-# wraps.
+# Says of the second parameter of a kernel of integers, a constant, why nothing saturates or wraps.
 Proof = Callable[[NDArray[np.int8]], str]
 
 
@@ -38,12 +41,31 @@ class Kernel:
     symbol: str
     func: tirx.PrimFunc
     tasks: int
-    scratch_bytes: int
-    unaligned: tuple[int, ...]
     kind: str
     shape: str
     tile: str
     multiply_adds: int
     bytes_moved: int
+    scratch_bytes: int = 0
+    unaligned: tuple[int, ...] = ()
     prove_exact: Proof | None = None
     exactness: str = ""
+
+
+@contextmanager
+def kernel_function(symbol: str) -> Iterator[IRBuilder]:
+    """What is emitted inside is the function `symbol`; the builder then gives it."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(symbol)
+        T.func_attr({"tirx.noalias": True})
+        yield builder
+
+
+def parameter(name: str, size: int, dtype: str = "float32") -> tirx.Buffer:
+    """Declare the next parameter of the function that is being emitted: a flat buffer."""
+    return T.arg(name, T.Buffer((size,), dtype))
+
+
+def task_range() -> tuple[Expr, Expr]:
+    """Declare the last parameters of the function: `begin` and `end` of the tasks to do."""
+    return T.arg("begin", T.int32()), T.arg("end", T.int32())

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.targets.target import Target
 
@@ -19,25 +19,20 @@ def mean_kernel(
     symbol: str, tokens: int, channels: int, target: Target, stored: Stored = Stored.FLOAT
 ) -> Kernel:
     """Parameters: x, those of an `Output` of one row, begin, end. One task."""
-    simd = Simd(target)
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(symbol)
-        T.func_attr({"tirx.noalias": True})
-        x = T.arg("x", T.Buffer((tokens * channels,), "float32"))
-        output = Output.declare(stored, 1, channels, target, simd.lanes)
-        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+    simd = Simd(isa_of(target))
+    with kernel_function(symbol) as builder:
+        x = parameter("x", tokens * channels)
+        output = Output.declare(stored, 1, channels, simd, simd.lanes)
 
         def store(channel: Expr | int, mean: Expr, count: int) -> None:
             output.store(simd, 0, channel, [mean], last=count)
 
-        with T.serial(begin, end):
+        with T.serial(*task_range()):
             mean_of_tokens(simd, tokens, channels, x, store)
     return Kernel(
         symbol=symbol,
         func=builder.get(),
         tasks=1,
-        scratch_bytes=0,
-        unaligned=(),
         kind="mean",
         shape=f"{tokens}x{channels}" + f" {stored}" * stored.quantized,
         tile="",

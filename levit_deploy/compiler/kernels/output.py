@@ -4,7 +4,7 @@
 
 A kernel declares its output among its parameters, at the place of `out`:
 
-    output = Output.declare(stored, rows, channels, target, granule)
+    output = Output.declare(stored, rows, channels, simd)
     output.store(simd, row, channel, registers)            # neighbouring channels of one row
 """
 
@@ -18,10 +18,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.isa.activation_storage import CHANNEL_ALIGNMENT
 from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.kernel import parameter
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
-from levit_deploy.targets.target import Target
 
 
 class Stored(StrEnum):
@@ -54,20 +54,30 @@ class Output:
     quantizer: Quantizer | None
 
     @staticmethod
-    def declare(stored: Stored, rows: int, channels: int, target: Target, granule: int) -> Output:
+    def declare(
+        stored: Stored,
+        rows: int,
+        channels: int,
+        simd: Simd,
+        alignment: int = CHANNEL_ALIGNMENT,
+        floats: int | None = None,
+    ) -> Output:
         """Parameters: quantization (of `quantize.pack_quantization`) if quantized, out (float32)
         if float, out_quantized if quantized.
 
-        `granule`: what the first channels of all that is stored are multiples of.
+        `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
+        size of `out` where its rows are padded.
         """
+        out, quantizer = None, None
         if stored.quantized:
-            constants = T.arg("quantization", T.Buffer((quantization_size(channels),), "float32"))
-        out = T.arg("out", T.Buffer((rows * channels,), "float32")) if stored.float else None
-        if not stored.quantized:
-            return Output(channels, out, None)
-        storage = activation_storage(target)
-        copy = T.arg("out_quantized", T.Buffer((storage.size(rows, channels),), storage.dtype))
-        return Output(channels, out, Quantizer(Simd(target), channels, constants, copy, granule))
+            constants = parameter("quantization", quantization_size(channels))
+        if stored.float:
+            out = parameter("out", floats or rows * channels)
+        if stored.quantized:
+            storage = simd.isa.storage
+            copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
+            quantizer = Quantizer(simd, channels, constants, copy, alignment)
+        return Output(channels, out, quantizer)
 
     def store(
         self,

@@ -11,7 +11,7 @@ its own `ActivationStorage`. A kernel that writes such a tensor ends like this:
     quantizer.store(row, channel, steps)
 
 `values` are registers of neighbouring channels of one row, the first of them `channel`, a
-multiple of the register's lanes and of `granule`. `constants` is the parameter that
+multiple of the register's lanes and of `alignment`. `constants` is the parameter that
 `pack_quantization` fills, `out` has the size and type of the storage. x must not be NaN;
 infinities saturate.
 """
@@ -26,25 +26,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import (
-    CHANNEL_GRANULE,
+    CHANNEL_ALIGNMENT,
     PAIR_CHANNELS,
     ActivationStorage,
-    activation_storage,
     row_stride,
 )
-from levit_deploy.compiler.kernels.isa.narrowing import (
-    concat,
-    lanes_of,
-    nearest,
-    saturate_to_8,
-    saturate_to_16,
-)
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.isa.lanes import concat, lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.targets.target import Target
 
 LARGEST_Q = 255
@@ -68,7 +61,7 @@ def pack_quantization(factors: NDArray[np.float32], zero_point: int) -> NDArray[
 class Quantizer:
     """Emits the quantization of a tensor with `channels`, as registers of `simd`.
 
-    `granule`: what the first channels of all that is stored are multiples of.
+    `alignment`: what the first channels of all that is stored are multiples of.
     """
 
     def __init__(
@@ -77,14 +70,14 @@ class Quantizer:
         channels: int,
         constants: tirx.Buffer,
         out: tirx.Buffer,
-        granule: int = CHANNEL_GRANULE,
+        alignment: int = CHANNEL_ALIGNMENT,
     ) -> None:
         self.simd = simd
         self.channels = channels
         self.constants = constants
         self.out = out
-        self.storage = activation_storage(simd.target)
-        in_blocks = self.storage is ActivationStorage.S8_PAIRS and granule % PAIR_CHANNELS
+        self.storage = simd.isa.storage
+        in_blocks = self.storage is ActivationStorage.S8_PAIRS and alignment % PAIR_CHANNELS
         self.together = 1 if in_blocks else 2  # registers that one store takes at least
         zero_point = T.bind(constants[row_stride(channels)])
         self.low = T.bind(T.float32(0) - zero_point)
@@ -105,7 +98,7 @@ class Quantizer:
 
     def steps(self, x: Expr, factor: Expr) -> Expr:
         """rint(x * factor) as int32, not yet limited."""
-        return T.bind(nearest(self.simd, x * factor, self.low, self.high))
+        return T.bind(self.simd.nearest(x * factor, self.low, self.high))
 
     def store(self, row: Expr | int, channel: Expr | int, steps: Sequence[Expr]) -> None:
         """Limit the steps of neighbouring channels and store them."""
@@ -121,9 +114,9 @@ class Quantizer:
         if lanes == _ZMM_LANES:
             return [self._packed_512(step) for step in steps]
         pairs = [steps[i : i + self.together] for i in range(0, len(steps), self.together)]
-        words = [saturate_to_16(self.simd, pair) for pair in pairs]
+        words = [self.simd.isa.saturate_to_16(pair) for pair in pairs]
         dtype = self.storage.dtype
-        packed = [saturate_to_8(self.simd, self._add_offset(word), dtype) for word in words]
+        packed = [self.simd.saturate_to_8(self._add_offset(word), dtype) for word in words]
         if self.storage is ActivationStorage.S8_PAIRS:
             return packed
         whole = len(steps) // 4 * 2
@@ -155,16 +148,13 @@ def quantize_kernel(symbol: str, spec: QuantizeSpec, target: Target) -> Kernel:
 
     For tensors whose producer cannot do it.
     """
-    simd = Simd(target)
-    storage = activation_storage(target)
-    sizes = spec.rows * spec.channels, quantization_size(spec.channels)
-    with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(symbol)
-        T.func_attr({"tirx.noalias": True})
-        x = T.arg("x", T.Buffer((sizes[0],), "float32"))
-        constants = T.arg("quantization", T.Buffer((sizes[1],), "float32"))
-        out = T.arg("out", T.Buffer((storage.size(spec.rows, spec.channels),), storage.dtype))
-        begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
+    simd = Simd(isa_of(target))
+    storage = simd.isa.storage
+    with kernel_function(symbol) as builder:
+        x = parameter("x", spec.rows * spec.channels)
+        constants = parameter("quantization", quantization_size(spec.channels))
+        out = parameter("out", storage.size(spec.rows, spec.channels), storage.dtype)
+        begin, end = task_range()
         quantizer = Quantizer(simd, spec.channels, constants, out)
 
         def quantize(row: Expr, channel: Expr | int, vectors: int, last: int) -> None:
@@ -190,8 +180,6 @@ def quantize_kernel(symbol: str, spec: QuantizeSpec, target: Target) -> Kernel:
         symbol=symbol,
         func=builder.get(),
         tasks=spec.rows,
-        scratch_bytes=0,
-        unaligned=(),
         kind="quantize",
         shape=f"{spec.rows}x{spec.channels}",
         tile=f"1x{width}",

@@ -6,12 +6,9 @@ import re
 
 import tvm
 
-from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.codegen import Functions, lower_kernels, translate
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
-from levit_deploy.compiler.passes.emit_object import translate
-from levit_deploy.compiler.passes.lower_kernels import lower_kernels
-from levit_deploy.compiler.passes.raw_pointers import RawFunction
 from levit_deploy.targets.target import Target
 
 Loop = list[str]  # instructions
@@ -19,13 +16,16 @@ Loop = list[str]  # instructions
 # A vector register on the stack: what the register allocator had no room for.
 STACK = re.compile(r"%[xyz]mm.*\(%rsp|\(%rsp.*%[xyz]mm|\tv?(?:ld|st)\S*\t[qvd{].*\[sp")
 _BRANCH = re.compile(r"\t(?:j[a-z]+|b|b\.?[a-z]{2}|cbn?z|tbn?z)\t.*?(\.LBB\w+)")
-_MULTIPLY_ADD = re.compile(r"\t(?:vfmadd\d+ps|v?mulps|fmla|vmul\.f32|vmla\.f32|vfma\.f32)\t")
+_MULTIPLY_ADD = re.compile(
+    r"\t(?:vfmadd\d+ps|v?mulps|fmla|vmul\.f32|vmla\.f32|vfma\.f32"
+    r"|v?pmaddwd|vpdpbusd|vpdpwssd|sdot|smmla|smlal2?|vmlal\.s\d+)\t"
+)
 
 
-def lower(kernel: Kernel, target: Target) -> dict[str, RawFunction]:
+def lower(kernel: Kernel, target: Target) -> Functions:
     """One kernel as the pipeline lowers it."""
-    library = KernelLibrary({kernel.symbol: kernel})
-    return lower_kernels(library, {kernel.symbol: kernel.unaligned}, llvm_target(target))
+    kernels = {kernel.symbol: kernel}
+    return lower_kernels(kernels, {kernel.symbol: kernel.unaligned}, llvm_target(target))
 
 
 def assembly(kernel: Kernel, target: Target) -> str:

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from levit_deploy import __version__
-from levit_deploy.compiler.kernels.attention.float32 import (
-    AttentionSpec,
-    AttentionTile,
-    attention_kernel,
-)
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile, conv_kernel
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, gemm_kernel
-from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.compiler.tiles.registry import Spec, Tile, family_of
+from levit_deploy.compiler.tiles.table import TileRow
 from levit_deploy.compiler.tuning.assembly import (
     assembly,
     hot_loops,
     instructions_per_multiply_add,
     spills,
 )
-from levit_deploy.compiler.tuning.candidates import COUNT, candidates
-from levit_deploy.compiler.tuning.legality import Spec, Tile
-from levit_deploy.compiler.tuning.tile_table import TileRow
 from levit_deploy.compiler.tuning.timing import KernelTimer
 from levit_deploy.targets.host import Cpu
 from levit_deploy.targets.table import HOST
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import Toolchain
 
+COUNT = 12  # tiles that are tried for a kernel
 ROUNDS = 5
 FINALISTS = 3
 MARGIN = 0.02  # by which a tile must be better than the default, in each pass
@@ -88,18 +82,19 @@ class Search:
         )
 
 
+def candidates(spec: Spec, target: Target, count: int = COUNT) -> list[Tile]:
+    """At most `count` tiles that are possible on `target`, the default first, nearest next."""
+    family = family_of(spec)
+    default = family.default_tile(spec, target)
+    near = family.neighbours(spec, default, target)
+    legal = (tile for tile in near if family.is_legal(tile, spec, target))
+    return list(itertools.islice(dict.fromkeys([default, *legal]), count))
+
+
 def generate(symbol: str, spec: Spec, tile: Tile, target: Target) -> Kernel:
-    """The kernel of `spec`, whatever its family."""
-    match spec, tile:
-        case GemmSpec(), GemmTile():
-            return gemm_kernel(symbol, spec, tile, target)
-        case HeadSpec(), GemmTile():
-            return head_kernel(symbol, spec, tile, target)
-        case ConvSpec(), ConvTile():
-            return conv_kernel(symbol, spec, tile, target)
-        case AttentionSpec(), AttentionTile():
-            return attention_kernel(symbol, spec, tile, target)
-    raise AssertionError(f"{tile} is no tile of {spec}")
+    """The kernel of `spec`, with a float result."""
+    kernel: Kernel = family_of(spec).generate(symbol, spec, tile, target, Stored.FLOAT)
+    return kernel
 
 
 def fastest(timer: KernelTimer, count: int) -> tuple[int, float, float]:

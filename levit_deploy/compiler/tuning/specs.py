@@ -1,35 +1,23 @@
-"""Which kernels a model has: its groups are lowered, and what they ask the tiles for is noted."""
+"""Which kernels a model has: it is lowered, and what that asks the tiles for is noted."""
 
 from __future__ import annotations
 
-from levit_deploy.compiler.groups.kernel_calls import KernelCalls
-from levit_deploy.compiler.groups.levit import levit_groups
-from levit_deploy.compiler.kernel_library import KernelLibrary
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, ConvTile
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile
-from levit_deploy.compiler.kernels.head import HeadSpec
-from levit_deploy.compiler.passes.canonicalize import canonicalize
-from levit_deploy.compiler.passes.group_kernels import group_kernels
-from levit_deploy.compiler.passes.import_onnx import import_onnx
-from levit_deploy.compiler.passes.lower_groups import lower_groups
-from levit_deploy.compiler.tuning.legality import Spec
-from levit_deploy.compiler.tuning.tile_table import TileTable
+from typing import TypeVar
+
+from levit_deploy.compiler.kernels.family import CutBy
+from levit_deploy.compiler.lower.network import lower_network
+from levit_deploy.compiler.tiles.registry import Spec
+from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.targets.target import Target
+
+_TileT = TypeVar("_TileT")
 
 
 def distinct_specs(exported: ExportedModel, target: Target) -> list[Spec]:
     """The specs of all generated kernels, in the order in which the model calls them."""
     asked = _Asked()
-    groups = levit_groups()
-    lower_groups(
-        group_kernels(canonicalize(import_onnx(exported)), groups),
-        groups,
-        lambda builder: KernelCalls(
-            builder, KernelLibrary(), exported.name, target, asked, exported.normalization
-        ),
-    )
+    lower_network(exported.network, exported.name, target, asked, exported.normalization)
     return list(asked.specs)
 
 
@@ -40,18 +28,8 @@ class _Asked(TileTable):
         super().__init__()
         self.specs: dict[Spec, None] = {}
 
-    def gemm(self, spec: GemmSpec, target: Target) -> GemmTile:
+    def tile(self, spec: CutBy[_TileT], target: Target) -> _TileT:
+        tile = super().tile(spec, target)
+        assert isinstance(spec, Spec)
         self.specs[spec] = None
-        return super().gemm(spec, target)
-
-    def head(self, spec: HeadSpec, target: Target) -> GemmTile:
-        self.specs[spec] = None
-        return super().head(spec, target)
-
-    def conv(self, spec: ConvSpec, target: Target) -> ConvTile:
-        self.specs[spec] = None
-        return super().conv(spec, target)
-
-    def attention(self, spec: AttentionSpec, target: Target) -> AttentionTile:
-        self.specs[spec] = None
-        return super().attention(spec, target)
+        return tile

@@ -20,11 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 
-from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.codegen import emit_object, lower_kernels
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
-from levit_deploy.compiler.passes.emit_object import emit_object
-from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from levit_deploy.compiler.program import ALIGNMENT_BYTES
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.toolchain import Toolchain
@@ -131,15 +129,16 @@ class KernelTimer:
         self._memory.append(raw)
         offset = -raw.ctypes.data % ALIGNMENT_BYTES
         values = raw[offset : offset + size].view(dtype)
-        values[:] = np.resize(np.linspace(-1, 1, 997).astype(dtype), values.size)
+        numbers = np.linspace(-1, 1, 997) if values.dtype.kind == "f" else np.arange(101)
+        values[:] = np.resize(numbers, values.size)
         return raw.ctypes.data + offset
 
 
 def _build(kernels: Sequence[Kernel], toolchain: Toolchain, work: Path) -> ctypes.CDLL:
     llvm = llvm_target(toolchain.target)
-    library = KernelLibrary({kernel.symbol: kernel for kernel in kernels})
+    by_symbol = {kernel.symbol: kernel for kernel in kernels}
     unaligned = {kernel.symbol: kernel.unaligned for kernel in kernels}
-    (work / "kernels.o").write_bytes(emit_object(lower_kernels(library, unaligned, llvm), llvm))
+    (work / "kernels.o").write_bytes(emit_object(lower_kernels(by_symbol, unaligned, llvm), llvm))
     (work / "timing.c").write_text(
         _SOURCE + "".join(_timed(index, kernel) for index, kernel in enumerate(kernels))
     )

@@ -7,12 +7,15 @@ every target alike.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 
-import onnx
-
-from levit_deploy.calibration.layers import inner_convolutions
+from levit_deploy.network.network import (
+    Mlp,
+    Network,
+    ShrinkingAttention,
+    reading_layers,
+    writing_layer,
+)
 
 # Between x86-64-v3, where the linear layers of levit_128s are 1.9 times as fast in 8 bits, and
 # AVX-512 VNNI, 3.8 times: `levit-deploy bench DIR --per-kernel` of both precisions, on Zen 4.
@@ -25,14 +28,11 @@ INT16_SPEED = 1.5
 Costs = Mapping[str, float]
 
 
-def float_costs(model: onnx.ModelProto, integer_layers: Set[str]) -> Costs:
+def float_costs(network: Network, integer_layers: Set[str]) -> Costs:
     """For each of `integer_layers` the time that float32 would add, as a share of the whole of the
-    8-bit model.
-
-    `model`: the float32 model, with the shapes of all its tensors.
-    """
-    work = multiply_adds(model)
-    stem = {layer.name for layer in inner_convolutions(model)}
+    8-bit model."""
+    work = multiply_adds(network)
+    stem = {conv.name for conv in network.stem}
     added = {
         layer: work[layer] * (1 - 1 / (INT16_SPEED if layer in stem else INT8_SPEED))
         for layer in integer_layers
@@ -41,17 +41,24 @@ def float_costs(model: onnx.ModelProto, integer_layers: Set[str]) -> Costs:
     return {layer: time / total for layer, time in added.items()}
 
 
-def multiply_adds(model: onnx.ModelProto) -> Mapping[str, int]:
-    """Of each convolution and matrix product, by its layer's name (else its node's)."""
-    graph = model.graph
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        shapes[value.name] = [d.dim_value for d in value.type.tensor_type.shape.dim]
-    work = {}
-    for node in graph.node:
-        out = math.prod(shapes[node.output[0]])
-        if node.op_type == "MatMul":
-            work[node.name.removesuffix(".matmul")] = out * shapes[node.input[0]][-1]
-        elif node.op_type == "Conv":
-            work[node.name] = out * math.prod(shapes[node.input[1]][1:])
+def multiply_adds(network: Network) -> Mapping[str, int]:
+    """Of each layer by its name, and of the products of each attention by the attention's."""
+    work: dict[str, int] = {}
+    size = network.image_size
+    for conv in network.stem:
+        size //= 2
+        work[conv.name] = size**2 * conv.weight.size
+    tokens = size**2
+    for block in network.blocks:
+        for layer in reading_layers(block):
+            work[layer.name] = tokens * layer.weight.size
+        if not isinstance(block, Mlp):
+            heads, queries, keys = block.bias.shape
+            work[block.name] = heads * queries * keys * (block.key_dim + block.value_dim)
+        if isinstance(block, ShrinkingAttention):
+            tokens = queries
+            work[block.q.name] = tokens * block.q.weight.size
+        last = writing_layer(block)
+        work[last.name] = tokens * last.weight.size
+    work[network.head.name] = network.head.weight.size
     return work

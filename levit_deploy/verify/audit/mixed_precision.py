@@ -155,7 +155,7 @@ def table_without(
         stem=tuple(layer for layer in table.stem if layer.layer not in float_layers),
         tensors=tuple(tensor for tensor in reading if tensor.readers),
         layers=tuple(layer for layer in table.layers if layer.layer not in float_layers),
-        kept_float=tuple(kept_float(exported.graph, recipe)),
+        kept_float=tuple(kept_float(exported.network, recipe)),
     )
 
 

@@ -47,7 +47,7 @@ class LayerProbe:
         self._compiled = build.tensors
         self._normalization = exported.normalization
         streamed = with_streams(exported, table)
-        self.tensors = tapped_tensors(build.tensors, streamed.graph, table)
+        self.tensors = tapped_tensors(build.tensors, streamed, table)
         names = [tensor.name for tensor in self.tensors]
         self._reference = _TappedModel(streamed, names, as_written=False)
         self._model = _TappedModel(quantize(exported, table), names, as_written=True)

@@ -23,7 +23,7 @@ def measure_sensitivities(
     model: MixedPrecision, progress: Progress = ignore_progress
 ) -> tuple[Sensitivity, ...]:
     """What each layer would gain alone, the largest gain first."""
-    costs = float_costs(model.exported.graph, frozenset(model.layers))
+    costs = float_costs(model.exported.network, frozenset(model.layers))
     total = len(model.layers) + 1
     progress(0, total, "all layers in 8 bits")
     none = model.measure(frozenset())

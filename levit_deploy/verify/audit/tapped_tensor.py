@@ -9,10 +9,9 @@ from statistics import median
 
 import onnx
 
-from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.calibration.table import CalibrationTable, TensorScale
 from levit_deploy.errors import DeployError
-from levit_deploy.export.exported import OUTPUT_NAME
+from levit_deploy.export.exported import OUTPUT_NAME, ExportedModel
 from levit_deploy.runtime.debug_build import QuantizedTensor
 
 _NODE_SUFFIX = ".matmul"
@@ -40,14 +39,15 @@ class TappedTensor:
 
 
 def tapped_tensors(
-    compiled: Sequence[QuantizedTensor], model: onnx.ModelProto, table: CalibrationTable
+    compiled: Sequence[QuantizedTensor], exported: ExportedModel, table: CalibrationTable
 ) -> tuple[TappedTensor, ...]:
     """One for each of `compiled`, in their order, and the logits.
 
-    `model`: the float32 graph. Raises DeployError if the table says of a layer's input that it is
-    8 bits and the library does not have it, or the other way round.
+    `exported`: the float32 model. Raises DeployError if the table says of a layer's input that it
+    is 8 bits and the library does not have it, or the other way round.
     """
     by_reader = {reader: tensor for tensor in table.tensors for reader in tensor.readers}
+    model = exported.graph
     inputs = {node.name: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
     rows = _row_counts(model)
     found = {layer_name(reader) for tensor in compiled for reader in tensor.readers}
@@ -65,7 +65,7 @@ def tapped_tensors(
         name = scale.tensor if whole else inputs[entry.readers[0]]
         tensors.append(_tapped(name, entry, scale))
     logits = TappedTensor(OUTPUT_NAME, (), (), False, 0.0, 0.0, -math.inf, math.inf)
-    return _with_makers((*tensors, logits), model)
+    return _with_makers((*tensors, logits), exported)
 
 
 def layer_name(node: str) -> str:
@@ -90,11 +90,11 @@ def _tapped(name: str, entry: QuantizedTensor, table: TensorScale) -> TappedTens
 
 
 def _with_makers(
-    tensors: tuple[TappedTensor, ...], model: onnx.ModelProto
+    tensors: tuple[TappedTensor, ...], exported: ExportedModel
 ) -> tuple[TappedTensor, ...]:
     names = {tensor.name for tensor in tensors}
-    nodes = {output: node for node in model.graph.node for output in node.output}
-    layers = {layer.name for layer in linear_layers(model)}
+    nodes = {output: node for node in exported.graph.graph.node for output in node.output}
+    layers = {layer.name for layer in exported.network.layers()}
     order = {name: position for position, name in enumerate(nodes)}
 
     def makers(name: str) -> set[str]:
@@ -111,11 +111,7 @@ def _with_makers(
     def named(tensor: TappedTensor) -> tuple[str, ...]:
         made = sorted(makers(tensor.name), key=order.__getitem__)
         making = [nodes[name] for name in made if nodes[name].op_type in _MAKING]
-        return tuple(
-            layer_name(node.name)
-            for node in making
-            if node.op_type == "Conv" or layer_name(node.name) in layers
-        )
+        return tuple(layer_name(node.name) for node in making if layer_name(node.name) in layers)
 
     return tuple(replace(tensor, makers=named(tensor)) for tensor in tensors)
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.attention.float32 import (
+from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
+from levit_deploy.compiler.kernels.attention.spec import (
     AttentionSpec,
     AttentionTile,
-    attention_kernel,
     default_tile,
     pack_bias,
 )

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.kernel import (
+from levit_deploy.compiler.kernels.conv.kernel import pack_weights
+from levit_deploy.compiler.kernels.conv.spec import (
     ConvSpec,
     ConvTile,
     Destination,
     Source,
-    pack_weights,
     padded_size,
 )
 from levit_deploy.compiler.kernels.kernel import Activation

@@ -10,20 +10,14 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.conv.block_bytes import parts_of
 from levit_deploy.compiler.kernels.conv.int16 import (
-    int16_block,
     largest_step,
     pack_weights_int16,
 )
-from levit_deploy.compiler.kernels.conv.kernel import (
-    ConvSpec,
-    ConvTile,
-    Destination,
-    Source,
-    conv_kernel,
-    pack_weights,
-)
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
+from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
-from levit_deploy.compiler.kernels.output_int16 import pack_steps
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.conv_cases import in_zero_border
 from tests.compiler.kernels.linked_calls import Buffer, Call, undefined
@@ -60,7 +54,7 @@ class Layer:
 
 def stored(steps: NDArray[np.int16], target: Target) -> NDArray[np.int16]:
     """(y, x, channels) as the kernels of the target keep them, flat."""
-    if not int16_block(target, steps.shape[-1]).splits_bytes:
+    if not isa_of(target).int16_block(steps.shape[-1]).splits_bytes:
         return steps.ravel()
     groups = steps.reshape(-1, 8)
     return np.stack(parts_of(groups), axis=1).ravel().view(np.int16)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.gemm.float32 import GemmSpec, GemmTile, Layout, pack_weights
+from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 from tests.compiler.kernels.running import Array
 

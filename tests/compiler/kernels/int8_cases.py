@@ -7,24 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.gemm.float32 import PANEL_COLUMNS, GemmTile, Layout
-from levit_deploy.compiler.kernels.gemm.int8_spec import (
-    PAIR_LIMIT,
-    GemmInt8Spec,
-    pack_weights_int8,
-)
-from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.gemm.int8_panels import PAIR_LIMIT, pack_weights_int8
+from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.rounding import Float32, fma, hardswish, quantize
 
 
 @dataclass(frozen=True)
+class StoringSpec(GemmInt8Spec):
+    """A layer, and what its kernel makes of its result."""
+
+    stored: Stored = Stored.FLOAT
+
+
+@dataclass(frozen=True)
 class Layer:
     """q (input rows, depth) and weights (depth, columns); `zero_points` of input and output."""
 
-    spec: GemmInt8Spec
+    spec: StoringSpec
     q: NDArray[np.uint8]
     weights: NDArray[np.int8]
     multiplier: Float32
@@ -34,9 +38,7 @@ class Layer:
     zero_points: tuple[int, int]
 
 
-def make_layer(
-    spec: GemmInt8Spec, zero_points: tuple[int, int] = (37, 200), seed: int = 0
-) -> Layer:
+def make_layer(spec: StoringSpec, zero_points: tuple[int, int] = (37, 200), seed: int = 0) -> Layer:
     """All values of q and of the weights occur; results have a standard deviation of about 3.
 
     Where two neighbours in a column would exceed the limit, the second has the other sign.
@@ -59,7 +61,7 @@ def make_layer(
     )
 
 
-def extreme_layer(spec: GemmInt8Spec, q: int) -> Layer:
+def extreme_layer(spec: StoringSpec, q: int) -> Layer:
     """The largest sums there can be, of either sign: anything that saturates on the way shows.
 
     `q`: of all activations, 0 or 255; the zero point is at the other end.
@@ -78,9 +80,9 @@ def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.g
     panels = pack_weights_int8(
         layer.weights, layer.multiplier, layer.bias, zero_point, tile, target
     )
-    inputs = [activation_storage(target).pack(layer.q), panels]
+    inputs = [isa_of(target).storage.pack(layer.q), panels]
     inputs += [layer.residual] * spec.residual
-    return inputs + [pack_quantization(layer.factors, layer.zero_points[1])] * spec.quantized
+    return inputs + [pack_quantization(layer.factors, layer.zero_points[1])] * spec.stored.quantized
 
 
 def reference(layer: Layer, *, fused: bool = True) -> tuple[Float32, NDArray[np.uint8]]:
@@ -102,7 +104,7 @@ def reference(layer: Layer, *, fused: bool = True) -> tuple[Float32, NDArray[np.
     return x, quantize(x, layer.factors, layer.zero_points[1])
 
 
-def rows_of(spec: GemmInt8Spec, flat: Float32) -> Float32:
+def rows_of(spec: StoringSpec, flat: Float32) -> Float32:
     """The float output in any layout -> (rows, columns)."""
     if spec.layout is Layout.ROWS:
         return flat.reshape(spec.rows, spec.columns)

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.codegen import emit_object
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
-from levit_deploy.compiler.passes.emit_object import emit_object
 from levit_deploy.compiler.tuning.assembly import lower
 from levit_deploy.targets.target import Target
 from tests.compiler.execute import link

@@ -10,11 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernel_library import KernelLibrary
+from levit_deploy.compiler.codegen import emit_object, lower_kernels
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
-from levit_deploy.compiler.passes.emit_object import emit_object
-from levit_deploy.compiler.passes.lower_kernels import lower_kernels
 from levit_deploy.targets.target import Target
 from tests.compiler.execute import link
 from tests.machine import prefix_for
@@ -53,12 +51,12 @@ class Call:
 def run_linked(calls: Sequence[Call], target: Target, folder: Path) -> list[list[Buffer]]:
     """The outputs of each call, flat. Symbols are distinct. Skips where nothing runs `target`."""
     prefix = prefix_for(target)
-    library = KernelLibrary({call.kernel.symbol: call.kernel for call in calls})
-    assert len(library.kernels) == len(calls), "symbols are distinct"
+    kernels = {call.kernel.symbol: call.kernel for call in calls}
+    assert len(kernels) == len(calls), "symbols are distinct"
     tvm_target = llvm_target(target)
-    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(library.kernels, ())
+    aligned: dict[str, tuple[int, ...]] = dict.fromkeys(kernels, ())
     (folder / "kernels.o").write_bytes(
-        emit_object(lower_kernels(library, aligned, tvm_target), tvm_target)
+        emit_object(lower_kernels(kernels, aligned, tvm_target), tvm_target)
     )
     memory = bytearray()
     lines, declarations, places = [], [], []

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.attention.float32 import (
+from levit_deploy.compiler.kernels.attention.spec import (
     AttentionSpec,
     AttentionTile,
     is_supported,

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.attention.int8 import (
     attention_int8_kernel,
     default_tile,
     is_supported,
     pack_bias,
 )
-from levit_deploy.compiler.kernels.attention.words import MOST_KEYS
+from levit_deploy.compiler.kernels.attention.packed_dot import MOST_KEYS
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.attention.float32 import AttentionSpec
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
 from tests.compiler.kernels.attention_cases import AttentionCase, plain, shrinking

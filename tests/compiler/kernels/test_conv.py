@@ -8,16 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.conv.kernel import (
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
+from levit_deploy.compiler.kernels.conv.spec import (
     ConvSpec,
     ConvTile,
     Destination,
     Source,
-    conv_kernel,
-    default_tile,
-    pack_weights,
     padded_size,
 )
+from levit_deploy.compiler.kernels.conv.tile import default_tile
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.models.spec import IMAGENET
 from levit_deploy.targets.target import Target

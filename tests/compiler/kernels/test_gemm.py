@@ -8,14 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.gemm.float32 import (
-    GemmSpec,
-    GemmTile,
-    Layout,
-    default_tile,
-    gemm_kernel,
-    pack_weights,
-)
+from levit_deploy.compiler.kernels.gemm.float32 import default_tile, gemm_kernel, pack_weights
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.gemm_cases import constants_and_inputs, reference, rows_of

@@ -8,20 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.gemm.float32 import GemmTile, Layout
-from levit_deploy.compiler.kernels.gemm.int8 import gemm_int8_kernel
-from levit_deploy.compiler.kernels.gemm.int8_spec import (
-    GemmInt8Spec,
-    default_tile,
-    pack_weights_int8,
-)
-from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.gemm.int8 import default_tile, gemm_int8_kernel
+from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8
+from levit_deploy.compiler.kernels.gemm.spec import GemmTile, Layout
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.int8_cases import (
     Layer,
+    StoringSpec,
     arguments,
     extreme_layer,
     make_layer,
@@ -50,9 +48,9 @@ TARGETS = [
     get_target("armv7"),
 ]
 
-PLAIN = GemmInt8Spec(7, 48, 32, Activation.NONE, False, Layout.ROWS, False)
-STREAM = replace(PLAIN, residual=True, quantized=True)
-HIDDEN = replace(PLAIN, activation=Activation.HARDSWISH, layout=None, quantized=True)
+PLAIN = StoringSpec(7, 48, 32, Activation.NONE, False, Layout.ROWS)
+STREAM = replace(PLAIN, residual=True, stored=Stored.BOTH)
+HIDDEN = replace(PLAIN, activation=Activation.HARDSWISH, stored=Stored.QUANTIZED)
 
 
 @dataclass(frozen=True)
@@ -64,13 +62,13 @@ class Case:
     split: bool = False
 
 
-def case(spec: GemmInt8Spec, vectors: int = 0, split: bool = False, **shape: int) -> Case:
+def case(spec: StoringSpec, vectors: int = 0, split: bool = False, **shape: int) -> Case:
     return Case(make_layer(replace(spec, **shape)), vectors, split)
 
 
-def gathered(side: int) -> GemmInt8Spec:
+def gathered(side: int) -> StoringSpec:
     rows = ((side + 1) // 2) ** 2
-    return replace(PLAIN, rows=rows, gather_side=side, layout=Layout.PANELS, quantized=True)
+    return replace(PLAIN, rows=rows, gather_side=side, layout=Layout.PANELS, stored=Stored.BOTH)
 
 
 CASES = {
@@ -105,13 +103,13 @@ def tile_of(chosen: Case, target: Target) -> GemmTile:
 
 
 def call_of(symbol: str, chosen: Case, target: Target) -> Call:
-    spec, storage = chosen.layer.spec, activation_storage(target)
+    spec, storage = chosen.layer.spec, isa_of(target).storage
     tile = tile_of(chosen, target)
-    kernel = gemm_int8_kernel(symbol, spec, tile, target)
+    kernel = gemm_int8_kernel(symbol, spec, tile, target, spec.stored)
     outputs = []
-    if spec.layout:
+    if spec.stored.float:
         outputs.append(undefined(spec.output_size, "float32"))
-    if spec.quantized:
+    if spec.stored.quantized:
         outputs.append(undefined(storage.size(spec.rows, spec.columns), storage.dtype))
     cuts = [0, 1, kernel.tasks // 2, kernel.tasks] if chosen.split else [0, kernel.tasks]
     ranges = list(itertools.pairwise(cuts))[::-1]
@@ -135,10 +133,10 @@ def test_every_bit(name: str, outputs: tuple[Target, dict[str, list[Buffer]]]) -
     layer = CASES[name].layer
     spec = layer.spec
     x, q = reference(layer, fused=target.fma)
-    if spec.layout:
+    if spec.stored.float:
         np.testing.assert_array_equal(rows_of(spec, written[name][0]), x)
-    if spec.quantized:
-        stored = activation_storage(target).unpack(written[name][-1], spec.rows, spec.columns)
+    if spec.stored.quantized:
+        stored = isa_of(target).storage.unpack(written[name][-1], spec.rows, spec.columns)
         np.testing.assert_array_equal(stored, q)
 
 
@@ -175,7 +173,7 @@ def test_hot_loops(name: str, instruction: str) -> None:
     """They multiply by the instruction that they should, and keep their sums in registers."""
     target = get_target(name)
     spec = replace(HIDDEN, rows=49, columns=256, depth=256)
-    kernel = gemm_int8_kernel("gemm", spec, default_tile(spec, target), target)
+    kernel = gemm_int8_kernel("gemm", spec, default_tile(spec, target), target, spec.stored)
     loops = innermost_loops(assembly(kernel, target))
     hot = [loop for loop in loops if any(f"\t{instruction}" in line for line in loop)]
     assert hot

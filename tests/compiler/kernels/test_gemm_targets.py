@@ -9,14 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.kernels.gemm.float32 import (
-    GemmSpec,
-    Layout,
-    default_tile,
-    gemm_kernel,
-    pack_weights,
-)
-from levit_deploy.compiler.kernels.head import HeadSpec, default_head_tile, head_kernel
+from levit_deploy.compiler.kernels.gemm.float32 import default_tile, gemm_kernel, pack_weights
+from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
+from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
+from levit_deploy.compiler.kernels.head import default_tile as default_head_tile
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops
 from levit_deploy.targets.table import get_target

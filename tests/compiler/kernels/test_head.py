@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
-from levit_deploy.compiler.kernels.head import HeadSpec, default_head_tile, head_kernel
+from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
+from levit_deploy.compiler.kernels.head import default_tile as default_head_tile
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.running import Array, run
 

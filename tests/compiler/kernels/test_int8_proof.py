@@ -8,15 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from levit_deploy.compiler.kernels.gemm.int8 import default_tile
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut, pack_weights_int8
 from levit_deploy.compiler.kernels.gemm.int8_proof import prove_exact, unpack_panels
-from levit_deploy.compiler.kernels.gemm.int8_spec import (
-    PanelCut,
-    default_tile,
-    pack_weights_int8,
-    tile_family,
-)
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.int8_cases import make_layer
@@ -29,7 +26,7 @@ def packed(weights: np.ndarray, target: Target) -> tuple[np.ndarray, PanelCut]:
     tile = default_tile(SPEC, target)
     ones = np.ones(weights.shape[1], np.float32)
     panels = pack_weights_int8(weights, ones, ones, 100, tile, target)
-    return panels, PanelCut(weights.shape[1], weights.shape[0], tile, tile_family(target))
+    return panels, PanelCut(weights.shape[1], weights.shape[0], tile, isa_of(target).products.tile)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
@@ -48,7 +45,7 @@ def test_extreme_weights_are_exact(target: Target) -> None:
     for pair in [(-127, -1), (-64, -64), (0, 0), (64, 64), (1, 127), (-127, 127)]:
         weights = np.tile(np.int8(pair), 20)[:, None].repeat(84, axis=1)
         words = prove_exact(*packed(weights, target))
-        assert words.startswith(tile_family(target).instruction)
+        assert words.startswith(isa_of(target).products.tile.instruction)
         assert "32 bits: at most " in words
 
 

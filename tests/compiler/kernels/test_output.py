@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.attention.float32 import (
-    AttentionSpec,
-    AttentionTile,
-    attention_kernel,
-)
-from levit_deploy.compiler.kernels.attention.float32 import default_tile as attention_tile
-from levit_deploy.compiler.kernels.conv.kernel import ConvSpec, Destination, Source, conv_kernel
-from levit_deploy.compiler.kernels.conv.kernel import default_tile as conv_tile
-from levit_deploy.compiler.kernels.isa.activation_storage import activation_storage
+from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.attention.spec import default_tile as attention_tile
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
+from levit_deploy.compiler.kernels.conv.tile import default_tile as conv_tile
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.mean import mean_kernel
 from levit_deploy.compiler.kernels.output import Stored
@@ -124,7 +122,7 @@ def call_of(symbol: str, producer: Producer, stored: Stored, target: Target) -> 
     if stored.float:
         written.append(undefined(rows * channels, "float32"))
     if stored.quantized:
-        storage = activation_storage(target)
+        storage = isa_of(target).storage
         written.append(undefined(storage.size(rows, channels), storage.dtype))
     scratch = [undefined(kernel.scratch_bytes, "uint8")] * bool(kernel.scratch_bytes)
     return Call(kernel, constants, [*written, *scratch])
@@ -148,5 +146,5 @@ def test_the_copy_is_that_of_the_float_result(
     q = quantize(x.reshape(rows, channels), factors(producer), ZERO_POINT)
     assert len(np.unique(q)) > 8
     for buffer in (written[name, Stored.BOTH][1], written[name, Stored.QUANTIZED][0]):
-        stored = activation_storage(target).unpack(buffer, rows, channels)
+        stored = isa_of(target).storage.unpack(buffer, rows, channels)
         np.testing.assert_array_equal(stored, q)

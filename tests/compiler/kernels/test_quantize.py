@@ -10,8 +10,8 @@ import pytest
 
 from levit_deploy.compiler.kernels.isa.activation_storage import (
     ActivationStorage,
-    activation_storage,
 )
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.quantize import (
     QuantizeSpec,
     pack_quantization,
@@ -51,7 +51,7 @@ SPECS = [
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_every_bit(target, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    storage = activation_storage(target)
+    storage = isa_of(target).storage
     calls, expected = [], []
     for n, (spec, zero_point) in enumerate(SPECS):
         kernel = quantize_kernel(f"quantize_{n}", spec, target)
@@ -84,10 +84,10 @@ def test_pairs_of_rows_are_the_operand_of_smmla() -> None:
 
 
 def test_storage_of_targets() -> None:
-    assert activation_storage(get_target("x86-64-v3")) is ActivationStorage.U8
-    assert activation_storage(get_target("x86-64-v4-vnni")) is ActivationStorage.U8
-    assert activation_storage(get_target("arm64")) is ActivationStorage.S8
-    assert activation_storage(get_target("arm64-i8mm")) is ActivationStorage.S8_PAIRS
+    assert isa_of(get_target("x86-64-v3")).storage is ActivationStorage.U8
+    assert isa_of(get_target("x86-64-v4-vnni")).storage is ActivationStorage.U8
+    assert isa_of(get_target("arm64")).storage is ActivationStorage.S8
+    assert isa_of(get_target("arm64-i8mm")).storage is ActivationStorage.S8_PAIRS
 
 
 def test_the_reference_fma_is_the_c_library_s() -> None:

@@ -9,7 +9,9 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
 from levit_deploy.compiler.kernels.attention.softmax import ExpConstants, exponential, softmax_rows
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.targets.target import Target
@@ -19,7 +21,7 @@ COUNT = 1 << 20
 
 
 def exponentials(target: Target, values: NDArray[np.float32]) -> Array:
-    simd = Simd(target)
+    simd = Simd(isa_of(target))
     constants = ExpConstants(*map(simd.splat, ExpConstants()))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("exponentials")
@@ -37,7 +39,7 @@ def exponentials(target: Target, values: NDArray[np.float32]) -> Array:
 
 def softmax_and_inverses(target: Target, scores: Array, columns: int) -> tuple[Array, Array]:
     """`scores` (rows, stride) after softmax_rows, and what it returns."""
-    simd = Simd(target)
+    simd = Simd(isa_of(target))
     constants = ExpConstants(*map(simd.splat, ExpConstants()))
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("softmax")
@@ -48,7 +50,7 @@ def softmax_and_inverses(target: Target, scores: Array, columns: int) -> tuple[A
             with T.serial(scores.size) as i:
                 T.buffer_store(result, source[i], [i])
             at = [T.bind((task + row) * scores.shape[1]) for row in range(len(scores))]
-            inverses = softmax_rows(simd, result, at, columns, constants)
+            inverses = softmax_rows(ScoreRows(simd, result, at, columns), constants)
             for row, inverse in enumerate(inverses):
                 T.buffer_store(result, inverse, [scores.size + row])
     out = run(_kernel(builder.get(), 1), target, [scores], scores.size + len(scores))
@@ -57,7 +59,7 @@ def softmax_and_inverses(target: Target, scores: Array, columns: int) -> tuple[A
 
 def _kernel(func: tirx.PrimFunc, tasks: int) -> Kernel:
     symbol = str(func.attrs["global_symbol"])
-    return Kernel(symbol, func, tasks, 0, (), "test", "", "", 0, 0)
+    return Kernel(symbol, func, tasks, "test", "", "", 0, 0)
 
 
 def test_exponential_is_accurate_over_its_whole_range(host_target: Target) -> None:

@@ -13,7 +13,6 @@ import pytest
 from onnx import numpy_helper
 
 from levit_deploy.calibration.image_set import ImageSet
-from levit_deploy.calibration.layers import linear_layers
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE
 from levit_deploy.calibration.table import CalibrationTable
@@ -22,6 +21,7 @@ from levit_deploy.deploy import Calibration, Deployment, deploy
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.network.network import Linear
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_debug
 from levit_deploy.runtime.debug_build import DebugBuild
@@ -332,7 +332,7 @@ def test_every_layer_makes_a_tensor_that_is_tapped(
     """Whatever layer is at fault, there is a tensor that it would be named for."""
     inside = LayerProbe(taps, tiny_export, table, find_toolchain(HOST))
     makers = [maker for tensor in inside.tensors for maker in tensor.makers]
-    layers = [layer.name for layer in linear_layers(tiny_export.graph)]
+    layers = [layer.name for layer in tiny_export.network.layers() if isinstance(layer, Linear)]
     assert set(layers) < set(makers)
     assert len(makers) == len(layers) + 4
 

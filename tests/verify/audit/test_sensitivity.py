@@ -186,15 +186,15 @@ def test_multiply_adds_agree_with_torch(tiny, tiny_export):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net(torch.zeros(1, 3, spec.image_size, spec.image_size))
     second_head = spec.channels[-1] * spec.classes if spec.distilled else 0
-    ours = multiply_adds(tiny_export.graph)
+    ours = multiply_adds(tiny_export.network)
     assert sum(ours.values()) == counter.get_total_flops() // 2 - second_head
 
 
 def test_the_cost_of_all_layers_is_that_of_the_float_model(tiny_export, table):
     layers = {layer.layer for layer in table.layers}
-    work = multiply_adds(tiny_export.graph)
+    work = multiply_adds(tiny_export.network)
     share = sum(work[layer] for layer in layers) / sum(work.values())
     slower = 1 / (1 - share + share / 2.5)
-    assert 1 + sum(float_costs(tiny_export.graph, layers).values()) == pytest.approx(slower)
-    one = float_costs(tiny_export.graph, {"head"})["head"]
+    assert 1 + sum(float_costs(tiny_export.network, layers).values()) == pytest.approx(slower)
+    one = float_costs(tiny_export.network, {"head"})["head"]
     assert 0 < one < 0.01

@@ -22,7 +22,7 @@ class Columns:
     offset: int = 0  # of the matrix in the buffer
 
     @property
-    def granule(self) -> int:
+    def alignment(self) -> int:
         """So many columns, from a multiple of it on, lie side by side in every head."""
         return math.gcd(PANEL, self.stride, self.first)
 

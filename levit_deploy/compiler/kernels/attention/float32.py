@@ -17,42 +17,22 @@ A head's keys are transposed once for all its tasks in a range.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.attention.base import AttentionKernel, QueryTile
 from levit_deploy.compiler.kernels.attention.columns import Columns
-from levit_deploy.compiler.kernels.attention.frame import AttentionFrame, QueryBlock
-from levit_deploy.compiler.kernels.attention.product import add_products, for_steps
-from levit_deploy.compiler.kernels.attention.score_rows import rows_together
-from levit_deploy.compiler.kernels.attention.softmax import (
-    ExpConstants,
-    softmax_rows,
-)
-from levit_deploy.compiler.kernels.attention.spec import (
-    QUAD,
-    AttentionSpec,
-    AttentionTile,
-    default_tile,
-    is_supported,
-    pack_bias,
-)
-from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.isa.transpose import transpose_quads
-from levit_deploy.compiler.kernels.isa.vector_constants import load_constants, store_constants
+from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, rows_together
+from levit_deploy.compiler.kernels.attention.softmax import ExpConstants, softmax_rows
+from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.compiler.kernels.product import accumulators, add_products, for_steps
 from levit_deploy.targets.target import Target
-
-__all__ = [
-    "AttentionSpec",
-    "AttentionTile",
-    "attention_kernel",
-    "default_tile",
-    "is_supported",
-    "pack_bias",
-]
 
 
 def attention_kernel(
@@ -67,57 +47,27 @@ def attention_kernel(
     return _FloatAttention(symbol, spec, tile, target, stored).kernel()
 
 
-class _FloatAttention(AttentionFrame):
+class _FloatAttention(AttentionKernel):
     kind = "attention"
+    constants = ExpConstants()
 
-    def __init__(
-        self,
-        symbol: str,
-        spec: AttentionSpec,
-        tile: AttentionTile,
-        target: Target,
-        stored: Stored,
-    ) -> None:
-        super().__init__(symbol, spec, tile, target, stored)
-        self.keys_at = self.reserve(spec.key_dim * self.padded_keys)
-        self.values_at = self.reserve(spec.value_dim * spec.keys)
-        self.bias_at = self.reserve(self.bias.expanded_size(self.padded_keys))
-        self.scores_at = self.reserve(tile.rows * self.padded_keys)
-        self.inverse_at = self.reserve(tile.rows)
-        self.constants_at = self.reserve(len(ExpConstants()) * self.simd.lanes)
+    def reserve_operands(self) -> None:
+        self.keys_at = self.reserve(self.spec.key_dim * self.padded_keys)
+        self.values_at = self.reserve(self.spec.value_dim * self.spec.keys)
 
-    def start(self) -> None:
-        store_constants(self.simd, self.scratch, self.constants_at, ExpConstants())
-        self.values_in_place = self.v
+    def reserve_weights(self) -> None:
+        """None: they take the place of their scores."""
 
     def start_head(self, head: Expr) -> None:
-        self.transpose_keys(head)
-        if self.values_in_place.granule < self.simd.lanes:
-            self.v = Columns(self.scratch, self.spec.keys, 0, 0, self.values_at)
-            self.copy_values(head, self.values_in_place)
+        def quads_of(keys: list[Expr]) -> Callable[[int], list[Expr]]:
+            return lambda d: [
+                self.k.buffer.vload([self.k.at(head, d, key)], "float32x4") for key in keys
+            ]
 
-    def transpose_keys(self, head: Expr) -> None:
-        """The head's keys as the weights of a matrix product: a panel of `score_columns` keys
-        after the other, each [key_dim][keys]. The last vector is filled up with the last key."""
-        spec, lanes = self.spec, self.simd.lanes
-
-        def load(first_key: Expr, d: int) -> list[Expr]:
-            """Values d ... d + 3 of a vector of keys."""
-            keys = [first_key + i for i in range(lanes)]
-            if spec.keys % lanes:
-                keys = [T.min(key, spec.keys - 1) for key in keys]
-            return [self.k.buffer.vload([self.k.at(head, d, key)], "float32x4") for key in keys]
-
-        def panel(start: Expr | int, vectors: int) -> None:
-            at = T.bind(self.keys_at + start * (lanes * spec.key_dim))
-            for v in range(vectors):
-                for d in range(0, spec.key_dim, QUAD):
-                    rows = transpose_quads(load((start + v) * lanes, d))
-                    for step, row in enumerate(rows):
-                        place = ((d + step) * vectors + v) * lanes
-                        self.simd.store(self.scratch, at + place, row)
-
-        self.key_panels.each(panel)
+        self.transpose_keys(self.spec.key_dim, quads_of)
+        if self.v.alignment < self.simd.lanes:
+            source, self.v = self.v, Columns(self.scratch, self.spec.keys, 0, 0, self.values_at)
+            self.copy_values(head, source)
 
     def copy_values(self, head: Expr, source: Columns) -> None:
         """Values whose columns lie across panels, into panels of their own."""
@@ -126,68 +76,59 @@ class _FloatAttention(AttentionFrame):
                 quad = source.buffer.vload([source.at(head, column, key)], "float32x4")
                 T.buffer_store(self.scratch, quad, [T.ramp(self.v.at(0, column, key), 1, 4)])
 
-    def scores(
-        self, block: QueryBlock, row: Expr | int, mr: int, vector: Expr | int, vectors: int
-    ) -> None:
+    def scores(self, tile: QueryTile) -> None:
         spec, simd, lanes = self.spec, self.simd, self.simd.lanes
-        acc = [[simd.register() for _ in range(vectors)] for _ in range(mr)]
-        for i in range(mr):
-            bias = T.bind(self.bias_at + self.bias.row(block.y + row + i) + vector * lanes)
-            for v in range(vectors):
-                simd.store(acc[i][v], 0, simd.load(self.scratch, bias + v * lanes))
-        query = T.bind((block.y + row) * spec.query_side + block.x)
-        panel = T.bind(self.keys_at + vector * (lanes * spec.key_dim))
-        run = math.gcd(self.q.granule, spec.key_dim)
+        vectors = range(tile.vectors)
+        acc = accumulators(simd, tile.mr, tile.vectors)
+        for i, registers in enumerate(acc):
+            row = self.bias.row(tile.y + tile.row + i)
+            bias = T.bind(self.bias_at + row + tile.vector * lanes)
+            for v in vectors:
+                simd.store(registers[v], 0, simd.load(self.scratch, bias + v * lanes))
+        query = T.bind((tile.y + tile.row) * spec.query_side + tile.x)
+        panel = T.bind(self.keys_at + tile.vector * (lanes * spec.key_dim))
+        run = math.gcd(self.q.alignment, spec.key_dim)
         for first in range(0, spec.key_dim, run):
-            tokens = [query + i * spec.query_side for i in range(mr)]
-            at = [T.bind(self.q.at(block.head, first, token)) for token in tokens]
+            tokens = [query + i * spec.query_side for i in range(tile.mr)]
+            at = [T.bind(self.q.at(tile.head, first, token)) for token in tokens]
 
             def steps(d: Expr | int, count: int, at: list[Expr] = at, first: int = first) -> None:
-                keys = T.bind(panel + (first + d) * (vectors * lanes))
+                keys = T.bind(panel + (first + d) * (tile.vectors * lanes))
                 places = [
-                    [keys + (k * vectors + v) * lanes for v in range(vectors)] for k in range(count)
+                    [keys + (k * tile.vectors + v) * lanes for v in vectors] for k in range(count)
                 ]
                 add_products(simd, acc, self.q.buffer, [a + d for a in at], self.scratch, places)
 
             for_steps(simd, run, steps)
-        for i in range(mr):
-            at = T.bind(self.scores_at + (row + i) * self.padded_keys + vector * lanes)
-            for v in range(vectors):
-                simd.store(self.scratch, at + v * lanes, simd.load(acc[i][v], 0))
+        for i, registers in enumerate(acc):
+            row = (tile.row + i) * self.padded_keys
+            at = T.bind(self.scores_at + row + tile.vector * lanes)
+            for v in vectors:
+                simd.store(self.scratch, at + v * lanes, simd.load(registers[v], 0))
 
-    def weights(self) -> None:
-        count = len(ExpConstants())
-        loads = load_constants(self.simd, self.scratch, self.constants_at, count)
-        constants = ExpConstants(*loads)
+    def rows_together(self) -> int:
+        return rows_together(self.simd, self.spec.keys)
 
-        def some_rows(row: Expr | int, count: int) -> None:
-            some = [row + i for i in range(count)]
-            at = [T.bind(self.scores_at + i * self.padded_keys) for i in some]
-            inverses = softmax_rows(self.simd, self.scratch, at, self.spec.keys, constants)
-            for i, inverse in zip(some, inverses, strict=True):
-                T.buffer_store(self.scratch, inverse, [self.inverse_at + i])
+    def weigh(
+        self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
+    ) -> list[Expr]:
+        return softmax_rows(rows, ExpConstants(*constants))
 
-        together = rows_together(self.simd, self.spec.keys)
-        Blocks.of(self.tile.rows, together).each(some_rows)
-
-    def values(
-        self, block: QueryBlock, row: Expr | int, mr: int, vector: Expr | int, vectors: int
-    ) -> None:
-        spec, simd, lanes = self.spec, self.simd, self.simd.lanes
-        acc = [[simd.register() for _ in range(vectors)] for _ in range(mr)]
-        for i in range(mr):
-            for v in range(vectors):
-                simd.store(acc[i][v], 0, simd.splat(0.0))
-        at = T.bind(self.scores_at + row * self.padded_keys)
+    def values(self, tile: QueryTile) -> None:
+        simd = self.simd
+        acc = accumulators(simd, tile.mr, tile.vectors)
+        for register in itertools.chain(*acc):
+            simd.store(register, 0, simd.splat(0.0))
+        at = T.bind(self.scores_at + tile.row * self.padded_keys)
+        columns = [(tile.vector + v) * simd.lanes for v in range(tile.vectors)]
 
         def steps(key: Expr | int, count: int) -> None:
-            weights = [at + i * self.padded_keys + key for i in range(mr)]
-            columns = [(vector + v) * lanes for v in range(vectors)]
-            places = [[self.v.at(block.head, c, key + k) for c in columns] for k in range(count)]
+            weights = [at + i * self.padded_keys + key for i in range(tile.mr)]
+            places = [[self.v.at(tile.head, c, key + k) for c in columns] for k in range(count)]
             add_products(simd, acc, self.scratch, weights, self.v.buffer, places)
 
-        for_steps(simd, spec.keys, steps)
-        for i in range(mr):
-            inverse = T.bind(simd.splat(self.scratch[self.inverse_at + row + i]))
-            z = [T.bind(simd.load(register, 0) * inverse) for register in acc[i]]
-            self.store_output(block, row + i, vector, z)
+        for_steps(simd, self.spec.keys, steps)
+        for i, registers in enumerate(acc):
+            inverse = T.bind(simd.splat(self.scratch[self.inverse_at + tile.row + i]))
+            z = [T.bind(simd.load(register, 0) * inverse) for register in registers]
+            self.store_output(tile, i, z)

@@ -2,14 +2,15 @@
 
     queries, keys, values in panels of 16 columns, mirrored bias  ->  (tokens, heads * value_dim)
 
-The kernel rounds its operands itself, for every head of every image anew (see attention_operands),
+The kernel rounds its operands itself, for every head of every image anew (see
+dynamic_quantization),
 so nothing is calibrated, and nothing saturates. K, S and V being what their steps are made of:
 
     score[row, key]  = (sum over d of query[row, d] * key[d]) * S log2(e) / 127 + bias * log2(e)
-    weight[row, key] = 0 ... 254                                     (see integer_weights)
+    weight[row, key] = 0 ... 254                                     (see error_diffusion)
     out[row, c]      = hardswish((sum over keys of weight * value[c]) / sum of weights * V[c] / 127)
 
-Sums of products are exact (see words); scores are logarithms to the base 2. Every line is one
+Sums of products are exact (see packed_dot); scores are logarithms to the base 2. Every line is one
 rounding of float32 for each of its operations, in an order that no target changes; a score is one
 fused multiply-add.
 """
@@ -20,26 +21,29 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention import spec as attention_spec
-from levit_deploy.compiler.kernels.attention.frame import QueryBlock
-from levit_deploy.compiler.kernels.attention.integer_weights import (
+from levit_deploy.compiler.kernels.attention.base import QueryTile
+from levit_deploy.compiler.kernels.attention.dynamic_quantization import (
+    LOG2_E,
+    DynamicallyQuantized,
+)
+from levit_deploy.compiler.kernels.attention.error_diffusion import (
     WeightConstants,
     rows_together,
     weigh_rows,
 )
-from levit_deploy.compiler.kernels.attention.operands import LOG2_E, RoundedOperands
-from levit_deploy.compiler.kernels.attention.product import add_products, for_steps
+from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, MOST_KEYS
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
-from levit_deploy.compiler.kernels.attention.words import COLUMNS, MOST_KEYS
-from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.isa.vector_constants import load_constants, store_constants
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.targets.target import Int8Dot, Target
+from levit_deploy.compiler.kernels.product import accumulators, add_products, for_steps
+from levit_deploy.targets.target import Target
 
 
 def is_supported(spec: AttentionSpec) -> bool:
@@ -50,14 +54,14 @@ def is_supported(spec: AttentionSpec) -> bool:
 
 def default_tile(spec: AttentionSpec, target: Target) -> AttentionTile:
     """That of the float kernel; a product that is added by an instruction of its own takes one
-    register more, so perhaps one row less (Zen 4, AVX2: 3 % of 196 keys)."""
-    tile = attention_spec.default_tile(spec, target)
-    if target.int8_dot is not Int8Dot.MADD:
+    register more, so perhaps one row less."""
+    tile, isa = attention_spec.default_tile(spec, target), isa_of(target)
+    if not isa.products.dot.adds_apart:
         return tile
 
     def fewer(rows: int, columns: int) -> int:
-        vectors = columns // target.float_lanes
-        return min(rows, max((target.vector_registers - 2) // vectors - 1, 1))
+        vectors = columns // isa.lanes
+        return min(rows, max((isa.registers - 2) // vectors - 1, 1))
 
     return replace(
         tile,
@@ -83,117 +87,91 @@ def attention_int8_kernel(
     return _Int8Attention(symbol, spec, tile, target, stored).kernel()
 
 
-class _Int8Attention(RoundedOperands):
+class _Int8Attention(DynamicallyQuantized):
     kind = "attention int8"
 
-    def __init__(
-        self,
-        symbol: str,
-        spec: AttentionSpec,
-        tile: AttentionTile,
-        target: Target,
-        stored: Stored,
-    ) -> None:
-        super().__init__(symbol, spec, tile, target, stored)
-        per_group = COLUMNS // self.words.per_word
-        self.row_words = -(-spec.keys // COLUMNS) * per_group  # of a row of weights
-        self.bias_at = self.reserve(self.bias.expanded_size(self.padded_keys))
-        self.scores_at = self.reserve(tile.rows * self.padded_keys)
-        self.weights_at = self.reserve(tile.rows * self.row_words)
-        self.reserve_steps()
-        self.inverse_at = self.reserve(tile.rows)
-        self.constants_at = self.reserve(len(WeightConstants()) * self.simd.lanes)
-        self.exactness = self.words.exactness(spec.key_dim, spec.keys)
+    def reserve_operands(self) -> None:
+        super().reserve_operands()
+        self.constants = WeightConstants(rounding=self.dot.weight_rounding)
 
-    def start(self) -> None:
-        constants = WeightConstants(rounding=self.words.weight_rounding)
-        store_constants(self.simd, self.scratch, self.constants_at, constants)
-
-    def scores(
-        self, block: QueryBlock, row: Expr | int, mr: int, vector: Expr | int, vectors: int
-    ) -> None:
+    def scores(self, tile: QueryTile) -> None:
         spec, simd, lanes = self.spec, self.simd, self.simd.lanes
-        tokens = [T.bind((block.y + row + i) * spec.query_side + block.x) for i in range(mr)]
-        acc = [[simd.register() for _ in range(vectors)] for _ in range(mr)]
+        vectors = range(tile.vectors)
+        tokens = [
+            T.bind((tile.y + tile.row + i) * spec.query_side + tile.x) for i in range(tile.mr)
+        ]
+        acc = accumulators(simd, tile.mr, tile.vectors)
         for token, registers in zip(tokens, acc, strict=True):
             start = simd.splat(0.0)
-            if self.words.unsigned_keys:
+            if self.dot.unsigned_keys:
                 start = T.bind(simd.splat(self.scratch[self.query_sum_at + token]))
             for register in registers:
                 simd.store(register, 0, start)
         queries = [T.bind(self.queries_at + token * self.key_words) for token in tokens]
-        panel = T.bind(self.keys_at + vector * (lanes * self.key_words))
+        panel = T.bind(self.keys_at + tile.vector * (lanes * self.key_words))
 
         def steps(word: Expr | int, count: int) -> None:
-            keys = T.bind(panel + word * (vectors * lanes))
+            keys = T.bind(panel + word * (tile.vectors * lanes))
             places = [
-                [keys + (k * vectors + v) * lanes for v in range(vectors)] for k in range(count)
+                [keys + (k * tile.vectors + v) * lanes for v in vectors] for k in range(count)
             ]
             at = [query + word for query in queries]
-            add_products(simd, acc, self.scratch, at, self.scratch, places, self.words.of_keys)
+            add_products(simd, acc, self.scratch, at, self.scratch, places, self.dot.of_keys)
 
         for_steps(simd, self.key_words, steps)
-        for i, token in enumerate(tokens):
+        for i, (token, registers) in enumerate(zip(tokens, acc, strict=True)):
             scale = T.bind(simd.splat(self.scratch[self.query_scale_at + token]))
-            bias = T.bind(self.bias_at + self.bias.row(block.y + row + i) + vector * lanes)
-            biases, bias = simd.window(self.scratch, bias, vectors * lanes)
-            at = T.bind(self.scores_at + (row + i) * self.padded_keys + vector * lanes)
-            scores, at = simd.window(self.scratch, at, vectors * lanes)
-            for v in range(vectors):
-                product = self.words.number(simd.load(acc[i][v], 0))
+            row = self.bias.row(tile.y + tile.row + i)
+            biases, bias = self.window(self.bias_at + row + tile.vector * lanes, tile)
+            row = (tile.row + i) * self.padded_keys
+            scores, at = self.window(self.scores_at + row + tile.vector * lanes, tile)
+            for v, register in enumerate(registers):
+                product = self.dot.finalize(simd.load(register, 0))
                 score = simd.fma(product, scale, simd.load(biases, bias + v * lanes))
                 simd.store(scores, at + v * lanes, score)
 
-    def weights(self) -> None:
-        count = len(WeightConstants())
-        loads = load_constants(self.simd, self.scratch, self.constants_at, count)
-        constants = WeightConstants(*loads)
+    def window(self, at: Expr, tile: QueryTile) -> tuple[tirx.Buffer, Expr | int]:
+        """As many values of the scratch buffer as a row of `tile` has; see Isa.window."""
+        return self.simd.isa.window(self.scratch, T.bind(at), tile.vectors * self.simd.lanes)
 
-        def some_rows(row: Expr | int, count: int) -> None:
-            some = [row + i for i in range(count)]
-            starts = [T.bind(self.scores_at + i * self.padded_keys) for i in some]
-            rows = ScoreRows(self.simd, self.scratch, starts, self.spec.keys)
-            at = [T.bind(self.weights_at + i * self.row_words) for i in some]
-            inverses = weigh_rows(rows, self.words, at, constants)
-            for i, inverse in zip(some, inverses, strict=True):
-                T.buffer_store(self.scratch, inverse, [self.inverse_at + i])
+    def rows_together(self) -> int:
+        return rows_together(self.simd, self.spec.keys)
 
-        together = rows_together(self.simd, self.spec.keys)
-        Blocks.of(self.tile.rows, together).each(some_rows)
+    def weigh(
+        self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
+    ) -> list[Expr]:
+        at = [T.bind(self.weights_at + i * self.row_words) for i in numbers]
+        return weigh_rows(rows, self.dot, at, WeightConstants(*constants))
 
-    def values(
-        self, block: QueryBlock, row: Expr | int, mr: int, vector: Expr | int, vectors: int
-    ) -> None:
-        spec, simd, lanes = self.spec, self.simd, self.simd.lanes
-        acc = [[simd.register() for _ in range(vectors)] for _ in range(mr)]
-        first = T.bind(vector * lanes)
-        for v in range(vectors):
+    def values(self, tile: QueryTile) -> None:
+        simd, lanes = self.simd, self.simd.lanes
+        vectors = range(tile.vectors)
+        acc = accumulators(simd, tile.mr, tile.vectors)
+        first = T.bind(tile.vector * lanes)
+        for v in vectors:
             start = simd.splat(0.0)
-            if self.words.signed_weights:
+            if self.dot.signed_weights:
                 start = T.bind(simd.load(self.scratch, self.value_sum_at + first + v * lanes))
             for registers in acc:
                 simd.store(registers[v], 0, start)
-        rows = T.bind(self.weights_at + row * self.row_words)
+        rows = T.bind(self.weights_at + tile.row * self.row_words)
         panel = T.bind(self.values_at + first)
 
         def steps(step: Expr | int, count: int) -> None:
-            at = [rows + i * self.row_words + step for i in range(mr)]
+            at = [rows + i * self.row_words + step for i in range(tile.mr)]
             places = [
-                [panel + (step + k) * spec.value_dim + v * lanes for v in range(vectors)]
+                [panel + (step + k) * self.spec.value_dim + v * lanes for v in vectors]
                 for k in range(count)
             ]
-            add_products(simd, acc, self.scratch, at, self.scratch, places, self.words.of_values)
+            add_products(simd, acc, self.scratch, at, self.scratch, places, self.dot.of_values)
 
         for_steps(simd, self.value_steps, steps)
         scales = [
             T.bind(simd.load(self.scratch, self.value_scale_at + first + v * lanes))
-            for v in range(vectors)
+            for v in vectors
         ]
         for i, registers in enumerate(acc):
-            inverse = T.bind(simd.splat(self.scratch[self.inverse_at + row + i]))
-            means = [
-                T.bind(self.words.number(simd.load(register, 0)) * inverse)
-                for register in registers
-            ]
+            inverse = T.bind(simd.splat(self.scratch[self.inverse_at + tile.row + i]))
+            means = [T.bind(self.dot.finalize(simd.load(r, 0)) * inverse) for r in registers]
             z = [T.bind(mean * scale) for mean, scale in zip(means, scales, strict=True)]
-            self.store_output(block, row + i, vector, z)
+            self.store_output(tile, i, z)

@@ -1,6 +1,6 @@
 """Rows of scores in the scratch buffer: loops over their vectors, and their maxima.
 
-Column j of a row belongs to chain j mod 16 of whatever goes from column to column.
+A sum or a maximum over a row is made of 16 partial ones: column j belongs to number j mod 16.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.simd import Simd
 
-CHAINS = 16
+PARTIAL_SUMS = 16
 _EXCLUDED = -math.inf  # below every score
 
 
@@ -31,20 +31,20 @@ class ScoreRows:
 
     @property
     def vectors(self) -> int:
-        """Of a row."""
+        """How many hold a row."""
         return -(-self.columns // self.simd.lanes)
 
     @property
     def registers(self) -> int:
-        """That the chains of a row take."""
-        return registers_of_chains(self.simd, self.columns)
+        """How many hold the partial results of a row."""
+        return partial_registers(self.simd, self.columns)
 
     @property
     def indices(self) -> range:
         return range(len(self.starts))
 
     def variables(self) -> list[list[tirx.Buffer]]:
-        """The chains' registers, by row."""
+        """Registers for partial results, by row."""
         return [[self.simd.register() for _ in range(self.registers)] for _ in self.starts]
 
     def load(self, row: int, column: Expr | int) -> Expr:
@@ -68,7 +68,7 @@ class ScoreRows:
                 body(row, vector % count, vector * lanes)
 
     def maxima(self) -> list[Expr]:
-        """Of each row, in all lanes."""
+        """The largest score of each row, in all lanes."""
         simd, maxima = self.simd, self.variables()
         for row, register in itertools.product(self.indices, range(self.registers)):
             simd.store(maxima[row][register], 0, self.load(row, register * simd.lanes))
@@ -78,30 +78,29 @@ class ScoreRows:
             simd.store(maxima[row][register], 0, larger)
 
         self.each_vector(to_maximum, first=self.registers)
-        return [T.bind(simd.splat(reduce_chains(simd, row, T.max))) for row in maxima]
+        return [T.bind(simd.splat(combine_partials(simd, row, T.max))) for row in maxima]
 
 
-def registers_of_chains(simd: Simd, columns: int) -> int:
-    """That 16 chains take, or fewer columns."""
-    return min(CHAINS // simd.lanes, -(-columns // simd.lanes))
+def partial_registers(simd: Simd, columns: int) -> int:
+    """How many hold 16 partial results, or fewer columns."""
+    return min(PARTIAL_SUMS // simd.lanes, -(-columns // simd.lanes))
 
 
 def rows_together(simd: Simd, columns: int) -> int:
     """How many rows should be taken at a time, at most.
 
-    With 16 lanes a row is one chain of maxima and one of sums, each step waiting for the one
-    before: four rows fill each other's gaps (Zen 4: 2 % of an attention of 196 keys, 6 % of 49).
-    Narrower registers make several chains of a row.
+    With 16 lanes a row is one register of maxima and one of sums, each step waiting for the one
+    before: four rows fill each other's gaps. Narrower registers make several of a row.
     """
-    return 4 if registers_of_chains(simd, columns) == 1 else 1
+    return 4 if partial_registers(simd, columns) == 1 else 1
 
 
-def reduce_chains(
+def combine_partials(
     simd: Simd, variables: list[tirx.Buffer], combine: Callable[[Expr, Expr], Expr]
 ) -> Expr:
     """One value from up to 16 in `variables`: halves are combined, 8, 4, 2 and 1 at a time."""
     registers = [simd.load(variable, 0) for variable in variables]
-    halves = CHAINS // simd.lanes // 2
+    halves = PARTIAL_SUMS // simd.lanes // 2
     while halves:
         pairs = [
             T.bind(combine(registers[i], registers[i + halves]))

@@ -10,16 +10,13 @@ the lower, 8, 4, 2 and 1 at a time.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, reduce_chains
-from levit_deploy.compiler.kernels.isa.narrowing import ROUNDING
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, combine_partials
+from levit_deploy.compiler.kernels.isa.simd import ROUNDING, Simd
 
 _MANTISSA_BITS = 23
 
@@ -67,15 +64,13 @@ def exponential(simd: Simd, x: Expr, constants: ExpConstants) -> Expr:
     return simd.fma(power, fraction, power)
 
 
-def softmax_rows(
-    simd: Simd, scores: tirx.Buffer, starts: Sequence[Expr], columns: int, constants: ExpConstants
-) -> list[Expr]:
-    """Replace scores[at : at + columns] by exp(score - max) for every `at` of `starts`.
+def softmax_rows(rows: ScoreRows, constants: ExpConstants) -> list[Expr]:
+    """Replace the scores of each row by exp(score - max).
 
-    Returns 1 / (their sum) for each row. Whole vectors are read and written; what lies past
-    `columns` has no influence and becomes 0. Finite scores give no NaN.
+    Returns 1 / (their sum) for each row. Whole vectors are read and written; what lies past the
+    last column has no influence and becomes 0. Finite scores give no NaN.
     """
-    rows = ScoreRows(simd, scores, starts, columns)
+    simd = rows.simd
     sums = rows.variables()
     for registers in sums:
         for register in registers:
@@ -84,10 +79,10 @@ def softmax_rows(
 
     def to_exponential(row: int, register: int, column: Expr | int) -> None:
         value = T.bind(exponential(simd, rows.load(row, column) - maxima[row], constants))
-        simd.store(scores, starts[row] + column, value)
+        simd.store(rows.scores, rows.starts[row] + column, value)
         total = sums[row][register]
         simd.store(total, 0, simd.load(total, 0) + value)
 
     rows.each_vector(to_exponential)
-    totals = [reduce_chains(simd, registers, operator.add) for registers in sums]
+    totals = [combine_partials(simd, registers, operator.add) for registers in sums]
     return [T.bind(T.float32(1.0) / total) for total in totals]

@@ -2,7 +2,7 @@
 
     start; then acc += input value * weight for one tap and input channel after the other; finish
 
-What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `conv_block_int16`.
+What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Activation
-from levit_deploy.targets.target import Target
 
 # Takes a pixel of the block and neighbouring registers of it, the first at the given channel.
 Store = Callable[[int, int, Simd, list[Expr]], None]
@@ -40,7 +40,7 @@ class PixelBlock(ABC):
     the order of the taps.
     """
 
-    target: Target
+    isa: Isa
     vectors: tuple[int, ...]
     pixels: int
 
@@ -49,6 +49,9 @@ class PixelBlock(ABC):
     # Of the accumulators.
     sum_dtype: ClassVar[str] = "float32"
     header: ClassVar[int] = 1
+    # Whether half of the registers, as accumulators, keep the multipliers busy: a sum waits for an
+    # addition of one cycle only, and LLVM spills with more.
+    half_suffices: ClassVar[bool] = False
     # Accumulators of one output.
     sums: ClassVar[int] = 1
     # Instructions of one step for four outputs, where they have several sums.
@@ -57,7 +60,7 @@ class PixelBlock(ABC):
     input_cost: ClassVar[float] = 1
     # Input channels that one step multiplies.
     step_depth: ClassVar[int] = 1
-    # Input channels that one NEON load serves.
+    # Input channels that one load serves where multiplications take them by lane.
     load_depth: ClassVar[int] = 4
 
     @property
@@ -69,7 +72,7 @@ class PixelBlock(ABC):
     def registers(self) -> list[tuple[Simd, int]]:
         """Each register of one pixel, with its first channel."""
         starts = accumulate(self.vectors, initial=0)
-        return [(Simd(self.target, n), next(starts)) for n in self.vectors]
+        return [(Simd(self.isa, n), next(starts)) for n in self.vectors]
 
     @classmethod
     def weight_size(cls, depth: Expr | int) -> Expr | int:
@@ -147,25 +150,24 @@ class FloatBlock(PixelBlock):
         return simd.load(w, panel_at + channel)
 
     def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
-        """NEON: loaded here, four at a time, then used by lane. x86: a broadcasting load at each
-        use."""
-        simd = Simd(self.target)
-        if simd.splat_group == 1 or count < simd.splat_group:
+        """Loaded here, a register at a time, if multiplications then take them by lane; otherwise
+        there is a broadcasting load at each use."""
+        simd, together = Simd(self.isa), self.isa.splat_group
+        if together == 1 or count < together:
             return [_broadcast(source, at + i) for i in range(count)]
         values: list[Value] = []
-        for first in range(0, count, simd.splat_group):
-            start = min(first, count - simd.splat_group)  # the last load may overlap the one before
+        for first in range(0, count, together):
+            start = min(first, count - together)  # the last load may overlap the one before
             quad = T.bind(simd.load(source, at + start))
-            values += [_lane(quad, i) for i in range(first - start, simd.splat_group)]
+            values += [lane_of(quad, i) for i in range(first - start, together)]
         return values
 
     def multiply(
         self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
         # Weights first, then pixel by pixel: the order in which LLVM needs the fewest registers.
-        group = Simd(self.target).load_group
-        for first in range(0, len(self.vectors), group):
-            registers = self.registers[first : first + group]
+        for group in Simd(self.isa).load_groups(len(self.vectors)):
+            registers = self.registers[group.start : group.stop]
             weights = [T.bind(simd.load(w, weights_at + channel)) for simd, channel in registers]
             for pixel, value in enumerate(values):
                 if value is None:
@@ -183,5 +185,6 @@ def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:
     return lambda simd: simd.splat(buffer[at])
 
 
-def _lane(vector: Expr, index: int) -> Splat:
+def lane_of(vector: Expr, index: int) -> Splat:
+    """Lane `index` of `vector`, which stays in its register."""
     return lambda simd: simd.lane(vector, index)

@@ -27,9 +27,8 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.conv.block import Value
 from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
 from levit_deploy.compiler.kernels.isa.integer_instructions import sdot, smmla
-from levit_deploy.compiler.kernels.isa.narrowing import shuffle
+from levit_deploy.compiler.kernels.isa.lanes import shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.targets.target import Target
 
 GROUP = 8  # channels whose bytes lie together
 SPLIT = 7  # bits of the low part
@@ -142,15 +141,11 @@ class BytesBlock(Int16Block):
 class SdotBlock(BytesBlock):
     """Four channels times four k, which are a lane of a pixel."""
 
+    instruction = "sdot"
     channels = 4
     products = 6
-    # One load and half of zip1, zip2, add; and one for what LLVM moves about where pixels are many:
-    # with 2.5, levit_128s takes half a million instructions more (`benchmarks.instructions`).
+    # One load and half of zip1, zip2, add; and one for what LLVM moves about where pixels are many.
     input_cost = 3.5
-
-    @staticmethod
-    def instruction(target: Target) -> str:
-        return "sdot"
 
     def multiply_pair(
         self, acc: tirx.Buffer, part: int, pair: int, channel: int, x: Expr, weights: list[Expr]
@@ -158,20 +153,17 @@ class SdotBlock(BytesBlock):
         fours = T.bind(T.reinterpret("int32x4", x))
         for pixel in range(2 * pair, min(2 * pair + 2, self.pixels)):
             for i, weight in enumerate(weights):
-                four = _bytes(Simd(self.target).lane(fours, pixel % 2 * 2 + i))
+                four = _bytes(Simd(self.isa).lane(fours, pixel % 2 * 2 + i))
                 self.add(acc, self.place(part, pixel, channel), sdot, weight, four)
 
 
 class SmmlaBlock(BytesBlock):
     """Two channels times eight k of two pixels."""
 
+    instruction = "smmla"
     channels = 2
     products = 3
     input_cost = 2.5  # one load and half of zip1, zip2, add
-
-    @staticmethod
-    def instruction(target: Target) -> str:
-        return "smmla"
 
     @property
     def rows(self) -> int:

@@ -3,7 +3,7 @@
     acc[pixel, channel] = sum over taps and input channels of q * w
     z = fma(float32(acc), multiplier[channel], bias[channel])
 
-No sum wraps, in whatever order: `conv_int16.largest_step` says how far q may go for given weights.
+No sum wraps, in whatever order: `int16.largest_step` says how far q may go for given weights.
 Products and sums are one instruction or two:
 
     vpdpwssd (AVX-VNNI, AVX-512 VNNI)            two input channels of each lane
@@ -25,11 +25,11 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv.block import PixelBlock, Splat, Value
-from levit_deploy.compiler.kernels.isa.integer_instructions import pmaddwd, smull, vpdpwssd
-from levit_deploy.compiler.kernels.isa.narrowing import half
+from levit_deploy.compiler.kernels.conv.block import PixelBlock, Splat, Value, lane_of
+from levit_deploy.compiler.kernels.isa.integer_instructions import pmaddwd, vpdpwssd
+from levit_deploy.compiler.kernels.isa.lanes import half
+from levit_deploy.compiler.kernels.isa.neon import neon_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.targets.target import Int8Dot, Target
 
 
 class Int16Block(PixelBlock):
@@ -37,13 +37,11 @@ class Int16Block(PixelBlock):
     sum_dtype = "int32"
     header = 4
     load_depth = 8
-    # Whether the two bytes of an input lie apart, as in `conv_block_bytes`.
+    # Whether the two bytes of an input lie apart, as in `block_bytes`.
     splits_bytes: ClassVar[bool] = False
 
-    @staticmethod
-    @abstractmethod
-    def instruction(target: Target) -> str:
-        """What multiplies, for people."""
+    # What multiplies, for people.
+    instruction: ClassVar[str]
 
     @classmethod
     def pack(cls, weights: NDArray[np.int16]) -> NDArray[np.int16]:
@@ -67,14 +65,10 @@ class Int16Block(PixelBlock):
         return simd.fma(T.cast(total, simd.type()), multiplier, bias)
 
 
-class PairBlock(Int16Block):
+class _PairBlock(Int16Block):
     """x86. Two input channels of a pixel are broadcast as 32 bits."""
 
     step_depth = 2
-
-    @staticmethod
-    def instruction(target: Target) -> str:
-        return "vpdpwssd" if _has_vnni(target) else "pmaddwd"
 
     def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
         return [_broadcast_pair(source, at + i) for i in range(0, count, 2)]
@@ -92,11 +86,25 @@ class PairBlock(Int16Block):
             for (simd, channel), weight in zip(self.registers, weights, strict=True):
                 at = pixel * self.width + channel
                 total = acc.vload([at], f"int32x{simd.lanes}")
-                simd.store(acc, at, self._add_products(simd, total, pairs[simd.lanes], weight))
+                simd.store(acc, at, self.add_products(simd, total, pairs[simd.lanes], weight))
 
-    def _add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
-        if _has_vnni(self.target):
-            return vpdpwssd(total, a, b)
+    @abstractmethod
+    def add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
+        """`total` plus the products of the two channels of each lane."""
+
+
+class VpdpwssdBlock(_PairBlock):
+    instruction = "vpdpwssd"
+
+    def add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
+        return vpdpwssd(total, a, b)
+
+
+class PmaddwdBlock(_PairBlock):
+    instruction = "pmaddwd"
+    half_suffices = True
+
+    def add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
         # Unfenced, LLVM adds up the products of several steps first, and spills.
         return simd.fence(total + pmaddwd(a, b))
 
@@ -105,16 +113,14 @@ class LaneBlock(Int16Block):
     """NEON. Eight input channels of a pixel are one load, then used by lane; eight output channels
     are one load of weights."""
 
-    @staticmethod
-    def instruction(target: Target) -> str:
-        return "smlal"
+    instruction = "smlal"
 
     def values(self, source: tirx.Buffer, at: Expr, count: int) -> list[Value]:
         values: list[Value] = []
         while count:
             lanes = 8 if count >= 8 else 4
             loaded = T.bind(source.vload([at], f"int16x{lanes}"))
-            values += [_lane(loaded, i) for i in range(lanes)]
+            values += [lane_of(loaded, i) for i in range(lanes)]
             at, count = at + lanes, count - lanes
         return values
 
@@ -130,15 +136,10 @@ class LaneBlock(Int16Block):
                 assert value is not None, "a padded source has all columns"
                 for (simd, channel), part in zip(registers, parts, strict=True):
                     at = pixel * self.width + channel
-                    product = smull(self.target, "int32x4", part, value(simd))
+                    product = neon_of(simd).long_product("int32x4", part, value(simd))
                     # Unfenced, LLVM adds up the products of several steps first.
                     total = acc.vload([at], "int32x4")
                     simd.store(acc, at, simd.fence(total + product))
-
-
-def _has_vnni(target: Target) -> bool:
-    """vpdpwssd comes with vpdpbusd."""
-    return target.int8_dot is Int8Dot.VPDPBUSD
 
 
 def _load_float(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:
@@ -152,7 +153,3 @@ def _broadcast_pair(buffer: tirx.Buffer, at: Expr) -> Splat:
         return T.reinterpret(f"int16x{2 * simd.lanes}", T.broadcast(pair, simd.lanes))
 
     return splat
-
-
-def _lane(vector: Expr, index: int) -> Splat:
-    return lambda simd: simd.lane(vector, index)

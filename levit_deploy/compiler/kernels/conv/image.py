@@ -12,9 +12,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.lanes import shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.export.exported import Normalization
-from levit_deploy.targets.target import Target
 
 CHANNELS = 3
 CONVERTED_PIXELS = 16  # at a time: 48 bytes, three full loads of 16
@@ -51,14 +52,14 @@ def convert_rows(
     begin: Expr,
     end: Expr,
     normalization: Normalization,
-    target: Target,
+    isa: Isa,
 ) -> Planes:
     """Emit the normalisation of rows [begin, end) of a size x size HWC 8-bit image.
 
     fma(value, 1 / (255 std), -mean / std), both factors rounded once from float64. The part of the
     range that lies outside the image stays unwritten.
     """
-    simd = Simd(target, CONVERTED_PIXELS)
+    simd = Simd(isa, CONVERTED_PIXELS)
     planes = Planes(scratch, row_stride=CHANNELS * size, plane=size, first_row=begin)
     first = T.bind(T.max(begin, 0))
     with T.serial(T.min(end, size) - first) as row:
@@ -71,7 +72,7 @@ def convert_rows(
             pixels = T.bind(pixels)
             for channel in range(CHANNELS):
                 lanes = range(channel, CHANNELS * simd.lanes, CHANNELS)
-                values = tirx.Shuffle([pixels], [tirx.const(lane, "int32") for lane in lanes])
+                values = shuffle([pixels], lanes)
                 std = normalization.std[channel]
                 scale = simd.splat(1 / (255 * std))
                 shift = simd.splat(-normalization.mean[channel] / std)

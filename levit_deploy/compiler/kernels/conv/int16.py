@@ -1,28 +1,17 @@
-"""16-bit convolutions: what multiplies on a target, how far steps may go, and the constants."""
+"""16-bit convolutions: how far steps may go, and the constants."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.block_bytes import GROUP, SdotBlock, SmmlaBlock
-from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block, LaneBlock, PairBlock
 from levit_deploy.compiler.kernels.conv.spec import ConvTile
-from levit_deploy.targets.target import Arch, Int8Dot, Target
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.targets.target import Target
 
-# Of steps and of weights: what `conv_block_bytes` can multiply.
+# Of steps and of weights: what `block_bytes` can multiply.
 LARGEST = 8191
 INT32_MAX = int(np.iinfo(np.int32).max)
-
-
-def int16_block(target: Target, in_channels: int) -> type[Int16Block]:
-    """What multiplies `in_channels` 16-bit channels on `target`."""
-    if target.arch is Arch.X86_64:
-        return PairBlock
-    of_bytes = {Int8Dot.SDOT: SdotBlock, Int8Dot.SMMLA: SmmlaBlock}
-    if in_channels % GROUP == 0 and target.int8_dot in of_bytes:
-        return of_bytes[target.int8_dot]
-    return LaneBlock
 
 
 def largest_step(weights: NDArray[np.int16]) -> int:
@@ -48,12 +37,12 @@ def pack_weights_int16(
     tile: ConvTile,
     target: Target,
 ) -> NDArray[np.int16]:
-    """The constant of a 16-bit `conv_kernel`, flat, as `conv_block_int16` says.
+    """The constant of a 16-bit `conv_kernel`, flat, as `block_int16` says.
 
     `weights` (out, in, 3, 3); `multiplier` (out,): what one step of the input times one step of the
     weights is worth; `bias` (out,).
     """
-    family = int16_block(target, weights.shape[1])
+    family = isa_of(target).int16_block(weights.shape[1])
     columns = weights.transpose(2, 3, 1, 0).reshape(-1, len(weights))
     parts: list[NDArray[np.int16]] = []
     for first in range(0, len(weights), tile.width):

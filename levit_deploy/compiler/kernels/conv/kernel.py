@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.conv.image import (
@@ -26,6 +25,7 @@ from levit_deploy.compiler.kernels.conv.image import (
     scratch_floats,
     whole_image,
 )
+from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family
 from levit_deploy.compiler.kernels.conv.spec import (
     ConvSpec,
@@ -34,23 +34,12 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
-from levit_deploy.compiler.kernels.conv.tile import default_tile
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.compiler.kernels.output_int16 import Int16Output
 from levit_deploy.export.exported import Normalization
 from levit_deploy.targets.target import Target
-
-__all__ = [
-    "ConvSpec",
-    "ConvTile",
-    "Destination",
-    "Source",
-    "conv_kernel",
-    "default_tile",
-    "pack_weights",
-    "padded_size",
-]
 
 
 def pack_weights(
@@ -101,26 +90,37 @@ class _Generator:
         self.symbol = symbol
         self.spec = spec
         self.tile = tile
-        self.target = target
+        self.isa = isa_of(target)
         self.normalization = normalization
         self.stored = stored
         self.side = spec.out_size
         self.panels = spec.out_channels // tile.width
         self.band_rows = -(-self.side // tile.bands)
-        self.block = block_family(spec, target)(target, tile.vectors, tile.pixels)
+        self.block = block_family(spec, self.isa)(self.isa, tile.vectors, tile.pixels)
         self.panel_size = self.block.panel_size(spec.depth)
 
     def kernel(self) -> Kernel:
         spec = self.spec
+        panels_size = self.panels * self.panel_size
+        converts = spec.source is Source.IMAGE_RGB8
+        scratch = scratch_floats(spec.in_size, 2 * self.band_rows + 1) if converts else 0
+        with kernel_function(self.symbol) as builder:
+            self.source = parameter("source", spec.source_size, spec.source.dtype)
+            self.w = parameter("panels", panels_size, self.block.dtype)
+            self.output = self.declare_output()
+            if converts:
+                self.scratch = parameter("scratch", scratch)
+            with T.serial(*task_range()) as task:
+                self.task(task)
         outputs = self.side**2 * spec.out_channels
         value_bytes = self.stored.value_bytes
         if spec.destination is Destination.PADDED_INT16:
             value_bytes = _bytes_of(spec.destination.dtype)
         return Kernel(
             symbol=self.symbol,
-            func=self.func(),
+            func=builder.get(),
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
-            scratch_bytes=4 * self.scratch_floats,
+            scratch_bytes=4 * scratch,
             unaligned=(0,) if spec.source.image else (),
             kind="conv int16" if spec.source is Source.PADDED_INT16 else "conv",
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
@@ -130,40 +130,16 @@ class _Generator:
             tile=str(self.tile),
             multiply_adds=outputs * spec.depth,
             bytes_moved=spec.source_size * _bytes_of(spec.source.dtype)
-            + self.panels * self.panel_size * _bytes_of(self.block.dtype)
+            + panels_size * _bytes_of(self.block.dtype)
             + value_bytes * outputs,
         )
 
-    @property
-    def scratch_floats(self) -> int:
-        if self.spec.source is not Source.IMAGE_RGB8:
-            return 0
-        return scratch_floats(self.spec.in_size, 2 * self.band_rows + 1)
-
-    def func(self) -> tirx.PrimFunc:
-        spec = self.spec
-        with IRBuilder() as builder, T.prim_func(s_tir=True):
-            T.func_name(self.symbol)
-            T.func_attr({"tirx.noalias": True})
-            self.source = T.arg("source", T.Buffer((spec.source_size,), spec.source.dtype))
-            panels = T.Buffer((self.panels * self.panel_size,), self.block.dtype)
-            self.w = T.arg("panels", panels)
-            self.output = self.declare_output()
-            if self.scratch_floats:
-                self.scratch = T.arg("scratch", T.Buffer((self.scratch_floats,), "float32"))
-            begin, end = T.arg("begin", T.int32()), T.arg("end", T.int32())
-            with T.serial(begin, end) as task:
-                self.task(task)
-        return builder.get()
-
     def declare_output(self) -> Output | Int16Output:
-        spec = self.spec
+        spec, simd = self.spec, Simd(self.isa)
         rows = spec.destination_size // spec.out_channels
         if spec.destination is Destination.PADDED_INT16:
-            return Int16Output.declare(rows, spec.out_channels, self.target, self.tile.width)
-        return Output.declare(
-            self.stored, rows, spec.out_channels, self.target, granule=self.tile.width
-        )
+            return Int16Output.declare(rows, spec.out_channels, simd, self.tile.width)
+        return Output.declare(self.stored, rows, spec.out_channels, simd, self.tile.width)
 
     def task(self, task: Expr) -> None:
         bands = self.tile.bands
@@ -171,7 +147,7 @@ class _Generator:
         y0 = T.bind(band * self.side // bands)
         rows = T.bind((band + 1) * self.side // bands - y0)
         writer = RowWriter(
-            self.spec, self.tile, self.target, self.float_rows(y0, rows), self.w, self.output
+            self.spec, self.tile, self.isa, self.float_rows(y0, rows), self.w, self.output
         )
 
         def panel_of_band(panel: Expr | int) -> None:
@@ -203,7 +179,7 @@ class _Generator:
             T.bind(2 * y0 - 1),
             2 * (y0 + rows),
             self.normalization,
-            self.target,
+            self.isa,
         )
 
     def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:

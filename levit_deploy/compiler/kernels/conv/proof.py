@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from levit_deploy.compiler.kernels.conv.int16 import (
     INT32_MAX,
     LARGEST,
-    int16_block,
     largest_sum,
 )
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.target import Target
 
 
@@ -25,7 +25,7 @@ def prove_exact(
 
     Raises AssertionError if one could leave its type: a mistake in a kernel or its packing.
     """
-    family = int16_block(target, spec.in_channels)
+    family = isa_of(target).int16_block(spec.in_channels)
     header = family.header * tile.width
     by_panel = panels.view(np.int16).reshape(
         -1, header + family.weight_size(spec.depth) * tile.width
@@ -35,4 +35,4 @@ def prove_exact(
     assert max(largest, int(magnitudes.max())) <= LARGEST, "a byte does not hold its half"
     reached = largest_sum(largest, int(magnitudes.sum(axis=1).max()), spec.depth)
     assert reached <= INT32_MAX, f"a sum of 32 bits can reach {reached}"
-    return f"{family.instruction(target)}, 32 bits: at most {reached / 1e6:.1f} million"
+    return f"{family.instruction}, 32 bits: at most {reached / 1e6:.1f} million"

@@ -14,7 +14,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
 from levit_deploy.compiler.kernels.conv.image import Planes
-from levit_deploy.compiler.kernels.conv.int16 import int16_block
+from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
     TAPS,
@@ -24,18 +24,17 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
+from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.output import Output
-from levit_deploy.compiler.kernels.output_int16 import Int16Output
-from levit_deploy.targets.target import Arch, Target
 
 CACHE_LINE_BYTES = 64
 
 
-def block_family(spec: ConvSpec, target: Target) -> type[PixelBlock]:
+def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
     if spec.source is Source.PADDED_INT16:
-        return int16_block(target, spec.in_channels)
+        return isa.int16_block(spec.in_channels)
     return FloatBlock
 
 
@@ -70,14 +69,14 @@ class RowWriter:
 
     spec: ConvSpec
     tile: ConvTile
-    target: Target
+    isa: Isa
     source: tirx.Buffer | Planes
     w: tirx.Buffer
     output: Output | Int16Output
 
     @property
     def family(self) -> type[PixelBlock]:
-        return block_family(self.spec, self.target)
+        return block_family(self.spec, self.isa)
 
     def emit(self, y: Expr, panel: Expr | int) -> None:
         """Row y for the channels of `panel`. Blocks of one kind are a loop over the same code."""
@@ -96,7 +95,7 @@ class RowWriter:
 
     def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
         """`number`: of the block in its panel."""
-        block = self.family(self.target, self.tile.vectors, kind.pixels)
+        block = self.family(self.isa, self.tile.vectors, kind.pixels)
         panel_at = T.bind(panel * block.panel_size(self.spec.depth))
         acc = block.start(self.w, panel_at)
         weights_at = panel_at + block.header * block.width
@@ -173,32 +172,31 @@ class RowWriter:
 
     @property
     def depth_unroll(self) -> int:
-        """Input channels in one turn of the loop: on x86 its end costs nothing, on ARM 3 %."""
+        """Input channels in one turn of the loop, the end of which costs some cores time."""
         family = self.family
-        twice = self.target.arch is not Arch.X86_64 and family.sums == 1
+        twice = not self.isa.runs_ahead and family.sums == 1
         return family.load_depth * (2 if twice else 1)
 
     def share_size(self, block: PixelBlock) -> int:
         """What each kernel row of each block asks for of the next panel."""
-        sharers = KERNEL_SIDE * self.spec.out_size * self.blocks_in_row
-        return -(-block.panel_size(self.spec.depth) // sharers)
+        shares = KERNEL_SIDE * self.spec.out_size * self.blocks_in_row
+        return -(-block.panel_size(self.spec.depth) // shares)
 
-    def next_share(self, block: PixelBlock, sharer: Expr) -> Expr:
+    def next_share(self, block: PixelBlock, share: Expr) -> Expr:
         """How far behind this panel's weights the share begins."""
         weights = block.weight_size(self.spec.depth) * block.width
-        return weights + block.header * block.width + sharer * self.share_size(block)
+        return weights + block.header * block.width + share * self.share_size(block)
 
     def prefetch_weights(self, block: PixelBlock, share_at: Expr, turn: Expr) -> None:
         """Ask for the next panel, a little in each turn of the inner loop.
 
-        Weights come cold from memory; without this, the first block of each panel waits for them:
-        2 to 8 % of the last convolution on Zen 4. ARM cores are too slow for that to matter. The
-        last panel's prefetches fall on what follows in memory: the next kernel's constants.
+        Weights come cold from memory; without this, the first block of each panel waits for them.
+        The last panel's prefetches fall on what follows in memory: the next kernel's constants.
         """
-        if self.target.arch is not Arch.X86_64 or block.width == self.spec.out_channels:
+        if not self.isa.runs_ahead or block.width == self.spec.out_channels:
             return
         step = -(-self.share_size(block) // self.turns)
-        Simd(self.target).prefetch(self.w, share_at + turn * step, level=1)
+        Simd(self.isa).prefetch(self.w, share_at + turn * step, level=1)
 
     @property
     def turns(self) -> int:
@@ -209,10 +207,9 @@ class RowWriter:
         """Ask for the pixels two rows below: what the next row of the output reads first.
 
         They were written by the kernel before, and a large input is in the outer cache by now; a
-        core does not foresee so many short pieces. 4 % of the second convolution of LeViT-384 on
-        Zen 4, and up to 18 % while another core keeps the outer cache busy.
+        core does not foresee so many short pieces.
         """
-        if self.target.arch is not Arch.X86_64:
+        if not self.isa.runs_ahead:
             return
         channels = self.spec.in_channels
         below = T.bind(at + 2 * padded_size(self.spec.in_size) * channels)
@@ -220,7 +217,7 @@ class RowWriter:
         lines = -(-2 * block.pixels * channels // (in_line * self.turns))
         for line in range(lines):
             place = below + (turn * lines + line) * in_line
-            Simd(self.target).prefetch(source, place, level=1)
+            Simd(self.isa).prefetch(source, place, level=1)
 
     def image_taps(
         self,

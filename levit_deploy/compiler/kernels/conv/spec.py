@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
 
 KERNEL_SIDE = 3
@@ -40,7 +41,31 @@ class Destination(StrEnum):
 
 
 @dataclass(frozen=True)
-class ConvSpec:
+class ConvTile:
+    """How the work is cut.
+
+    `pixels`: output pixels of a row that are in registers together, at most. `vectors`: lanes of
+    the registers that one panel of output channels takes; their sum divides the channels.
+    `bands`: groups of output rows. A task is one band for all panels, or, with `panels_apart`, for
+    one panel.
+    """
+
+    pixels: int
+    vectors: tuple[int, ...]
+    bands: int
+    panels_apart: bool
+
+    def __str__(self) -> str:
+        return f"{self.pixels}x{self.width}"
+
+    @property
+    def width(self) -> int:
+        """Channels of a panel."""
+        return sum(self.vectors)
+
+
+@dataclass(frozen=True)
+class ConvSpec(CutBy[ConvTile]):
     """in_size x in_size x in_channels -> ceil(in_size / 2) square x out_channels.
 
     `out_channels` is a multiple of 4. An image has 3 channels and at least 16 x 16 pixels, an
@@ -86,27 +111,3 @@ def padded_size(size: int) -> int:
     A 3x3 stride-2 convolution reads rows -1 ... 2 * ceil(size / 2) - 1.
     """
     return 2 * ((size + 1) // 2) + 1
-
-
-@dataclass(frozen=True)
-class ConvTile:
-    """How the work is cut.
-
-    `pixels`: output pixels of a row that are in registers together, at most. `vectors`: lanes of
-    the registers that one panel of output channels takes; their sum divides the channels.
-    `bands`: groups of output rows. A task is one band for all panels, or, with `panels_apart`, for
-    one panel.
-    """
-
-    pixels: int
-    vectors: tuple[int, ...]
-    bands: int
-    panels_apart: bool
-
-    def __str__(self) -> str:
-        return f"{self.pixels}x{self.width}"
-
-    @property
-    def width(self) -> int:
-        """Channels of a panel."""
-        return sum(self.vectors)

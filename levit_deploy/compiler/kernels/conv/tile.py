@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.row import block_family
-from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
-from levit_deploy.targets.target import Arch, Int8Dot, Target
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.targets.target import Target
 
 TASKS = 28
 MOST_BAND_ROWS = 4  # of an image: what a band converts of it stays in the first cache
@@ -18,17 +20,17 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
 
     There are 28 tasks or a little more: they divide evenly among 2, 4 or 7 threads and well among
     16. Of a padded source a task takes one panel, whose weights then stay in a near cache while
-    the input streams by: up to 10 % faster on Zen 4 than all panels for each band, for 384
-    channels. An 8-bit image is converted once for all panels.
+    the input streams by. An 8-bit image is converted once for all panels.
     """
+    isa = isa_of(target)
     widths = [w for w in range(4, spec.out_channels + 1, 4) if spec.out_channels % w == 0]
     fitting = [
         (pixels, vectors)
-        for vectors in (vectors_of_width(width, target.float_lanes) for width in widths)
+        for vectors in (vectors_of_width(width, isa.lanes) for width in widths)
         if len(vectors) <= MOST_VECTORS
-        and (pixels := _pixels_in_registers(len(vectors), spec, target)) > 0
+        and (pixels := _pixels_in_registers(len(vectors), spec, isa)) > 0
     ]
-    pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, target))
+    pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, isa))
     side = spec.out_size
     if not spec.source.image:
         panels = spec.out_channels // sum(vectors)
@@ -48,50 +50,45 @@ def vectors_of_width(width: int, lanes: int) -> tuple[int, ...]:
     return tuple(vectors)
 
 
-def _pixels_in_registers(vectors: int, spec: ConvSpec, target: Target) -> int:
+def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     """How many pixels fit: each takes `vectors` accumulators and its input values.
 
-    x86, padded: one broadcast value at a time, and the weights. x86, image: a column's value is
-    shared by two pixels and stays for the second, so about one value a pixel. NEON, padded: four
-    values a pixel in one register; image: half of that, for the columns overlap; two weights at a
-    time, and two registers for the next ones. Without FMA, two hold products.
-
-    Sums of pmaddwd wait for an addition only, one cycle: half of the registers keep the multipliers
-    busy, and with more sums LLVM spills.
+    Broadcast, padded: one value at a time, and the weights; image: a column's value is shared by
+    two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
+    pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
+    two registers for the next ones. Without FMA, two hold products.
     """
     image = spec.source.image
-    block = block_family(spec, target)
+    block = block_family(spec, isa)
     if block.sums > 1:
         # Two registers of weights; three for two pixels.
-        return int((target.vector_registers - 2) // (block.sums * vectors + 1.5))
-    if spec.source is Source.PADDED_INT16 and target.int8_dot is Int8Dot.MADD:
-        return target.vector_registers // 2 // vectors
-    spare = target.vector_registers - (0 if target.fma else 2)
-    if target.arch is Arch.X86_64:
+        return int((isa.registers - 2) // (block.sums * vectors + 1.5))
+    if block.half_suffices:
+        return isa.registers // 2 // vectors
+    spare = isa.registers - (0 if isa.fma else 2)
+    if not isa.multiplies_by_lane:
         return (spare - vectors - 1) // (vectors + image)
     if image:
         return (2 * (spare - 4) - 1) // (2 * vectors + 1)
     return (spare - 4) // (vectors + 1)
 
 
-def _row_instructions(
-    pixels: int, vectors: tuple[int, ...], spec: ConvSpec, target: Target
-) -> float:
+def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa: Isa) -> float:
     """Multiply-adds and loads for a row of the output, all channels, one step of the depth."""
     cut = Blocks.of(spec.out_size, pixels)
     panels = spec.out_channels // sum(vectors)
-    block = block_family(spec, target)
+    block = block_family(spec, isa)
     if block.sums > 1:
-        rows = sum(count * block(target, vectors, size).rows for size, count in cut.sizes)
+        rows = sum(count * block(isa, vectors, size).rows for size, count in cut.sizes)
         loads = 3 * cut.count * len(vectors) + block.input_cost * rows  # pairs of weights
         return panels * (block.products * rows * len(vectors) + loads)
     multiply_adds = spec.out_size * len(vectors)
     weights = cut.count * len(vectors)
     new_values = 2 / 3 if spec.source.image else 1  # of three columns, two are new
     values = spec.out_size * new_values
-    if target.arch is not Arch.X86_64:
+    if isa.multiplies_by_lane:
         loads = weights / 2 + values / 4  # pairs, and four lanes
-    elif target.vector_bytes == SSE_BYTES:
+    elif isa.vector_bytes == SSE_BYTES:
         loads = weights + 2 * values  # a load and a shuffle
     else:
         loads = weights + values

@@ -10,25 +10,23 @@ A panel's weights are [depth / 4][columns][4].
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import (
-    Int8Tile,
-    int32_register,
-    load_int32,
-    read,
-    write,
-)
+from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors, read, write
+from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import (
     pmaddubsw,
     pmaddwd,
     sdot,
     vpdpbusd,
 )
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.product import Accumulators
 
 GROUP = 4  # k in one lane
 WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next are loaded
@@ -43,60 +41,55 @@ class _DotTile(Int8Tile):
         grouped = weights.reshape(depth // GROUP, GROUP, columns)
         return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
 
-    def start(
-        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
-    ) -> list[list[tirx.Buffer]]:
-        simd = self.simd
-        acc = [[int32_register(simd) for _ in range(self.vectors)] for _ in range(self.mr)]
+    def start(self, at: Expr) -> Accumulators:
+        acc = self.accumulators(self.mr, self.vectors)
         for v in range(self.vectors):
-            initial = T.bind(load_int32(simd, w, at + 4 * v * simd.lanes))
+            initial = self.initial(at, v)
             for row in acc:
                 write(row[v], initial)
         return acc
 
-    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
+    def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
         return [[read(register) for register in row] for row in acc]
 
 
 class _BroadcastTile(_DotTile):
     """x86. a: U8, four k of which are broadcast to all lanes."""
 
+    storage = ActivationStorage.U8
     step_depth = GROUP
 
-    def step(
-        self,
-        acc: list[list[tirx.Buffer]],
-        a: tirx.Buffer,
-        rows: list[Expr],
-        k: Expr | int,
-        w: tirx.Buffer,
-        at: Expr,
-    ) -> None:
-        lanes = self.simd.lanes
+    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+        size = GROUP * self.simd.lanes
         wide = self.vectors > WEIGHTS_TOGETHER
-        splats = [self.splat(a, row + k) for row in rows] if wide else []
+        splats = [self.splat(row + k) for row in rows] if wide else []
         for first in range(0, self.vectors, WEIGHTS_TOGETHER):
             group = range(first, min(first + WEIGHTS_TOGETHER, self.vectors))
-            places = [at + GROUP * lanes * v for v in group]
-            weights = [T.bind(w.vload([place], f"int8x{GROUP * lanes}")) for place in places]
+            weights = int8_vectors(self.w, [at + size * v for v in group], size)
             for i, registers in enumerate(acc):
-                activations = splats[i] if wide else self.splat(a, rows[i] + k)
+                activations = splats[i] if wide else self.splat(rows[i] + k)
                 for v, weight in zip(group, weights, strict=True):
                     write(registers[v], self.dot(read(registers[v]), activations, weight))
 
-    def splat(self, a: tirx.Buffer, at: Expr) -> Expr:
+    def splat(self, at: Expr) -> Expr:
         """Four k in every lane."""
-        four = T.reinterpret("int32", a.vload([at], f"uint8x{GROUP}"))
+        four = T.reinterpret("int32", self.a.vload([at], f"uint8x{GROUP}"))
         splat = T.bind(T.broadcast(four, self.simd.lanes))
         return T.bind(T.reinterpret(f"uint8x{GROUP * self.simd.lanes}", splat))
 
+    @abstractmethod
     def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
         """`total` plus the products of the four k of each lane."""
-        raise NotImplementedError
 
 
 class VpdpbusdTile(_BroadcastTile):
     instruction = "vpdpbusd"
+
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        if isa.registers == 32:
+            return 8, 2, 2
+        return 6, 2, 2  # 12 sums, 2 weights, a: 15 of 16
 
     def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
         return vpdpbusd(total, a, w)
@@ -111,6 +104,14 @@ class MaddubsTile(_BroadcastTile):
     """
 
     instruction = "pmaddubsw"
+
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        if isa.registers == 32:
+            return 8, 2, 2
+        # 10 sums, 2 weights, a, ones, a product: 15 of 16. SSE, which has no FMA either, has
+        # instructions of two operands: one register more for a copy.
+        return (5, 2, 2) if isa.fma else (4, 2, 1)
 
     @classmethod
     def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
@@ -129,24 +130,22 @@ class SdotTile(_DotTile):
     """a: S8. A step is one load of each row: 16 k, four by four."""
 
     instruction = "sdot"
+    storage = ActivationStorage.S8
     step_depth = 16
 
-    def step(
-        self,
-        acc: list[list[tirx.Buffer]],
-        a: tirx.Buffer,
-        rows: list[Expr],
-        k: Expr | int,
-        w: tirx.Buffer,
-        at: Expr,
-    ) -> None:
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        return 5, 4, 2  # 20 sums, 5 times 16 k, 2 weights
+
+    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
         simd = self.simd
-        loaded = [T.bind(T.reinterpret("int32x4", a.vload([row + k], "int8x16"))) for row in rows]
+        loaded = [
+            T.bind(T.reinterpret("int32x4", self.a.vload([row + k], "int8x16"))) for row in rows
+        ]
         for lane in range(4):
-            for first in range(0, self.vectors, simd.load_group):
-                group = range(first, min(first + simd.load_group, self.vectors))
-                offsets = [(lane * self.vectors + v) * 16 for v in group]
-                weights = [T.bind(w.vload([at + offset], "int8x16")) for offset in offsets]
+            for group in simd.load_groups(self.vectors):
+                places = [at + (lane * self.vectors + v) * 16 for v in group]
+                weights = int8_vectors(self.w, places)
                 for registers, quads in zip(acc, loaded, strict=True):
                     four = T.reinterpret("int8x16", simd.lane(quads, lane))
                     for v, weight in zip(group, weights, strict=True):

@@ -10,20 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import (
-    Int8Tile,
-    int32_register,
-    load_int32,
-    read,
-    write,
-)
-from levit_deploy.compiler.kernels.isa.integer_instructions import smull
-from levit_deploy.compiler.kernels.isa.narrowing import concat, half
-from levit_deploy.targets.target import Arch
+from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors, read, write
+from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.lanes import half
+from levit_deploy.compiler.kernels.isa.neon import neon_of
+from levit_deploy.compiler.kernels.product import Accumulators
 
 _BYTES = 16  # of a register
 
@@ -32,8 +27,17 @@ class MlalTile(Int8Tile):
     """Accumulators by row and column."""
 
     instruction = "smlal"
+    storage = ActivationStorage.S8
     step_depth = _BYTES
     sums_per_vector = 4
+
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        if isa.registers == 32:
+            # 16 times four sums, 4 times 16 k, twice where LLVM loads two steps together, 2
+            # weights, products.
+            return 4, 1, 4
+        return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
 
     @classmethod
     def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -48,65 +52,34 @@ class MlalTile(Int8Tile):
         ends = np.stack([-128 * lanes, 127 * lanes])
         return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
 
-    def start(
-        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
-    ) -> list[list[tirx.Buffer]]:
-        acc = [[int32_register(self.simd) for _ in range(self.width)] for _ in range(self.mr)]
+    def start(self, at: Expr) -> Accumulators:
+        acc = self.accumulators(self.mr, self.width)
         for row in acc:
             for register in row:
                 write(register, T.broadcast(T.int32(0), self.simd.lanes))
         return acc
 
-    def step(
-        self,
-        acc: list[list[tirx.Buffer]],
-        a: tirx.Buffer,
-        rows: list[Expr],
-        k: Expr | int,
-        w: tirx.Buffer,
-        at: Expr,
-    ) -> None:
-        loaded = [T.bind(a.vload([row + k], "int8x16")) for row in rows]
-        for first in range(0, self.width, self.simd.load_group):
-            group = range(first, min(first + self.simd.load_group, self.width))
-            weights = [T.bind(w.vload([at + column * _BYTES], "int8x16")) for column in group]
+    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+        neon = neon_of(self.simd)
+        loaded = int8_vectors(self.a, [row + k for row in rows])
+        for group in self.simd.load_groups(self.width):
+            weights = int8_vectors(self.w, [at + column * _BYTES for column in group])
             for registers, row in zip(acc, loaded, strict=True):
                 for column, weight in zip(group, weights, strict=True):
-                    low = self._product(half(row, 0), half(weight, 0))
-                    high = self._product(half(row, 1), half(weight, 1))
+                    low, high = (
+                        neon.long_product("int16x8", half(row, which), half(weight, which))
+                        for which in (0, 1)
+                    )
                     register = registers[column]
-                    write(register, self._accumulate(read(register), low + high))
+                    write(register, neon.add_pairs(self.simd, read(register), low + high))
 
-    def _product(self, a: Expr, b: Expr) -> Expr:
-        return smull(self.simd.target, "int16x8", a, b)
-
-    def _accumulate(self, total: Expr, words: Expr) -> Expr:
-        """`total` plus neighbours of `words`: one instruction."""
-        if self.simd.target.arch is Arch.ARMV7:
-            return T.call_llvm_pure_intrin("int32x4", "llvm.arm.neon.vpadals", total, words)
-        pairs = T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp", words)
-        # Unfenced, LLVM adds up the pairs of several steps first.
-        return self.simd.fence(total + pairs)
-
-    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
-        initial = [T.bind(load_int32(self.simd, w, at + v * _BYTES)) for v in range(self.vectors)]
+    def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
+        neon = neon_of(self.simd)
+        initial = [self.initial(at, v) for v in range(self.vectors)]
         return [
             [
-                T.bind(self._sum_of_each([read(r) for r in row[4 * v : 4 * v + 4]]) + initial[v])
+                T.bind(neon.sums_of_each([read(r) for r in row[4 * v : 4 * v + 4]]) + initial[v])
                 for v in range(self.vectors)
             ]
             for row in acc
         ]
-
-    def _sum_of_each(self, registers: list[Expr]) -> Expr:
-        """Four registers -> the sums of their lanes, in one."""
-        if self.simd.target.arch is Arch.ARMV7:
-            halves = [half(register, 0) + half(register, 1) for register in registers]
-            pairs = [
-                T.call_llvm_pure_intrin("int32x2", "llvm.arm.neon.vpadd", *halves[i : i + 2])
-                for i in (0, 2)
-            ]
-            return concat(*pairs)
-        name = "llvm.aarch64.neon.addp"
-        pairs = [T.call_llvm_pure_intrin("int32x4", name, *registers[i : i + 2]) for i in (0, 2)]
-        return T.call_llvm_pure_intrin("int32x4", name, *pairs)

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import (
-    Int8Tile,
-    int32_register,
-    load_int32,
-    read,
-    write,
-)
-from levit_deploy.compiler.kernels.isa.activation_storage import PAIR_CHANNELS
+from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors, read, write
+from levit_deploy.compiler.kernels.isa.activation_storage import PAIR_CHANNELS, ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import smmla
-from levit_deploy.compiler.kernels.isa.narrowing import concat, shuffle
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.lanes import concat, shuffle
+from levit_deploy.compiler.kernels.product import Accumulators
 
 _BYTES = 16  # of a register
 
@@ -31,9 +26,14 @@ class SmmlaTile(Int8Tile):
     """Accumulators by pair of rows and pair of columns."""
 
     instruction = "smmla"
+    storage = ActivationStorage.S8_PAIRS
     step_depth = 2 * PAIR_CHANNELS
-    row_granule = 2
-    vector_granule = 2  # so that the eight channels of S8_PAIRS are in one panel
+    row_alignment = 2
+    vector_alignment = 2  # so that the eight channels of S8_PAIRS are in one panel
+
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        return 6, 4, 2  # 24 sums of 2x2, 3 times two rows, 2 weights
 
     @classmethod
     def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
@@ -41,56 +41,40 @@ class SmmlaTile(Int8Tile):
         pairs = weights.reshape(depth // PAIR_CHANNELS, PAIR_CHANNELS, columns // 2, 2)
         return np.ascontiguousarray(pairs.transpose(0, 2, 3, 1)).ravel()
 
-    def start(
-        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
-    ) -> list[list[tirx.Buffer]]:
-        pairs = range(2 * self.vectors)
-        acc = [[int32_register(self.simd) for _ in pairs] for _ in range(self.mr // 2)]
+    def start(self, at: Expr) -> Accumulators:
+        acc = self.accumulators(self.mr // 2, 2 * self.vectors)
         for v in range(self.vectors):
-            initial = T.bind(load_int32(self.simd, w, at + v * _BYTES))
+            initial = self.initial(at, v)
             for pair in (0, 1):
                 doubled = T.bind(shuffle([initial], [2 * pair, 2 * pair + 1] * 2))
                 for row in acc:
                     write(row[2 * v + pair], doubled)
         return acc
 
-    def step(
-        self,
-        acc: list[list[tirx.Buffer]],
-        a: tirx.Buffer,
-        rows: list[Expr],
-        k: Expr | int,
-        w: tirx.Buffer,
-        at: Expr,
-    ) -> None:
+    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
         columns = 2 * self.vectors
         for eight in (0, 1):
-            loaded = [self._rows(a, rows[i : i + 2], k, eight) for i in range(0, self.mr, 2)]
-            for first in range(0, columns, self.simd.load_group):
-                group = range(first, min(first + self.simd.load_group, columns))
-                weights = [
-                    T.bind(w.vload([at + (eight * columns + j) * _BYTES], "int8x16")) for j in group
-                ]
+            loaded = [self._rows(rows[i : i + 2], k, eight) for i in range(0, self.mr, 2)]
+            for group in self.simd.load_groups(columns):
+                places = [at + (eight * columns + j) * _BYTES for j in group]
+                weights = int8_vectors(self.w, places)
                 for registers, pair in zip(acc, loaded, strict=True):
                     for j, weight in zip(group, weights, strict=True):
                         write(registers[j], smmla(read(registers[j]), pair, weight))
 
-    def _rows(self, a: tirx.Buffer, rows: list[Expr], k: Expr | int, eight: int) -> Expr:
+    def _rows(self, rows: list[Expr], k: Expr | int, eight: int) -> Expr:
         """Eight k of two rows. Gathered rows are first ones of their pairs."""
         first, second = (row + 2 * k + eight * _BYTES for row in rows)
         if not self.gathered:
-            return T.bind(a.vload([first], "int8x16"))
-        return T.bind(concat(a.vload([first], "int8x8"), a.vload([second], "int8x8")))
+            return T.bind(self.a.vload([first], "int8x16"))
+        return T.bind(concat(self.a.vload([first], "int8x8"), self.a.vload([second], "int8x8")))
 
-    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
-        sums = []
-        for pair in acc:
-            registers = [read(register) for register in pair]
-            for lanes in ([0, 1, 4, 5], [2, 3, 6, 7]):
-                sums.append(
-                    [
-                        T.bind(shuffle(registers[j : j + 2], lanes))
-                        for j in range(0, len(registers), 2)
-                    ]
-                )
-        return sums
+    def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
+        return [
+            [
+                T.bind(shuffle([read(pair[j]), read(pair[j + 1])], lanes))
+                for j in range(0, len(pair), 2)
+            ]
+            for pair in acc
+            for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])
+        ]

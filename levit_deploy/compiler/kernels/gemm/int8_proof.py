@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.gemm.int8_spec import PanelCut
+from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut
 from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES
 
 INT16 = np.iinfo(np.int16)

@@ -12,6 +12,7 @@ then the weights in the order of the family.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,7 +22,10 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
+from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.product import Accumulators
 
 HEADER_BYTES = 12  # of one column
 CACHE_LINE_BYTES = 64
@@ -29,30 +33,39 @@ CACHE_LINE_BYTES = 64
 
 @dataclass(frozen=True)
 class Int8Tile(ABC):
-    """`mr` rows times `vectors` registers of int32 columns.
+    """`mr` rows of `a` times `vectors` registers of int32 columns of the panels `w`.
 
     `depth`: padded with weights of zero as rows of `a` are. `unroll`: steps in one turn of the
-    loop. `sharers`: how many tiles read the same panel one after another; each prefetches its
-    share of the next panel. `gathered`: the rows are not neighbours in `a`.
+    loop. `tiles_per_panel`: how many tiles read the same panel one after another; each prefetches
+    its share of the next panel. `gathered`: the rows are not neighbours in `a`.
     """
 
     simd: Simd
+    a: tirx.Buffer
+    w: tirx.Buffer
     mr: int
     vectors: int
     depth: int
     unroll: int
-    sharers: int
+    tiles_per_panel: int
     gathered: bool
 
     # What multiplies, for people.
     instruction: ClassVar[str]
-    # k that one step takes; a divisor of CHANNEL_GRANULE.
+    # How the activations lie that it multiplies as they are.
+    storage: ClassVar[ActivationStorage]
+    # k that one step takes; a divisor of CHANNEL_ALIGNMENT.
     step_depth: ClassVar[int]
     # Rows, and registers of columns, that belong together: `mr` and `vectors` are multiples.
-    row_granule: ClassVar[int] = 1
+    row_alignment: ClassVar[int] = 1
+    vector_alignment: ClassVar[int] = 1
     # Registers of sums for one row and one register of columns.
     sums_per_vector: ClassVar[int] = 1
-    vector_granule: ClassVar[int] = 1
+
+    @staticmethod
+    @abstractmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        """(rows, registers of columns, steps in one turn of the loop) that fit without spills."""
 
     @classmethod
     @abstractmethod
@@ -66,68 +79,70 @@ class Int8Tile(ABC):
         return None
 
     @abstractmethod
-    def start(
-        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, at: Expr
-    ) -> list[list[tirx.Buffer]]:
-        """Accumulators; the columns' initial values are at byte `at`."""
+    def start(self, at: Expr) -> Accumulators:
+        """Accumulators; the columns' initial values are at byte `at` of the panels."""
 
     @abstractmethod
-    def step(
-        self,
-        acc: list[list[tirx.Buffer]],
-        a: tirx.Buffer,
-        rows: list[Expr],
-        k: Expr | int,
-        w: tirx.Buffer,
-        at: Expr,
-    ) -> None:
+    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
         """One step of the depth: the rows of `a` that start at `rows`, from `k` on, times the
         weights at byte `at`."""
 
     @abstractmethod
-    def finish(self, acc: list[list[tirx.Buffer]], w: tirx.Buffer, at: Expr) -> list[list[Expr]]:
+    def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
         """The sums by row and register of columns; the initial values are at byte `at`."""
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Columns of the tile."""
         return self.vectors * self.simd.lanes
 
-    @property
-    def panel_bytes(self) -> int:
-        return (HEADER_BYTES + self.depth) * self.width
+    def multiply(self, rows: list[Expr], w_at: Expr, share: Expr) -> list[list[Expr]]:
+        """Emit the product of `mr` rows, which start at `rows`, and the panel at byte `w_at`.
 
-    def multiply(
-        self, a: tirx.Buffer, rows: list[Expr], w: tirx.Buffer, w_at: Expr, share: Expr
-    ) -> list[list[Expr]]:
-        """Emit the product of `mr` rows of `a`, which start at `rows`, and the panel at byte
-        `w_at`. Returns int32 registers by row and vector. `share`: which of the `sharers`."""
-        acc = self.start(a, rows, w, w_at)
+        Returns int32 registers by row and vector. `share`: which of the panel's tiles this is.
+        """
+        acc = self.start(w_at)
         weights = T.bind(w_at + HEADER_BYTES * self.width)
         steps = self.depth // self.step_depth
         step_bytes = self.step_depth * self.width
         turns = steps // self.unroll
         if turns:
             with T.serial(turns) as turn:
-                self._prefetch(w, w_at, share * turns + turn, self.sharers * turns)
+                self._prefetch(w_at, share * turns + turn, self.tiles_per_panel * turns)
                 for step in range(self.unroll):
                     index = turn * self.unroll + step
                     at = weights + index * step_bytes
-                    self.step(acc, a, rows, index * self.step_depth, w, at)
+                    self.step(acc, rows, index * self.step_depth, at)
         for step in range(turns * self.unroll, steps):
-            self.step(acc, a, rows, step * self.step_depth, w, weights + step * step_bytes)
-        return self.finish(acc, w, w_at)
+            self.step(acc, rows, step * self.step_depth, weights + step * step_bytes)
+        return self.finish(acc, w_at)
 
-    def _prefetch(self, w: tirx.Buffer, w_at: Expr, turn: Expr, turns: int) -> None:
+    def _prefetch(self, w_at: Expr, turn: Expr, turns: int) -> None:
         """The part of the next panel that falls to this one of all `turns` over this panel."""
-        stride = -(-self.panel_bytes // turns)
+        panel_bytes = (HEADER_BYTES + self.depth) * self.width
+        stride = -(-panel_bytes // turns)
         for at in range(0, stride, CACHE_LINE_BYTES):
-            self.simd.prefetch(w, w_at + self.panel_bytes + turn * stride + at)
+            self.simd.prefetch(self.w, w_at + panel_bytes + turn * stride + at)
+
+    def accumulators(self, rows: int, columns: int) -> Accumulators:
+        """Variables of an int32 register each."""
+        lanes = self.simd.lanes
+        return [
+            [T.alloc_buffer((lanes,), "int32", scope="local") for _ in range(columns)]
+            for _ in range(rows)
+        ]
+
+    def initial(self, at: Expr, vector: int) -> Expr:
+        """What the sums of a register of columns start from; the panel is at byte `at`."""
+        simd = self.simd
+        place = at + 4 * vector * simd.lanes
+        values = self.w.vload([place], f"int8x{4 * simd.lanes}")
+        return T.bind(T.reinterpret(f"int32x{simd.lanes}", values))
 
 
-def load_int32(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:
-    """A register of int32 from byte `at` of an int8 buffer."""
-    return T.reinterpret(f"int32x{simd.lanes}", buffer.vload([at], f"int8x{4 * simd.lanes}"))
+def int8_vectors(buffer: tirx.Buffer, places: Iterable[Expr], count: int = 16) -> list[Expr]:
+    """`count` int8 from each of `places`."""
+    return [T.bind(buffer.vload([at], f"int8x{count}")) for at in places]
 
 
 def load_float(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:
@@ -135,15 +150,12 @@ def load_float(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:
     return T.reinterpret(simd.type(), buffer.vload([at], f"int8x{4 * simd.lanes}"))
 
 
-def int32_register(simd: Simd) -> tirx.Buffer:
-    """A variable of one int32 register."""
-    return T.alloc_buffer((simd.lanes,), "int32", scope="local")
-
-
 def read(register: tirx.Buffer) -> Expr:
+    """What is in an int32 register."""
     lanes = int(register.shape[0])
     return register.vload([0], f"int32x{lanes}")
 
 
 def write(register: tirx.Buffer, value: Expr) -> None:
+    """Set an int32 register."""
     T.buffer_store(register, value, [T.ramp(0, 1, int(register.shape[0]))])

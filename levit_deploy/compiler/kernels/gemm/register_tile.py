@@ -15,8 +15,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.simd import Simd
-
-Accumulators = list[list[tirx.Buffer]]
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators, add_products
 
 CACHE_LINE_FLOATS = 16
 
@@ -25,10 +24,9 @@ CACHE_LINE_FLOATS = 16
 class RegisterTile:
     """`mr` rows, `row_stride` floats apart in the input, times `vectors` registers of columns.
 
-    `depth_unroll`: steps of the depth in one turn of the loop. `sharers`: how many register tiles
-    read the same panel one after another; each prefetches its share of the panel that follows.
-    0 for a panel that is read once: the core itself sees such a stream coming, and is 10 % faster
-    without advice (Zen 4, `python -m benchmarks.kernels head`).
+    `depth_unroll`: steps of the depth in one turn of the loop. `tiles_per_panel`: how many register
+    tiles read the same panel one after another; each prefetches its share of the panel that
+    follows. 0 for a panel that is read once: a core sees such a stream coming by itself.
     """
 
     simd: Simd
@@ -37,7 +35,7 @@ class RegisterTile:
     row_stride: int
     depth: int
     depth_unroll: int
-    sharers: int
+    tiles_per_panel: int
 
     @property
     def width(self) -> int:
@@ -48,12 +46,9 @@ class RegisterTile:
     def streams(self) -> bool:
         """Whether the next panel is asked for in the first cache level, a line with each step.
 
-        On Zen 4, by `python -m benchmarks.kernels gemm` with and without: where cold weights lie in
-        4 KB pages, requests of the second level are as good as none, and 16 rows take 13 to 20 %
-        less time so, 49 rows 5 to 10 %; in large pages both kinds do. Spread, because requests of
-        the first level wait in a few miss buffers. Panels of narrower registers stay in the first
-        level themselves, where the next one would displace them: 16 rows with AVX2 take 20 % more.
-        On ARM a spread address takes a register from the loop.
+        Spread, because requests of the first level wait in a few miss buffers. Panels of narrower
+        registers stay in the first level themselves, where the next one would displace them; on
+        ARM a spread address takes a register from the loop.
         """
         return self.simd.lanes == CACHE_LINE_FLOATS
 
@@ -62,12 +57,10 @@ class RegisterTile:
     ) -> Accumulators:
         """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
 
-        Returns the accumulators by row and vector, which LLVM keeps in registers. `share`: which
-        of the `sharers` this is.
+        `share`: which of the tiles of the panel this is.
         """
         simd, unroll = self.simd, self.depth_unroll
-        # One array for each: TVM moves local arrays of 1 KiB to the heap.
-        acc = [[simd.register() for _ in range(self.vectors)] for _ in range(self.mr)]
+        acc = accumulators(simd, self.mr, self.vectors)
         for v in range(self.vectors):
             bias = T.bind(simd.load(w, w_at + v * simd.lanes))
             for i in range(self.mr):
@@ -78,9 +71,9 @@ class RegisterTile:
                 at = weights + turn * (unroll * self.width)
                 if not self.streams:
                     self._prefetch(w, at, share, 0, unroll)
-                window, start = simd.window(w, at, unroll * self.width)
-                for k in range(0, unroll, simd.splat_group):
-                    count = min(simd.splat_group, unroll - k)
+                window, start = simd.isa.window(w, at, unroll * self.width)
+                for k in range(0, unroll, simd.isa.splat_group):
+                    count = min(simd.isa.splat_group, unroll - k)
                     if self.streams:
                         self._prefetch(w, at, share, k, count)
                     step_at = start + k * self.width
@@ -96,11 +89,11 @@ class RegisterTile:
         losing the present one. The last panel's prefetches fall on what follows in memory: the
         constants of the next kernel.
         """
-        if not self.sharers:
+        if not self.tiles_per_panel:
             return
         unroll = self.depth_unroll
         lines = -(-unroll * self.width // CACHE_LINE_FLOATS)  # of one turn
-        mine = -(-lines // self.sharers)
+        mine = -(-lines // self.tiles_per_panel)
         next_panel = (1 + self.depth) * self.width
         for line in range(-(-mine * k // unroll), -(-mine * (k + count) // unroll)):
             place = at + next_panel + (share * mine + line) * CACHE_LINE_FLOATS
@@ -115,20 +108,11 @@ class RegisterTile:
         w_at: Expr | int,
         count: int,
     ) -> None:
-        """`count` steps of the depth. Weights first, then row by row: the order in which LLVM
-        needs the fewest registers."""
-        simd = self.simd
-        rows = [simd.splats(a, a_at + i * self.row_stride, count) for i in range(self.mr)]
-        for step in range(count):
-            at = w_at + step * self.width
-            for v0 in range(0, self.vectors, simd.load_group):
-                group = range(v0, min(v0 + simd.load_group, self.vectors))
-                loaded = [T.bind(simd.load(w, at + v * simd.lanes)) for v in group]
-                for i in range(self.mr):
-                    factor = T.bind(rows[i][step])
-                    for v, weight in zip(group, loaded, strict=True):
-                        total = simd.fma(factor, weight, simd.load(acc[i][v], 0))
-                        simd.store(acc[i][v], 0, total)
+        """`count` steps of the depth."""
+        rows = [a_at + i * self.row_stride for i in range(self.mr)]
+        starts = [w_at + step * self.width for step in range(count)]
+        places = [[at + v * self.simd.lanes for v in range(self.vectors)] for at in starts]
+        add_products(self.simd, acc, a, rows, w, places)
 
 
 def branch_at_edge(

@@ -13,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm.ir import Expr
 
-from levit_deploy.targets.target import Arch, Int8Dot, Target
-
-CHANNEL_GRANULE = 16
+CHANNEL_ALIGNMENT = 16
 PAIR_CHANNELS = 8  # of S8_PAIRS: neighbouring channels of one row
 
 Index: TypeAlias = Expr | int
@@ -78,13 +76,4 @@ class ActivationStorage(StrEnum):
 
 def row_stride(channels: int) -> int:
     """`channels` rounded up to what a row takes."""
-    return -(-channels // CHANNEL_GRANULE) * CHANNEL_GRANULE
-
-
-def activation_storage(target: Target) -> ActivationStorage:
-    """What `target` multiplies as it is: x86 takes unsigned by signed bytes, ARM signed by
-    signed."""
-    if target.arch is Arch.X86_64:
-        return ActivationStorage.U8
-    pairs = target.int8_dot is Int8Dot.SMMLA
-    return ActivationStorage.S8_PAIRS if pairs else ActivationStorage.S8
+    return -(-channels // CHANNEL_ALIGNMENT) * CHANNEL_ALIGNMENT

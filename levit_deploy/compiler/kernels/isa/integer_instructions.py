@@ -1,7 +1,7 @@
 """The instructions that multiply integers, by their names: vectors in, vectors out, nothing more.
 
 Their operands say how wide they are. What each is exact for, its users say. Sources: Intel SDM
-volume 2 (PMADDUBSW, PMADDWD, VPDPBUSD, VPDPWSSD), Arm ARM (SDOT, SMMLA, SMULL, VMULL).
+volume 2 (PMADDUBSW, PMADDWD, VPDPBUSD, VPDPWSSD), Arm ARM (SDOT, SMMLA).
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.isa.narrowing import lanes_of
-from levit_deploy.targets.target import Arch, Target
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 
 _PMADDUBSW = {
     8: "llvm.x86.ssse3.pmadd.ub.sw.128",
@@ -58,12 +57,6 @@ def sdot(total: Expr, a: Expr, b: Expr) -> Expr:
 def smmla(total: Expr, a: Expr, b: Expr) -> Expr:
     """int32x4 `total` plus a (2, 8) @ b (2, 8)^T of signed bytes."""
     return _call("int32x4", "llvm.aarch64.neon.smmla.v4i32.v16i8", total, a, b)
-
-
-def smull(target: Target, kind: str, a: Expr, b: Expr) -> Expr:
-    """Lane by lane, into lanes of twice the width: those of `kind`. NEON."""
-    armv7 = target.arch is Arch.ARMV7
-    return _call(kind, "llvm.arm.neon.vmulls" if armv7 else "llvm.aarch64.neon.smull", a, b)
 
 
 def _call(kind: str, name: str, *operands: Expr) -> Expr:

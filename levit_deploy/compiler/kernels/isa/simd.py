@@ -6,26 +6,26 @@ here is left for LLVM to contract. Kernels must not write `a * b + c`; they call
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.targets.target import Arch, Target
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.lanes import concat, half, lanes_of, shuffle
+
+# 1.5 * 2^23: adding it to |x| < 2^22 leaves the nearest integer in the low bits of the mantissa.
+ROUNDING = 12582912.0
+ROUNDING_BITS = 0x4B400000
 
 
 class Simd:
-    """float32 vector operations of `target`; `lanes` values in a register (default: a full one)."""
+    """float32 vector operations of `isa`; `lanes` values in a register (default: a full one)."""
 
-    def __init__(self, target: Target, lanes: int | None = None) -> None:
-        self.target = target
-        self.lanes = lanes or target.float_lanes
-        self.neon = target.arch is not Arch.X86_64
-        # How many consecutive splats `splats` makes from one load.
-        self.splat_group = 4 if self.neon else 1
-        # Vectors of one operand that an inner kernel loads together: NEON loads in pairs (ldp).
-        self.load_group = 2 if self.neon else 4
+    def __init__(self, isa: Isa, lanes: int | None = None) -> None:
+        self.isa = isa
+        self.lanes = lanes or isa.lanes
 
     def type(self, lanes: int | None = None) -> str:
         """TIR type name of a float32 vector (default: one register)."""
@@ -38,6 +38,12 @@ class Simd:
     def store(self, buffer: tirx.Buffer, index: Expr | int, value: Expr) -> None:
         T.buffer_store(buffer, value, [T.ramp(index, 1, self.lanes)])
 
+    def load_groups(self, count: int) -> Iterator[range]:
+        """Numbers of `count` vectors, in groups that an inner kernel loads together."""
+        group = self.isa.load_group
+        for first in range(0, count, group):
+            yield range(first, min(first + group, count))
+
     def register(self) -> tirx.Buffer:
         """A variable of one vector, to be used with `load` and `store` at index 0."""
         return T.alloc_buffer((self.lanes,), "float32", scope="local")
@@ -49,15 +55,15 @@ class Simd:
 
     def lane(self, vector: Expr, index: int) -> Expr:
         """A register filled with lane `index` of `vector` (NEON: folds into fmla by element)."""
-        return tirx.Shuffle([vector], [tirx.const(index, "int32")] * self.lanes)
+        return shuffle([vector], [index] * self.lanes)
 
     def splats(self, buffer: tirx.Buffer, index: Expr | int, count: int) -> list[Expr]:
-        """`count` consecutive values, each in a register of its own; count <= `splat_group`.
+        """`count` consecutive values, each in a register of its own; count <= `isa.splat_group`.
 
-        NEON with count 4: one load, here; the multiplications then take it by lane. Otherwise one
-        broadcasting load each, where it is used.
+        As many as a register holds are one load, here, if multiplications then take it by lane.
+        Otherwise there is one broadcasting load each, where it is used.
         """
-        if self.neon and count == self.lanes:
+        if self.isa.multiplies_by_lane and count == self.lanes:
             values = T.bind(self.load(buffer, index))
             return [self.lane(values, i) for i in range(count)]
         return [self.splat(buffer[index + i]) for i in range(count)]
@@ -68,7 +74,7 @@ class Simd:
             return self.load(buffer, index)
         values = [buffer[index + i] for i in range(count)]
         values += [T.float32(0)] * (self.lanes - count)
-        return tirx.Shuffle(values, [tirx.const(i, "int32") for i in range(self.lanes)])
+        return shuffle(values, range(self.lanes))
 
     def store_first(self, buffer: tirx.Buffer, index: Expr | int, value: Expr, count: int) -> None:
         """Store the first `count` lanes at `index`; writes nothing else."""
@@ -80,22 +86,7 @@ class Simd:
 
     def extract(self, vector: Expr, index: int) -> Expr:
         """Lane `index` of `vector` as a scalar."""
-        return tirx.Shuffle([vector], [tirx.const(index, "int32")])
-
-    def window(
-        self, buffer: tirx.Buffer, index: Expr | int, size: int
-    ) -> tuple[tirx.Buffer, Expr | int]:
-        """`size` values from `index` as (buffer, index), to be read at constant offsets.
-
-        On AArch64 their address becomes a pointer of its own. Otherwise LLVM shares it with other
-        addresses of the loop at a distance that ldp cannot reach, and loads one vector at a time.
-        """
-        if self.target.arch is not Arch.AARCH64:
-            return buffer, index
-        address = T.address_of(buffer[index])
-        # Means nothing for such a pointer, but LLVM does not look through it.
-        opaque = T.call_llvm_pure_intrin("handle", "llvm.launder.invariant.group", address)
-        return T.decl_buffer((size,), "float32", data=T.bind(opaque)), 0
+        return shuffle([vector], [index])
 
     def prefetch(self, buffer: tirx.Buffer, index: Expr | int, level: int = 2) -> None:
         """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
@@ -108,7 +99,7 @@ class Simd:
 
     def fma(self, a: Expr, b: Expr, c: Expr) -> Expr:
         """a * b + c: one rounding where the target has FMA, two where it has not."""
-        if not self.target.fma:
+        if not self.isa.fma:
             return a * b + c
         return T.call_llvm_pure_intrin(self.type(), "llvm.fma", a, b, c)
 
@@ -122,29 +113,32 @@ class Simd:
         )
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
-        return self._extremum("max", a, b)
+        return self.isa.maximum(a, b)
 
     def minimum(self, a: Expr, b: Expr) -> Expr:
-        return self._extremum("min", a, b)
+        return self.isa.minimum(a, b)
 
-    def _extremum(self, which: str, a: Expr, b: Expr) -> Expr:
-        # One instruction each: maxps/minps is compare-and-select; NEON's is fmaxnm/fminnm, which
-        # LLVM takes only from the intrinsic.
-        if self.target.arch is Arch.AARCH64:
-            return T.call_llvm_pure_intrin(self.type(), f"llvm.{which}num", a, b)
-        return T.max(a, b) if which == "max" else T.min(a, b)
+    def nearest(self, x: Expr, low: Expr, high: Expr) -> Expr:
+        """The nearest integers to a register of floats, ties to even, as int32.
+
+        What is below `low` or above `high` (scalars of int16's range) stays outside or becomes the
+        limit, whatever is the cheapest way not to overflow.
+        """
+        return self.isa.nearest(self, x, low, high)
+
+    def saturate_to_8(self, vector: Expr, dtype: str) -> Expr:
+        """4, 8 or 16 lanes of int16 as the nearest int8 or, on x86, uint8."""
+        if lanes_of(vector) == 4:
+            return half(self.isa.saturate_to_8(concat(vector, vector), dtype), 0)
+        return self.isa.saturate_to_8(vector, dtype)
 
     def magnitude(self, x: Expr) -> Expr:
         return T.call_llvm_pure_intrin(self.type(), "llvm.fabs", x)
 
     def reduce(self, vector: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
         """One value from all lanes: the upper half is combined with the lower, again and again."""
-        half = self.lanes // 2
-        while half:
-            low = tirx.Shuffle([vector], [tirx.const(i, "int32") for i in range(half)])
-            high = tirx.Shuffle([vector], [tirx.const(i + half, "int32") for i in range(half)])
-            vector = T.bind(combine(low, high))
-            half //= 2
+        while lanes_of(vector) > 1:
+            vector = T.bind(combine(half(vector, 0), half(vector, 1)))
         return vector
 
     def hardswish(self, z: Expr) -> Expr:

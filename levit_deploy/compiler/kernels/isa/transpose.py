@@ -6,11 +6,10 @@ do, which are single instructions on every target (unpack, zip).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.isa.lanes import shuffle
 
 
 def transpose_quads(quads: list[Expr]) -> list[Expr]:
@@ -20,7 +19,7 @@ def transpose_quads(quads: list[Expr]) -> list[Expr]:
     """
     lanes = len(quads)
     # Part p of register m holds row 4 p + m.
-    m0, m1, m2, m3 = (T.bind(_shuffle(quads[m::4], range(lanes))) for m in range(4))
+    m0, m1, m2, m3 = (T.bind(shuffle(quads[m::4], range(lanes))) for m in range(4))
     even_low, even_high = _zip(m0, m2, lanes)
     odd_low, odd_high = _zip(m1, m3, lanes)
     return [*_zip(even_low, odd_low, lanes), *_zip(even_high, odd_high, lanes)]
@@ -29,8 +28,4 @@ def transpose_quads(quads: list[Expr]) -> list[Expr]:
 def _zip(a: Expr, b: Expr, lanes: int) -> tuple[Expr, Expr]:
     """In every 128-bit part: a0 b0 a1 b1 and a2 b2 a3 b3."""
     low = [i for part in range(0, lanes, 4) for k in (0, 1) for i in (part + k, lanes + part + k)]
-    return T.bind(_shuffle([a, b], low)), T.bind(_shuffle([a, b], [i + 2 for i in low]))
-
-
-def _shuffle(vectors: list[Expr], lanes: Iterable[int]) -> Expr:
-    return tirx.Shuffle(vectors, [tirx.const(lane, "int32") for lane in lanes])
+    return T.bind(shuffle([a, b], low)), T.bind(shuffle([a, b], [i + 2 for i in low]))

@@ -29,6 +29,6 @@ def load_constants(simd: Simd, buffer: tirx.Buffer, at: int, count: int) -> list
     Operands in memory cost x86 nothing.
     """
     loads = [simd.load(buffer, at + i * simd.lanes) for i in range(count)]
-    if simd.target.vector_registers > 16:
+    if simd.isa.registers > 16:
         loads = [T.bind(load) for load in loads]
     return loads

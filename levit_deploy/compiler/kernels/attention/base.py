@@ -1,0 +1,252 @@
+"""What attention kernels share, whatever their arithmetic: parameters, tasks, blocks of queries.
+
+A task is one head and one column of the query grid. Its queries share the horizontal part of the
+position bias (see position_bias), and their scores stay in the L1 cache from the first product to
+the second. What is made once for a head serves all its tasks in a range.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.attention.columns import Columns, panels_size
+from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
+from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.transpose import transpose_quads
+from levit_deploy.compiler.kernels.isa.vector_constants import load_constants, store_constants
+from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
+from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.targets.target import Target
+
+LINE_FLOATS = 16  # a cache line
+
+# For some keys: what gives four words of each, from the given word on, as float32x4.
+QuadsOf = Callable[[list[Expr]], Callable[[int], list[Expr]]]
+
+
+@dataclass(frozen=True)
+class QueryTile:
+    """A register tile: `mr` queries (y + row + i, x) of a head, times `vectors` vectors of keys or
+    of the head's value columns, the first of which is number `vector`."""
+
+    head: Expr
+    x: Expr
+    y: Expr
+    row: Expr | int
+    mr: int
+    vector: Expr | int
+    vectors: int
+
+
+class AttentionKernel(ABC):
+    """Emits the kernel around the steps of a subclass.
+
+    In the scratch buffer lie, at `keys_at`, a head's keys in panels; at `bias_at`, the expanded
+    position biases; at `scores_at`, the scores of a block of queries; at `inverse_at`, one over the
+    sum of weights of each; and, at `constants_at`, registers of `constants`.
+    """
+
+    kind: str
+    keys_at: int
+    constants: tuple[Expr | float, ...]
+
+    def __init__(
+        self,
+        symbol: str,
+        spec: AttentionSpec,
+        tile: AttentionTile,
+        target: Target,
+        stored: Stored,
+    ) -> None:
+        self.symbol = symbol
+        self.stored = stored
+        self.spec = spec
+        self.tile = tile
+        self.simd = Simd(isa_of(target))
+        self.bias = spec.position_bias
+        lanes = self.simd.lanes
+        key_vectors = -(-spec.keys // lanes)
+        self.padded_keys = key_vectors * lanes
+        self.key_panels = Blocks.of(key_vectors, tile.score_columns // lanes)
+        self.value_blocks = Blocks.of(spec.value_dim // lanes, tile.value_columns // lanes)
+
+        self.head_columns = spec.key_dim * (2 if spec.fused_qkv else 1) + spec.value_dim
+        self.kv_size = panels_size(spec.keys, spec.heads * self.head_columns)
+        self.q_size = panels_size(spec.queries, spec.heads * spec.key_dim)
+
+        self.scratch_size = 0
+        self.reserve_operands()
+        self.bias_at = self.reserve(self.bias.expanded_size(self.padded_keys))
+        self.scores_at = self.reserve(tile.rows * self.padded_keys)
+        self.reserve_weights()
+        self.inverse_at = self.reserve(tile.rows)
+        self.constants_at = self.reserve(len(self.constants) * lanes)
+
+    def reserve(self, size: int) -> int:
+        """Where `size` values of the scratch buffer start, at a cache line."""
+        start = self.scratch_size
+        self.scratch_size += -(-size // LINE_FLOATS) * LINE_FLOATS
+        return start
+
+    @abstractmethod
+    def reserve_operands(self) -> None:
+        """Reserve scratch for what both products read, and set `constants`."""
+
+    @abstractmethod
+    def reserve_weights(self) -> None:
+        """Reserve scratch for weights, unless they take the place of their scores."""
+
+    @property
+    def exactness(self) -> str:
+        """See Kernel."""
+        return ""
+
+    @abstractmethod
+    def start_head(self, head: Expr) -> None:
+        """Emit what is done for a head."""
+
+    @abstractmethod
+    def scores(self, tile: QueryTile) -> None:
+        """Emit scores, of the panel of keys that starts with the tile."""
+
+    @abstractmethod
+    def rows_together(self) -> int:
+        """How many rows `weigh` should get at a time, at most."""
+
+    @abstractmethod
+    def weigh(
+        self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
+    ) -> list[Expr]:
+        """Emit the weights of some rows, numbers `numbers` of the block, from their scores; returns
+        one over the sum of each."""
+
+    @abstractmethod
+    def values(self, tile: QueryTile) -> None:
+        """Emit the output, of some of the head's columns."""
+
+    @property
+    def value_alignment(self) -> int:
+        """All blocks of values start at a column that is a multiple of it."""
+        alike = self.value_blocks.large == self.value_blocks.count
+        return math.gcd(
+            self.spec.value_dim, self.simd.lanes * (self.value_blocks.size if alike else 1)
+        )
+
+    def kernel(self) -> Kernel:
+        spec, side = self.spec, self.spec.query_side
+        inputs = self.kv_size + (0 if spec.fused_qkv else self.q_size)
+        with kernel_function(self.symbol) as builder:
+            self.declare_inputs()
+            mirrored = parameter("mirrored_bias", self.bias.packed_size(spec.heads))
+            self.output = Output.declare(
+                self.stored,
+                spec.queries,
+                spec.heads * spec.value_dim,
+                self.simd,
+                self.value_alignment,
+            )
+            self.scratch = parameter("scratch", self.scratch_size)
+            begin, end = task_range()
+
+            store_constants(self.simd, self.scratch, self.constants_at, self.constants)
+            with T.serial(begin // side, (end + side - 1) // side) as head:
+                self.start_head(head)
+                first = T.bind(T.max(begin - head * side, 0))
+                with T.serial(first, T.min(end - head * side, side)) as x:
+                    self.bias.expand(self.simd, mirrored, head, x, self.scratch, self.bias_at)
+                    self.grid_column(head, x)
+        return Kernel(
+            symbol=self.symbol,
+            func=builder.get(),
+            tasks=spec.heads * side,
+            scratch_bytes=4 * self.scratch_size,
+            kind=self.kind,
+            shape=f"{spec.heads} heads {spec.key_dim}+{spec.value_dim}, "
+            f"{spec.queries} queries {spec.keys} keys" + f" {self.stored}" * self.stored.quantized,
+            tile=str(self.tile),
+            multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
+            bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))
+            + self.stored.value_bytes * spec.queries * spec.heads * spec.value_dim,
+            exactness=self.exactness,
+        )
+
+    def declare_inputs(self) -> None:
+        """Parameters: qkv, or queries and keys_values."""
+        spec, key = self.spec, self.spec.key_dim
+        if spec.fused_qkv:
+            kv, first = parameter("qkv", self.kv_size), key
+            self.q = Columns(kv, spec.queries, self.head_columns, 0)
+        else:
+            self.q = Columns(parameter("queries", self.q_size), spec.queries, key, 0)
+            kv, first = parameter("keys_values", self.kv_size), 0
+        self.k = Columns(kv, spec.keys, self.head_columns, first)
+        self.v = Columns(kv, spec.keys, self.head_columns, first + key)
+
+    def grid_column(self, head: Expr, x: Expr) -> None:
+        """All queries of column `x` of the grid, `tile.rows` at a time. The last block may redo
+        queries of the one before."""
+        side, rows = self.spec.query_side, self.tile.rows
+        with T.serial(-(-side // rows)) as index:
+            y = T.bind(T.min(index * rows, side - rows))
+
+            def scores(vector: Expr | int, vectors: int) -> None:
+                Blocks.of(rows, self.tile.score_rows).each(
+                    lambda row, mr: self.scores(QueryTile(head, x, y, row, mr, vector, vectors))
+                )
+
+            def values(vector: Expr | int, vectors: int) -> None:
+                Blocks.of(rows, self.tile.value_rows).each(
+                    lambda row, mr: self.values(QueryTile(head, x, y, row, mr, vector, vectors))
+                )
+
+            self.key_panels.each(scores)
+            self.weights()
+            self.value_blocks.each(values)
+
+    def weights(self) -> None:
+        """Weights of all rows from their scores, and the inverses of their sums."""
+        loaded = load_constants(self.simd, self.scratch, self.constants_at, len(self.constants))
+
+        def some_rows(row: Expr | int, count: int) -> None:
+            numbers = [row + i for i in range(count)]
+            starts = [T.bind(self.scores_at + i * self.padded_keys) for i in numbers]
+            rows = ScoreRows(self.simd, self.scratch, starts, self.spec.keys)
+            for i, inverse in zip(numbers, self.weigh(rows, numbers, loaded), strict=True):
+                T.buffer_store(self.scratch, inverse, [self.inverse_at + i])
+
+        Blocks.of(self.tile.rows, self.rows_together()).each(some_rows)
+
+    def transpose_keys(self, depth: int, quads_of: QuadsOf) -> None:
+        """A head's keys, of `depth` words, as the weights of a matrix product: a panel of
+        `score_columns` keys after the other, each [depth][keys]. The last vector is filled up with
+        the last key."""
+        keys, lanes = self.spec.keys, self.simd.lanes
+
+        def panel(start: Expr | int, vectors: int) -> None:
+            at = T.bind(self.keys_at + start * (lanes * depth))
+            for v in range(vectors):
+                tokens = [(start + v) * lanes + i for i in range(lanes)]
+                if keys % lanes:
+                    tokens = [T.min(token, keys - 1) for token in tokens]
+                quads = quads_of(tokens)
+                for first in range(0, depth, QUAD):
+                    for step, vector in enumerate(transpose_quads(quads(first))):
+                        place = ((first + step) * vectors + v) * lanes
+                        self.simd.store(self.scratch, at + place, vector)
+
+        self.key_panels.each(panel)
+
+    def store_output(self, tile: QueryTile, i: int, values: list[Expr]) -> None:
+        """Emit the hardswish of `values`, registers of row `i` of the tile, and store them."""
+        token = T.bind((tile.y + (tile.row + i)) * self.spec.query_side + tile.x)
+        channel = T.bind(tile.head * self.spec.value_dim + tile.vector * self.simd.lanes)
+        self.output.store(self.simd, token, channel, [self.simd.hardswish(z) for z in values])

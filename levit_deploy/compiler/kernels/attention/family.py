@@ -1,0 +1,73 @@
+"""The families of attention: float32 and 8 bits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+from levit_deploy.compiler.kernels.attention import float32, int8, spec
+from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionInt8Spec,
+    AttentionSpec,
+    AttentionTile,
+)
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.family import Family
+from levit_deploy.compiler.kernels.register_tiles import fits, near_tiles
+from levit_deploy.targets.target import Target
+
+
+def _is_legal(tile: AttentionTile, spec: AttentionSpec, target: Target) -> bool:
+    return (
+        1 <= tile.rows <= spec.query_side
+        and fits(tile.score_rows, tile.score_columns, target)
+        and fits(tile.value_rows, tile.value_columns, target)
+    )
+
+
+def _near(spec: AttentionSpec, default: AttentionTile, target: Target) -> Iterator[AttentionTile]:
+    """One register tile changed at a time, in turns."""
+    rows = {Blocks.of(spec.query_side, n).size for n in (default.rows // 2 or 1, 2 * default.rows)}
+    yield from (replace(default, rows=n) for n in sorted(rows))
+    score = (default.score_rows, default.score_columns)
+    value = (default.value_rows, default.value_columns)
+    scores = near_tiles(default.rows, spec.keys, score, target)
+    values = near_tiles(default.rows, spec.value_dim, value, target)
+    for one, other in itertools.zip_longest(scores, values):
+        if one:
+            yield replace(default, score_rows=one[0], score_columns=one[1])
+        if other:
+            yield replace(default, value_rows=other[0], value_columns=other[1])
+
+
+def _symbol(spec: AttentionSpec, tile: AttentionTile) -> str:
+    """Such as attention_h4_q196_k196_d16_v32_b14_4x32_4x32."""
+    words = ["attention" if spec.fused_qkv else "shrinking"]
+    words += ["int8"] * isinstance(spec, AttentionInt8Spec)
+    words += [f"h{spec.heads}", f"q{spec.queries}", f"k{spec.keys}"]
+    words += [f"d{spec.key_dim}", f"v{spec.value_dim}"]
+    words += [f"b{tile.rows}", f"{tile.score_rows}x{tile.score_columns}"]
+    return "_".join([*words, f"{tile.value_rows}x{tile.value_columns}"])
+
+
+ATTENTION = Family(
+    name="attention",
+    spec=AttentionSpec,
+    tile=AttentionTile,
+    default_tile=spec.default_tile,
+    is_legal=_is_legal,
+    neighbours=_near,
+    generate=float32.attention_kernel,
+    symbol=_symbol,
+)
+ATTENTION_INT8 = Family(
+    name="attention int8",
+    spec=AttentionInt8Spec,
+    tile=AttentionTile,
+    default_tile=int8.default_tile,
+    is_legal=_is_legal,
+    neighbours=_near,
+    generate=int8.attention_int8_kernel,
+    symbol=_symbol,
+)

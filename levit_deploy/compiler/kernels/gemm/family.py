@@ -1,0 +1,81 @@
+"""The families of matrix products: float32 and 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from levit_deploy.compiler.kernels.family import Family, float_only
+from levit_deploy.compiler.kernels.gemm import float32, int8
+from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.register_tiles import fits, near_tiles
+from levit_deploy.targets.target import Target
+
+UNROLLS = (4, 8, 16)
+UNROLLS_INT8 = (1, 2, 4)  # of steps that take several k
+
+
+def is_legal(tile: GemmTile, spec: object, target: Target) -> bool:
+    """Whether a float product can be cut so."""
+    return _is_whole(tile, target) and fits(tile.mr, tile.nr, target)
+
+
+def _is_legal_int8(tile: GemmTile, spec: GemmInt8Spec, target: Target) -> bool:
+    family = isa_of(target).products.tile
+    rows = -(-tile.mr // family.row_alignment) * family.row_alignment
+    unit = family.vector_alignment * target.float_lanes
+    columns = -(-tile.nr // unit) * unit
+    whole = _is_whole(tile, target) and tile.nr % tile.lanes == 0
+    return whole and fits(rows, columns, target, family.sums_per_vector)
+
+
+def _is_whole(tile: GemmTile, target: Target) -> bool:
+    return tile.lanes == target.float_lanes and tile.depth_unroll >= 1
+
+
+def _near(spec: GemmSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+    yield from (replace(default, depth_unroll=unroll) for unroll in UNROLLS)
+    near = near_tiles(spec.group_rows, spec.columns, (default.mr, default.nr), target)
+    yield from (replace(default, mr=mr, nr=nr) for mr, nr in near)
+
+
+def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+    sums = isa_of(target).products.tile.sums_per_vector
+    yield from (replace(default, depth_unroll=unroll) for unroll in UNROLLS_INT8)
+    near = near_tiles(spec.group_rows, spec.columns, (default.mr, default.nr), target, sums)
+    yield from (replace(default, mr=mr, nr=nr) for mr, nr in near)
+
+
+def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
+    """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
+    words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
+    words += [f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
+    words += [spec.activation.value] * (spec.activation is not Activation.NONE)
+    words += ["residual"] * spec.residual
+    words += [spec.layout.value] * (spec.layout is not Layout.ROWS)
+    words += [f"gather{spec.gather_side}"] * bool(spec.gather_side)
+    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])
+
+
+GEMM = Family(
+    name="gemm",
+    spec=GemmSpec,
+    tile=GemmTile,
+    default_tile=float32.default_tile,
+    is_legal=is_legal,
+    neighbours=_near,
+    generate=float_only(float32.gemm_kernel),
+    symbol=_symbol,
+)
+GEMM_INT8 = Family(
+    name="gemm int8",
+    spec=GemmInt8Spec,
+    tile=GemmTile,
+    default_tile=int8.default_tile,
+    is_legal=_is_legal_int8,
+    neighbours=_near_int8,
+    generate=int8.gemm_int8_kernel,
+    symbol=_symbol,
+)

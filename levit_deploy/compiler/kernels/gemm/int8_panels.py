@@ -1,0 +1,87 @@
+"""The constant of an 8-bit linear layer: its weights in the order in which they are read.
+
+weights int8 (depth, columns), multiplier, bias (columns,), zero point  ->  panels
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, Int8Tile
+from levit_deploy.compiler.kernels.gemm.spec import GemmTile
+from levit_deploy.compiler.kernels.isa.activation_storage import row_stride
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.targets.target import Target
+
+# Of a weight, and of the sum of two for neighbouring k: with activations of 0..255 two products
+# fit 16 bits.
+WEIGHT_LIMIT = 127
+PAIR_LIMIT = 128
+
+
+class PanelCut:
+    """A weight matrix cut into column panels for the instructions of `family`.
+
+    `unit`: columns that stay together; `columns`, `depth`: with their padding.
+    """
+
+    def __init__(self, columns: int, depth: int, tile: GemmTile, family: type[Int8Tile]) -> None:
+        self.family = family
+        self.unit = tile.lanes * family.vector_alignment
+        self.panels = Blocks.of(-(-columns // self.unit), -(-tile.nr // self.unit))
+        self.columns = -(-columns // self.unit) * self.unit
+        self.depth = row_stride(depth)
+
+    @property
+    def bytes(self) -> int:
+        """What all panels take."""
+        return (HEADER_BYTES + self.depth) * self.columns
+
+    def slices(self) -> list[slice]:
+        """The columns of each panel."""
+        count, large = self.panels.count, self.panels.large
+        widths = [(self.panels.size - (panel >= large)) * self.unit for panel in range(count)]
+        ends = np.cumsum(widths)
+        return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+
+
+def pack_weights_int8(
+    weights: NDArray[np.int8],
+    multiplier: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    zero_point: int,
+    tile: GemmTile,
+    target: Target,
+) -> NDArray[np.int8]:
+    """The constant `panels` of `gemm_int8_kernel`, flat.
+
+    `weights` (depth, columns) `within_limits`; `multiplier` (columns,): input scale * weight
+    scale; `bias` (columns,); `zero_point`: that of the input. Panel after panel as `int8_tile`
+    says; columns and depth are padded with zeros to what the instructions take.
+    """
+    assert within_limits(weights), "a sum of 16 bits could overflow"
+    family = isa_of(target).products.tile
+    depth, columns = weights.shape
+    cut = PanelCut(columns, depth, tile, family)
+    padded = np.zeros((cut.depth, cut.columns), np.int8)
+    padded[:depth, :columns] = weights
+    # What the zero point's stored value adds to the sums is taken off where they start.
+    zero = zero_point + family.storage.offset
+    header = np.zeros((3, cut.columns), np.int32)
+    header[0] = -zero * padded.sum(axis=0, dtype=np.int32)
+    header[1, :columns] = multiplier.astype(np.float32).view(np.int32)
+    header[2, :columns] = bias.astype(np.float32).view(np.int32)
+    parts: list[NDArray[np.int8]] = []
+    for panel in cut.slices():
+        parts.append(np.ascontiguousarray(header[:, panel]).view(np.int8).ravel())
+        parts.append(np.asarray(family.pack(padded[:, panel]), np.int8))
+    return np.concatenate(parts)
+
+
+def within_limits(weights: NDArray[np.int8]) -> bool:
+    """Whether no sum of two products overflows 16 bits, weights (depth, columns)."""
+    wide = np.pad(weights.astype(np.int32), ((0, len(weights) % 2), (0, 0)))
+    sums = wide.reshape(-1, 2, weights.shape[1]).sum(axis=1)
+    return bool(np.abs(wide).max() <= WEIGHT_LIMIT and np.abs(sums).max() <= PAIR_LIMIT)

@@ -1,0 +1,103 @@
+"""What a linear layer is, and how its product is cut: values without code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.family import CutBy
+from levit_deploy.compiler.kernels.kernel import Activation
+
+PANEL_COLUMNS = 16  # of Layout.PANELS
+
+
+class Layout(StrEnum):
+    """How (rows, columns) values lie in memory.
+
+    ROWS: row-major. PANELS: 16 columns at a time, [ceil(columns/16)][rows][16]: what attention
+    reads, so that one head's keys or values are contiguous.
+    """
+
+    ROWS = "rows"
+    PANELS = "panels"
+
+
+@dataclass(frozen=True)
+class GemmTile:
+    """The register tile: at most `mr` rows x `nr` columns, in vectors of `lanes` values.
+
+    `nr` is a multiple of `lanes`; `lanes` is the target's. `depth_unroll`: steps of the depth in
+    one turn of the loop.
+    """
+
+    mr: int
+    nr: int
+    lanes: int
+    depth_unroll: int
+
+    def __str__(self) -> str:
+        return f"{self.mr}x{self.nr}"
+
+    def panels(self, columns: int) -> Blocks:
+        """The column panels, in vectors."""
+        return Blocks.of(-(-columns // self.lanes), self.nr // self.lanes)
+
+
+@dataclass(frozen=True)
+class GemmSpec(CutBy[GemmTile]):
+    """out[rows, columns] = activation(a[rows, depth] @ w[depth, columns] + bias) (+ residual).
+
+    `layout`: of the float output. `gather_side`: 0, or the side of the square grid of tokens that
+    `a` holds, of which every second one in both directions is taken (the shrinking attention's
+    queries): rows == ceil(side / 2) ** 2, and `a` has side * side rows.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    activation: Activation
+    residual: bool
+    layout: Layout
+    gather_side: int = 0
+
+    def __post_init__(self) -> None:
+        assert not (self.residual and self.layout is Layout.PANELS), "a residual is row-major"
+
+    @property
+    def output_size(self) -> int:
+        """float32 values in the output buffer; in PANELS columns are padded to 16."""
+        if self.layout is Layout.ROWS:
+            return self.rows * self.columns
+        return -(-self.columns // PANEL_COLUMNS) * PANEL_COLUMNS * self.rows
+
+    @property
+    def input_rows(self) -> int:
+        """Rows of `a`, of which all or every second of a grid are taken."""
+        return self.gather_side**2 if self.gather_side else self.rows
+
+    @property
+    def group_rows(self) -> int:
+        """Rows that lie at one distance from each other: all, or those of one row of the grid."""
+        return (self.gather_side + 1) // 2 if self.gather_side else self.rows
+
+    def words(self, layout: bool = True) -> list[str]:
+        """What the layer is, for people; `layout`: whether it has a float output."""
+        return [
+            f"{self.rows}x{self.columns}x{self.depth}",
+            self.activation.value,
+            *["residual"] * self.residual,
+            *[self.layout.value] * layout,
+        ]
+
+    @property
+    def gather_words(self) -> list[str]:
+        """Which rows of `a` are taken, for people, if not all."""
+        return [f"every second of {self.gather_side}x{self.gather_side}"] * bool(self.gather_side)
+
+
+class GemmInt8Spec(GemmSpec):
+    """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
+
+    q are stored 8-bit activations; else as `GemmSpec`.
+    """

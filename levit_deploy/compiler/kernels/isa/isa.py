@@ -1,0 +1,117 @@
+"""What kernels know of an instruction set: a value with its sizes, habits and instructions.
+
+`X86`, `Neon64` and `Neon32` are the instruction sets; `isa_of` says which one a target has.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
+from levit_deploy.targets.target import Int8Dot, Target
+
+if TYPE_CHECKING:
+    from levit_deploy.compiler.kernels.attention.packed_dot import PackedDot
+    from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
+    from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile
+    from levit_deploy.compiler.kernels.isa.simd import Simd
+
+
+class IntegerProducts(NamedTuple):
+    """How a CPU multiplies integers, by what kernels of each kind emit.
+
+    `tile`: of 8-bit matrix products. `dot`: of operands that attention packs. `blocks`: of
+    convolutions in 16 bits, the fastest first.
+    """
+
+    tile: type[Int8Tile]
+    dot: type[PackedDot]
+    blocks: tuple[type[Int16Block], ...]
+
+
+@dataclass(frozen=True)
+class Isa(ABC):
+    """An instruction set as one CPU has it.
+
+    `vector_bytes`: of a register, of which there are `registers`. `fma`: a multiply-add is one
+    instruction that rounds once.
+    """
+
+    vector_bytes: int
+    registers: int
+    fma: bool
+    products: IntegerProducts
+
+    # The products of each set of instructions for integers that there is.
+    PRODUCTS: ClassVar[Mapping[Int8Dot, IntegerProducts]]
+    # A multiplication can take one lane of a register as its factor: so values that are to be
+    # broadcast come in vectors, one load for all lanes. Otherwise a load broadcasts one of them.
+    multiplies_by_lane: ClassVar[bool]
+    # Vectors of one operand that an inner kernel loads together.
+    load_group: ClassVar[int]
+    # The core runs far enough ahead to hide the end of a loop, and to fall idle for weights and
+    # inputs that nobody asked for early.
+    runs_ahead: ClassVar[bool]
+
+    @classmethod
+    def of(cls, target: Target) -> Isa:
+        """The instruction set of `target`, whose architecture is this one."""
+        products = cls.PRODUCTS[target.int8_dot]
+        return cls(target.vector_bytes, target.vector_registers, target.fma, products)
+
+    @property
+    def lanes(self) -> int:
+        """float32 values in a register."""
+        return self.vector_bytes // 4
+
+    @property
+    def splat_group(self) -> int:
+        """How many neighbouring values one load serves that fills registers with each of them."""
+        return self.lanes if self.multiplies_by_lane else 1
+
+    @property
+    def storage(self) -> ActivationStorage:
+        """How 8-bit activations lie in memory: as matrix products want them."""
+        return self.products.tile.storage
+
+    @property
+    def truncates(self) -> bool:
+        """Whether one instruction keeps the lower half of the bits of every lane."""
+        return True
+
+    def int16_block(self, channels: int) -> type[Int16Block]:
+        """What multiplies `channels` 16-bit input channels of a convolution."""
+        return next(b for b in self.products.blocks if channels % b.step_depth == 0)
+
+    def window(
+        self, buffer: tirx.Buffer, index: Expr | int, size: int
+    ) -> tuple[tirx.Buffer, Expr | int]:
+        """`size` values from `index` as (buffer, index), to be read at constant offsets."""
+        return buffer, index
+
+    def maximum(self, a: Expr, b: Expr) -> Expr:
+        """The larger float of each lane: one instruction, as all that follow."""
+        return T.max(a, b)
+
+    def minimum(self, a: Expr, b: Expr) -> Expr:
+        """The smaller float of each lane."""
+        return T.min(a, b)
+
+    @abstractmethod
+    def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
+        """See `Simd.nearest`."""
+
+    @abstractmethod
+    def saturate_to_16(self, vectors: Sequence[Expr]) -> Expr:
+        """One or two int32 registers of 4 or 8 lanes as one int16 vector, the nearest values."""
+
+    @abstractmethod
+    def saturate_to_8(self, vector: Expr, dtype: str) -> Expr:
+        """8 or 16 lanes of int16 as the nearest int8 or, on x86, uint8."""

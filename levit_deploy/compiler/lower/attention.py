@@ -1,0 +1,77 @@
+"""An attention with the projections that make its queries, keys and values.
+
+    attention             gemm of qkv into PANELS, attention kernel
+    shrinking attention   gemm of q on every second row and column, gemm of kv, attention kernel
+
+The attention kernel ends with the hardswish in front of the projection, which is a linear layer
+like others.
+"""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import numpy as np
+
+from levit_deploy.compiler.kernels.attention import int8
+from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionInt8Spec,
+    AttentionSpec,
+    is_supported,
+    pack_bias,
+)
+from levit_deploy.compiler.kernels.gemm.spec import Layout
+from levit_deploy.compiler.lower.calls import Calls, Tensor
+from levit_deploy.compiler.lower.linear import lower_linear
+from levit_deploy.compiler.tiles.registry import family_of
+from levit_deploy.errors import DeployError
+from levit_deploy.network.arithmetic import DynamicInt8, Float32
+from levit_deploy.network.network import Attention, ShrinkingAttention
+
+
+def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tensor) -> Tensor:
+    """What the block's `proj` reads, (queries, heads * value_dim)."""
+    spec = _spec(block)
+    match block:
+        case Attention():
+            inputs = [lower_linear(calls, block.qkv, x, layout=Layout.PANELS)]
+        case ShrinkingAttention():
+            inputs = [
+                lower_linear(calls, block.q, x, layout=Layout.PANELS, gather_side=spec.key_side),
+                lower_linear(calls, block.kv, x, layout=Layout.PANELS),
+            ]
+    table = block.bias.astype(np.float32)
+    match block.arithmetic:
+        case Float32():
+            supported, bias = is_supported(spec), pack_bias(table, spec)
+        case DynamicInt8():
+            supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
+    if bias is None or not supported:
+        what = "biases that do not follow from offsets" if supported else "heads of this size"
+        raise DeployError(
+            f"`{block.name}` has {what}, for which there is no kernel",
+            hint="a head's keys are a multiple of 4 channels, its values of 16",
+        )
+    family, tile = family_of(spec), calls.tiles.tile(spec, calls.target)
+    value = calls.call(
+        family.symbol(spec, tile),
+        family.maker(spec, tile, calls.target),
+        [*(tensor.value for tensor in inputs), bias],
+        4 * spec.queries * spec.heads * spec.value_dim,
+        stores_copies=True,
+    )
+    return Tensor(value, spec.queries, spec.heads * spec.value_dim)
+
+
+def _spec(block: Attention | ShrinkingAttention) -> AttentionSpec:
+    heads, queries, keys = block.bias.shape
+    kind = AttentionInt8Spec if isinstance(block.arithmetic, DynamicInt8) else AttentionSpec
+    return kind(
+        heads=heads,
+        key_dim=block.key_dim,
+        value_dim=block.value_dim,
+        query_side=isqrt(queries),
+        key_side=isqrt(keys),
+        stride=2 if isinstance(block, ShrinkingAttention) else 1,
+        fused_qkv=isinstance(block, Attention),
+    )

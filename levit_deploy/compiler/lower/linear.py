@@ -1,0 +1,89 @@
+"""A linear layer, with what follows it: one gemm call, in the arithmetic of the layer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from levit_deploy.compiler.flat_program import Value
+from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
+from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
+from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, Layout
+from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.lower.calls import Calls, Tensor
+from levit_deploy.errors import DeployError
+from levit_deploy.network.arithmetic import Float32, Int8
+from levit_deploy.network.network import Linear
+
+
+def lower_linear(
+    calls: Calls,
+    layer: Linear,
+    x: Tensor,
+    *,
+    activation: Activation = Activation.NONE,
+    residual: Tensor | None = None,
+    layout: Layout = Layout.ROWS,
+    gather_side: int = 0,
+) -> Tensor:
+    """activation(layer(x)) (+ residual), (rows, channels) in `layout`.
+
+    `gather_side`: 0, or the side of the grid of x of which every second row and column is taken.
+    """
+    spec = GemmSpec(
+        rows=((gather_side + 1) // 2) ** 2 if gather_side else x.rows,
+        columns=layer.outputs,
+        depth=layer.inputs,
+        activation=activation,
+        residual=residual is not None,
+        layout=layout,
+        gather_side=gather_side,
+    )
+    match layer.arithmetic:
+        case Float32():
+            out = _float32(calls, spec, layer, x, residual)
+        case Int8() as int8:
+            out = _int8(calls, spec, layer, int8, x, residual)
+    return Tensor(out, spec.rows, spec.columns)
+
+
+def _float32(
+    calls: Calls, spec: GemmSpec, layer: Linear, x: Tensor, residual: Tensor | None
+) -> Value:
+    tile = calls.tiles.tile(spec, calls.target)
+    panels = pack_weights(layer.weight.T.astype(np.float32), layer.bias.astype(np.float32), tile)
+    return calls.call(
+        GEMM.symbol(spec, tile),
+        GEMM.maker(spec, tile, calls.target),
+        [x.value, panels, *([residual.value] if residual else [])],
+        4 * spec.output_size,
+    )
+
+
+def _int8(
+    calls: Calls, spec: GemmSpec, layer: Linear, int8: Int8, x: Tensor, residual: Tensor | None
+) -> Value:
+    weight = layer.weight.T.astype(np.int8)
+    if not within_limits(weight):
+        raise DeployError(
+            f"8-bit weights of `{layer.name}` are so large that sums of products could overflow",
+            hint="quantize the model again: `levit-deploy quantize`",
+        )
+    own = GemmInt8Spec(**vars(spec))
+    tile, scale = calls.tiles.tile(own, calls.target), np.float64(int8.scale)
+    factors = np.ones(spec.depth, np.float32) if int8.factors is None else int8.factors
+    copy = calls.quantized(
+        x, (factors / scale).astype(np.float32), int8.zero_point, f"{layer.name}.matmul"
+    )
+    multiplier = (int8.weight_scales * scale).astype(np.float32)
+    panels = pack_weights_int8(
+        weight, multiplier, layer.bias.astype(np.float32), int8.zero_point, tile, calls.target
+    )
+
+    return calls.call(
+        GEMM_INT8.symbol(own, tile),
+        GEMM_INT8.maker(own, tile, calls.target),
+        [copy, panels, *([residual.value] if residual else [])],
+        4 * spec.output_size,
+        stores_copies=spec.layout is Layout.ROWS,
+    )
