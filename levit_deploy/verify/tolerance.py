@@ -9,7 +9,7 @@ differ by the square root of two of one's error). `python -m benchmarks.steps` m
 largest error of all logits of all test images, and of one image's:
 
     LeViT-128S, trained            3.4e-3   8.4e-3
-    its hostile twins              3.6e-3   7.1e-3
+    with outlier channels          3.6e-3   7.1e-3
     tiny LeViT, trained            3.9e-3   1.0e-2
     eight tiny, random weights     3.2e-2   4.2e-2 (all but one: 1.7e-2, 2.1e-2)
     LeViT-384, random weights      1.8e-2   1.9e-2
