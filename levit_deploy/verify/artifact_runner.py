@@ -13,8 +13,7 @@ import numpy as np
 from levit_deploy.compiler.program import Entry
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.targets.emulator import emulator_command, missing_emulator
-from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
@@ -35,12 +34,11 @@ class ArtifactRunner(Runner):
 
     def __init__(self, artifact: Artifact) -> None:
         target = get_target(artifact.manifest.base_target)
-        native = read_cpu().runs(target)
-        command = () if native else emulator_command(target)
+        command = run_prefix(target)
         if command is None:
             missing, hint = missing_emulator(target)
             raise DeployError(f"cannot run `{artifact.folder}`: {missing}", hint=hint)
-        self.emulated = not native
+        self.emulated = command != ()
         self._artifact, self._target, self.command = artifact, target, command
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
-from levit_deploy.targets.emulator import emulator_command, missing_emulator
+from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
@@ -60,9 +60,8 @@ def verify_artifact(
     """
     manifest = artifact.manifest
     target = get_target(manifest.base_target)
-    cpu = read_cpu()
-    native = cpu.runs(target)
-    emulator = () if native else emulator_command(target)
+    emulator = run_prefix(target)
+    native = emulator == ()
     batch = real_images(reference, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
     hint: str | None = None
     expected = expect(reference, manifest.precision, batch)
@@ -77,7 +76,7 @@ def verify_artifact(
         ]
     return Verification(
         **Build.of(manifest),
-        machine=cpu.model,
+        machine=read_cpu().model,
         reference=expected.reference,
         images=f"{len(batch)} {batch.source}",
         checks=tuple(checks),

@@ -40,12 +40,12 @@ from levit_deploy.runtime.debug_build import DebugBuild
 from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.loader import Library
 from levit_deploy.runtime.self_test import SelfTest
-from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.model_of import table_of
 from levit_deploy.verify.runner import RunError
+from tests.machine import prefix_for
 
 HOST = get_target("host")
 UNTESTED = SelfTest((0.0,) * 10, 0.0)
@@ -82,8 +82,7 @@ def probe_of(
         target = get_target(target_name)
         toolchain = find_toolchain(target)
         build = build_debug(compile_model(model, target), toolchain, UNTESTED, folder / target_name)
-        emulator = () if target_name == "host" else emulator_command(target)
-        assert emulator is not None
+        emulator = prefix_for(target)
         with LayerProbe(build, tiny_export, table, toolchain, emulator) as inside:
             sums = no_sums(len(inside.tensors))
             for pixels in images.rgb8:

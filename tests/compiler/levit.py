@@ -1,4 +1,4 @@
-"""Exported LeViTs with weights at random, for compiler tests."""
+"""Exported LeViTs with random weights, for compiler tests."""
 
 from __future__ import annotations
 

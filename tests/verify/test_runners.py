@@ -9,8 +9,6 @@ from levit_deploy.compiler.program import Entry
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.targets.emulator import emulator_command
-from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import compare
@@ -22,6 +20,7 @@ from levit_deploy.verify.runner import RunError, Runner
 from levit_deploy.verify.tolerance import CLOSE, EXACT
 from levit_deploy.verify.torch_runner import TorchRunner
 from tests.deployment import Builder
+from tests.machine import emulator_for, require_native
 
 EMULATED = ("x86-64", "x86-64-v3", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7")
 
@@ -77,9 +76,7 @@ def test_another_cpu_under_an_emulator(
 ):
     """Close to the reference; and all CPUs with fused multiply-add give the same bits."""
     target = get_target(name)
-    command = emulator_command(target)
-    if command is None:
-        pytest.skip(f"{target.emulator} is not installed")
+    command = emulator_for(target)
     artifact = builder.artifact(builder.program(target), tmp_path)
     link_run_images(artifact, find_toolchain(target), tmp_path / "program")
     for entry in FUNCTIONS:
@@ -94,11 +91,10 @@ def test_another_cpu_under_an_emulator(
 
 def test_an_emulator_is_really_used(host_artifact: Artifact, tiny_images: Images, tmp_path: Path):
     """Code for this CPU fails on a lesser one, by its own check and not by a crash."""
-    older = get_target("x86-64")
-    if not read_cpu().runs(get_target("x86-64-v3")) or emulator_command(older) is None:
-        pytest.skip("needs an AVX2 host and qemu-x86_64")
+    require_native(get_target("x86-64-v3"), "an older CPU than this one")
+    command = emulator_for(get_target("x86-64"))
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
-    runner = ProgramRunner(tmp_path / "program", Entry.FLOAT, emulator_command(older) or ())
+    runner = ProgramRunner(tmp_path / "program", Entry.FLOAT, command)
     with pytest.raises(RunError, match="this CPU lacks an instruction"):
         logits_of(runner, tiny_images)
 

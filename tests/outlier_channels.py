@@ -1,9 +1,10 @@
-"""A network's hostile twin: the same function, with a residual stream that is hard to quantize.
+"""A network's outlier-channel model: the same function, with a residual stream that is hard to
+quantize.
 
 Each channel of each stage's stream is multiplied by exp(sigma * N(0, 1)) where it is written and
 divided by it where it is read. Nets trained for long carry such outlier channels by nature; the
-demonstration net does not, so int8 is judged on its twins too. The change is made in the trained
-module, so that a twin is a checkpoint like any other.
+demonstration net does not, so int8 is judged on such models of it too. The change is made in the
+trained module, so that its result is a checkpoint like any other.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ from levit_deploy.models.reference import (
 
 
 @torch.no_grad()
-def hostile_twin(net: Levit, sigma: float, seed: int) -> Levit:
-    """A copy of `net` whose stream channels are rescaled; the same seed gives the same twin.
+def with_outlier_channels(net: Levit, sigma: float, seed: int) -> Levit:
+    """A copy of `net` whose stream channels are rescaled; the same seed gives the same copy.
 
     Exact in real numbers: its logits differ from those of `net` by rounding only.
     """
-    twin = copy.deepcopy(net)
+    changed = copy.deepcopy(net)
     rng = torch.Generator().manual_seed(seed)
     factors = [
         torch.exp(sigma * torch.randn(channels, generator=rng, dtype=torch.float64))
         for channels in net.spec.channels
     ]
     stage = 0
-    _write(cast(ConvBN, twin.patch_embed[-1]), factors[stage])
-    for block in twin.blocks:
+    _write(cast(ConvBN, changed.patch_embed[-1]), factors[stage])
+    for block in changed.blocks:
         branch = cast(nn.Module, getattr(block, "m", block))
         for reader in _readers(branch):
             reader.c.weight.div_(factors[stage])
         if isinstance(branch, ShrinkingAttention):
             stage += 1
         _write(_writer(branch), factors[stage])
-    for head in [twin.head, twin.head_dist] if net.spec.distilled else [twin.head]:
+    for head in [changed.head, changed.head_dist] if net.spec.distilled else [changed.head]:
         _read_through_batchnorm(head, factors[stage])
-    return twin
+    return changed
 
 
 def _write(pair: ConvBN | LinearBN, factors: Tensor) -> None:
