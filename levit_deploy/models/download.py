@@ -55,7 +55,9 @@ def download(
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path.with_name(path.name + ".lock")):
             version = path.with_name(path.name + ".version")
-            changed = sha256 is None and path.is_file() and _has_changed(url, version, timeout_s)
+            now = "" if sha256 else _version(url, timeout_s)
+            then = version.read_text() if version.is_file() else ""
+            changed = path.is_file() and bool(then and now) and then != now
             if is_intact(path, sha256) and not changed:
                 return None
             if sha256 is None:
@@ -72,23 +74,16 @@ def download(
                     f"`{url}` has SHA-256 `{found}`, expected it to begin with `{sha256}`",
                     hint="try again; a proxy may have answered in the server's place",
                 )
-            version.write_text(_version(url, timeout_s) if sha256 is None else "")
+            if sha256 is None:
+                version.write_text(now)
             part.replace(path)
-            return (
-                f"`{url}` has changed since it was downloaded: fetched again" if changed else None
-            )
+            told = f"`{url}` has changed since it was downloaded: fetched again"
+            return told if changed else None
     except OSError as error:  # the server's errors are DeployErrors by now
         raise DeployError(
             f"cannot write `{error.filename or part}`: {os.strerror(error.errno or 0)}",
             hint="free some space, or choose another cache: XDG_CACHE_HOME=DIR",
         ) from error
-
-
-def _has_changed(url: str, version: Path, timeout_s: float) -> bool:
-    """Whether the server names another version than the one that was fetched; False if unknown."""
-    then = version.read_text() if version.is_file() else ""
-    now = _version(url, timeout_s)
-    return bool(then and now) and then != now
 
 
 def _version(url: str, timeout_s: float) -> str:
