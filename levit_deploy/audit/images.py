@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.calibration.classes import number_classes
 from levit_deploy.calibration.image_set import DEMO, evenly_spaced, find_pictures, model_sized
 from levit_deploy.calibration.pictures import (
     BrokenPictureError,
@@ -123,11 +124,12 @@ def open_audit_images(
     Raises DeployError if there are none, or if the labels are not of the checkpoint's classes.
     """
     spec = checkpoint.spec
-    pictures = find_pictures(source, DemoSplit.TEST)
+    pictures = find_pictures(source, DemoSplit.TEST, checkpoint.preprocessing)
     if len(pictures) == 0:
         raise DeployError(f"no images in `{source}`", hint="name other images: --data")
     if source == DEMO and len(pictures.class_names) != spec.classes:
         pictures.labels, pictures.class_names = None, ()
+    number_classes(source, pictures, checkpoint.card, spec.classes)
     _check_labels(source, pictures, spec.classes)
     return AuditImages(
         source=source,
@@ -143,13 +145,6 @@ def open_audit_images(
 
 
 def _check_labels(source: str, pictures: Pictures, classes: int) -> None:
-    named = len(pictures.class_names)
-    if named not in (0, classes):
-        raise DeployError(
-            f"`{source}` has folders for {named} classes, the model has {classes}",
-            hint="one folder a class, empty ones too, whose names sort in the order of the "
-            "classes; without labels: all images in one folder",
-        )
     if pictures.labels is None:
         return
     wrong = np.flatnonzero((pictures.labels < 0) | (pictures.labels >= classes))
