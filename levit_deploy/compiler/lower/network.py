@@ -14,7 +14,7 @@ from levit_deploy.compiler.lower.head import lower_head
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.lower.stem import lower_stem
 from levit_deploy.compiler.tiles.table import TileTable
-from levit_deploy.models import spec
+from levit_deploy.models.spec import Activation as NetworkActivation
 from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import (
     Attention,
@@ -27,10 +27,10 @@ from levit_deploy.network.network import (
 from levit_deploy.targets.target import Target
 
 _ACTIVATIONS = {
-    spec.Activation.HARD_SWISH: Activation.HARDSWISH,
-    spec.Activation.SILU: Activation.SILU,
-    spec.Activation.RELU: Activation.RELU,
-    spec.Activation.GELU: Activation.GELU,
+    NetworkActivation.HARD_SWISH: Activation.HARDSWISH,
+    NetworkActivation.SILU: Activation.SILU,
+    NetworkActivation.RELU: Activation.RELU,
+    NetworkActivation.GELU: Activation.GELU,
 }
 
 
