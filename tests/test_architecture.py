@@ -41,10 +41,16 @@ ROOMS = {
     ),
     "runtime": Room((*LEAVES, "compiler.program", "targets"), ("numpy", "jinja2")),
     "verify": Room(
-        (*LEAVES, "models", "network", "export", "calibration", "targets", "runtime"),
-        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
+        (
+            *(*LEAVES, "models", "network", "export", "calibration", "targets"),
+            *("compiler.program", "runtime"),
+        ),
+        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL"),
     ),
-    "audit": Room((*ALL_ROOMS,), ("torch", "platformdirs")),
+    "audit": Room(
+        ALL_ROOMS,
+        *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
+    ),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
@@ -53,7 +59,7 @@ ROOMS = {
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm.
 PLAIN_DATA = {
-    "compiler/program.py": ("levit_deploy.errors", "levit_deploy.records"),
+    "compiler/program.py": (),
     "models/spec.py": ("levit_deploy.errors",),
 }
 

@@ -70,7 +70,7 @@ def compile_model(
         precision=network.precision.value,
         target=target.name,
         image_size=network.image_size,
-        classes=network.classes,
+        classes=network.outputs,
         mean=exported.normalization.mean,
         std=exported.normalization.std,
         weights_digest=exported.weights_digest,
@@ -168,7 +168,7 @@ def _tensors(flat: FlatProgram, placement: Placement) -> tuple[QuantizedTensor, 
             channels=copy.channels,
             signed=copy.signed,
             zero=copy.zero,
-            steps=tuple(copy.inverse_scales.tolist()),
+            inverse_scales=tuple(copy.inverse_scales.tolist()),
             strides=copy.strides,
         )
         for buffer, copy in flat.quantized.items()

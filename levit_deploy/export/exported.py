@@ -13,7 +13,7 @@ import onnx
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.read_network import read_network
-from levit_deploy.export.whole_files import write_files
+from levit_deploy.files import write_files
 from levit_deploy.models.spec import Normalization as Normalization
 from levit_deploy.network.network import IMAGE, LOGITS, Network, Precision
 
@@ -57,7 +57,8 @@ class ExportedModel:
 
     @property
     def classes(self) -> int:
-        return self.network.classes
+        """Values that one image gives: logits, or features where the network has no head."""
+        return self.network.outputs
 
     def save(self, path: Path) -> None:
         """Write `to_bytes` as one file, whole or not at all.
@@ -110,7 +111,7 @@ class ExportedModel:
                 name=_identifier(props[_KEY + "name"]),
                 graph=graph,
                 normalization=Normalization(
-                    mean=_rgb(props[_KEY + "mean"]), std=_rgb(props[_KEY + "std"])
+                    mean=_numbers(props[_KEY + "mean"]), std=_numbers(props[_KEY + "std"])
                 ),
                 weights_digest=props[_KEY + "weights_digest"],
             )
@@ -124,6 +125,5 @@ def _identifier(name: str) -> str:
     return name
 
 
-def _rgb(text: str) -> tuple[float, float, float]:
-    r, g, b = (float(v) for v in text.split())
-    return r, g, b
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(value) for value in text.split())

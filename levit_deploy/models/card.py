@@ -92,7 +92,7 @@ class ModelCard:
         values = {
             "image_size": f"{self.image_size}",
             "in_chans": f"{self.in_chans}",
-            "heads": f"{self.heads}",
+            "heads": f"{self.heads}" if self.heads else "none: the output is features",
             "activation": self.activation.value,
             "preprocessing": way.describe(self.image_size),
             "mean": _numbers(self.mean),
@@ -112,6 +112,29 @@ class ModelCard:
             return self.sources[name]
         own = [self.sources[f.name] for f in fields(Preprocessing) if f.name in self.sources]
         return ", ".join(dict.fromkeys([self.sources[name], *own]))
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a user says of a model, against or beside what its files say; None where nothing."""
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    preprocess: str | None = None
+    labels: tuple[str, ...] | None = None
+    class_order: ClassOrder | None = None
+
+    def of(self, card: ModelCard, classes: int) -> ModelCard:
+        """The card with them. Raises DeployError for those that do not fit it."""
+        if self.preprocess is not None:
+            card = with_preprocess(card, self.preprocess)
+        if self.mean is not None:
+            card = with_mean(card, self.mean)
+        if self.std is not None:
+            card = with_std(card, self.std)
+        if self.labels is not None:
+            card = with_labels(card, self.labels, classes)
+        return card if self.class_order is None else with_class_order(card, self.class_order)
 
 
 def default_card(origin: Origin, spec: ModelSpec) -> ModelCard:

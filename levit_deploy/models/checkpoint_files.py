@@ -85,6 +85,13 @@ def read_content(path: Path) -> dict[str, object]:
     return content
 
 
+def is_checkpoint(file: Path) -> bool:
+    """Whether the file begins as one of PyTorch's or safetensors'."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    return _is_safetensors(start) or _is_pytorch(start)
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Whether it holds its numbers: not sparse, quantized, without storage, or one repeated."""
     return (
@@ -116,9 +123,9 @@ def _read(file: Path) -> dict[str, object]:
         raise DeployError(
             f"cannot read `{file}`: {error.strerror}", hint="pass a checkpoint: --weights FILE"
         ) from error
-    if start[8:9] == b"{":
+    if _is_safetensors(start):
         return _read_safetensors(file)
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+    if _is_pytorch(start):
         return _read_pytorch(file)
     if start.startswith(b"version https://git-lfs"):
         raise DeployError(
@@ -128,6 +135,14 @@ def _read(file: Path) -> dict[str, object]:
         f"`{file}` is {'empty' if not start else 'neither a PyTorch nor a safetensors file'}",
         hint="pass a .pth, .bin or .safetensors checkpoint: --weights FILE",
     )
+
+
+def _is_safetensors(start: bytes) -> bool:
+    return start[8:9] == b"{"
+
+
+def _is_pytorch(start: bytes) -> bool:
+    return start.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _read_safetensors(file: Path) -> dict[str, object]:

@@ -240,7 +240,7 @@ def get_spec(name: str) -> ModelSpec:
     spec = FAMILY.get(name.replace("levit_conv_", "levit_"))
     if spec is not None:
         return spec
-    typed = name.lower().replace("-", "_")
-    near = difflib.get_close_matches(typed, FAMILY, n=1, cutoff=0.5)
+    typed = name.rpartition("/")[2].partition(".")[0].lower().replace("-", "_")
+    near = difflib.get_close_matches(typed, FAMILY, n=1, cutoff=0.8)
     hint = f"did you mean `{near[0]}`?" if near else f"choose one of {', '.join(FAMILY)}"
     raise DeployError(f"unknown model `{name}`", hint=hint)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
-from levit_deploy.models.card import ModelCard, with_mean, with_std
+from levit_deploy.models.card import ClassOrder, ModelCard, with_mean, with_std
 from levit_deploy.models.config import Config
 from levit_deploy.models.images import Resample, Resize
 from levit_deploy.models.spec import FAMILY, Activation, ModelSpec
@@ -44,8 +44,15 @@ def training_config(content: Mapping[str, object], file: str) -> Config | None:
         "architecture": architecture,
         "model_args": given.get("model_kwargs"),
         "pretrained_cfg": settings,
+        "class_order": None if "class_map" in given else _class_order(given.get("dataset")),
     }
     return Config(file, "the arguments of its training", values)
+
+
+def _class_order(dataset: object) -> ClassOrder:
+    """Of timm's own readers, or of torchvision's, which are named `torch/...`."""
+    is_torchvision = isinstance(dataset, str) and dataset.startswith("torch/")
+    return ClassOrder.STRING if is_torchvision else ClassOrder.NATURAL
 
 
 _SETTINGS = ("interpolation", "crop_pct", "crop_mode", "mean", "std")
@@ -89,6 +96,9 @@ def state_config(card: ModelCard, config: Config, spec: ModelSpec) -> ModelCard:
             raise args.contradiction(name, f"the weights are for {had}")
     if activation(config):
         card = card.stated(config.source, activation=card.activation)
+    order = config.values.get("class_order")
+    if isinstance(order, ClassOrder):
+        card = card.stated(config.source, class_order=order)
     return _with_inputs(card, config.section("pretrained_cfg") or config)
 
 

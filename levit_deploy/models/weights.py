@@ -17,6 +17,7 @@ import platformdirs
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from levit_deploy.models.checkpoint_files import is_checkpoint
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
 from levit_deploy.models.images import DEMO_PREPROCESSING
@@ -38,10 +39,14 @@ OFFICIAL_URLS = {
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """`path`: a local file or folder. `source`: where it is from, for people and the manifest."""
+    """`path`: a local file or folder. `source`: where it is from, for people and the manifest.
+
+    `note`: what is to be told of it, if anything.
+    """
 
     path: Path
     source: str
+    note: str | None = None
 
 
 def load_weights(
@@ -59,7 +64,8 @@ def load_weights(
     """
     found = find_weights(spec, weights, offline=offline, progress=progress)
     checkpoint = load_checkpoint(found.path, spec, key=key, features=features)
-    checkpoint = replace(checkpoint, source=found.source)
+    notes = (found.note, *checkpoint.notes) if found.note else checkpoint.notes
+    checkpoint = replace(checkpoint, source=found.source, notes=notes)
     if weights == DEMO:
         return checkpoint.with_card(_demo_card(checkpoint.card))
     if weights == OFFICIAL:
@@ -129,10 +135,17 @@ def _from_url(spec: ModelSpec | None, url: str, offline: bool, progress: Progres
             )
         return WeightsFile(path, url)
     try:
-        download(url, path, sha256=sha256, progress=progress)
+        note = download(url, path, sha256=sha256, progress=progress)
     except DeployError as error:
         raise DeployError(error.message, hint=error.hint or _without_network(spec)) from error
-    return WeightsFile(path, url)
+    if not is_checkpoint(path):
+        start = path.read_bytes()[:40].decode(errors="replace").strip()
+        path.unlink()
+        raise DeployError(
+            f"`{url}` gives no checkpoint: it begins with `{start}`",
+            hint="a page may ask to log in: open the address in a browser, and pass the file",
+        )
+    return WeightsFile(path, url, note)
 
 
 def cached_path(url: str) -> Path:

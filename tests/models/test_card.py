@@ -303,6 +303,25 @@ def test_arguments_of_timms_training(tmp_path: Path) -> None:
     assert sources(checkpoint)["mean"] == "the arguments of its training"
     assert sources(checkpoint)["std"] == "timm's defaults"
     assert checkpoint.card.preprocessing.resized_side(64) == 64
+    assert checkpoint.card.assumed == ()
+
+
+@pytest.mark.parametrize(
+    ("args", "order", "source"),
+    [
+        ({"dataset": ""}, ClassOrder.NATURAL, "the arguments of its training"),
+        ({"dataset": "torch/image_folder"}, ClassOrder.STRING, "the arguments of its training"),
+        ({"class_map": "map.txt"}, ClassOrder.NATURAL, "assumed: timm evaluates so"),
+    ],
+)
+def test_order_of_classes_in_timms_training(
+    args: dict[str, str], order: ClassOrder, source: str, tmp_path: Path
+) -> None:
+    state = timm_model(SPEC, conv=False).state_dict()
+    run = {"state_dict": state, "args": argparse.Namespace(model="levit_128s", **args)}
+    torch.save(run, tmp_path / "last.pth.tar")
+    card = load_checkpoint(tmp_path / "last.pth.tar").card
+    assert (card.class_order, card.sources["class_order"]) == (order, source)
 
 
 def test_gaps_between_labels_of_timm(tmp_path: Path) -> None:

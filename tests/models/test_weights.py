@@ -90,6 +90,25 @@ def test_url_with_a_query(server: FileServer) -> None:
     assert checkpoint.spec == TINY
 
 
+def test_a_page_in_place_of_weights_is_not_kept(server: FileServer, cache: Path) -> None:
+    weights, server.content = server.content, b"<!DOCTYPE html><title>Log in</title>"
+    with pytest.raises(DeployError, match="no checkpoint: it begins with `<!DOCTYPE html>"):
+        load_weights(TINY, f"{server.url}/w.pth")
+    assert not list(cache.rglob("*.pth"))
+    server.content = weights
+    assert load_weights(TINY, f"{server.url}/w.pth").spec == TINY
+
+
+def test_weights_that_have_changed_are_told_of(server: FileServer, data_dir: Path) -> None:
+    url, server.headers = f"{server.url}/model", {"ETag": "one"}
+    first = load_weights(TINY, url)
+    server.headers = {"ETag": "two"}
+    server.content = (data_dir / "levit_tiny_cifar10.safetensors").read_bytes()
+    second = load_weights(TINY, url)
+    assert second.digest != first.digest
+    assert second.notes == (f"`{url}` has changed since it was downloaded: fetched again",)
+
+
 def test_different_urls_do_not_share_a_file(server: FileServer, data_dir: Path) -> None:
     first = find_weights(TINY, f"{server.url}/a/model.safetensors").path
     server.content = (data_dir / "levit_tiny_cifar10.safetensors").read_bytes()

@@ -42,7 +42,7 @@ def lower_stem(calls: Calls, stem: Sequence[Conv], image_size: int) -> Tensor:
             in_size=size,
             in_channels=conv.inputs,
             out_channels=conv.outputs,
-            activation=Activation.HARDSWISH if reader else Activation.NONE,
+            activation=calls.activation if reader else Activation.NONE,
             source=Source.IMAGE_F32 if x == IMAGE else _padded_source(conv),
             destination=_destination(reader),
         )

@@ -16,6 +16,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
 from levit_deploy.compiler.kernels.attention.spec import PANEL, QUAD, AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
@@ -267,10 +268,11 @@ class AttentionKernel(ABC):
         self.key_panels.each(panel)
 
     def store_output(self, tile: QueryTile, i: int, values: list[Expr]) -> None:
-        """Emit the hardswish of `values`, registers of row `i` of the tile, and store them."""
+        """Emit the activation of `values`, registers of row `i` of the tile, and store them."""
         token = T.bind((tile.y + (tile.row + i)) * self.spec.query_side + tile.x)
         channel = T.bind(tile.head * self.spec.value_dim + tile.vector * self.simd.lanes)
-        self.output.store(self.simd, token, channel, [self.simd.hardswish(z) for z in values])
+        active = [activate(self.simd, self.spec.activation, z) for z in values]
+        self.output.store(self.simd, token, channel, active)
 
 
 def panels_size(rows: int, columns: int) -> int:

@@ -19,6 +19,7 @@ from functools import partial
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut, prove_exact
 from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, load_float
@@ -199,8 +200,8 @@ class _Generator:
                 for g, v in enumerate(group):
                     total = T.cast(registers[v], simd.type())
                     z = T.bind(simd.fma(total, scales[g], biases[g]))
-                    if self.spec.activation is Activation.HARDSWISH:
-                        z = T.bind(simd.fence(simd.hardswish(z)))
+                    if self.spec.activation is not Activation.NONE:
+                        z = T.bind(simd.fence(activate(simd, self.spec.activation, z)))
                     x = self.store_float(z, row + i, column, v, vectors)
                     if quantizer:
                         steps[i].append(quantizer.steps(x, factors[g]))

@@ -157,11 +157,3 @@ class Simd:
         while lanes_of(vector) > 1:
             vector = T.bind(combine(half(vector, 0), half(vector, 1)))
         return vector
-
-    def hardswish(self, z: Expr) -> Expr:
-        return z * self.hardswish_gate(z)
-
-    def hardswish_gate(self, z: Expr) -> Expr:
-        """min(max(z / 6 + 0.5, 0), 1), with 1/6 as a float32 factor: what z is multiplied by."""
-        gate = self.fma(z, self.splat(1 / 6), self.splat(0.5))
-        return self.minimum(self.maximum(gate, self.splat(0.0)), self.splat(1.0))
