@@ -73,7 +73,12 @@ def deploy(
         model, reference = source, Reference.of_model(source)
     else:
         on_phase("export", "")
-        model = export_model(source.build(), name=source.spec.name, weights_digest=source.digest)
+        model = export_model(
+            source.build(),
+            name=source.spec.name,
+            weights_digest=source.digest,
+            card=source.card,
+        )
         if calibration:
             on_phase("calibrate", "")
             model, calibration_table = quantize_model(

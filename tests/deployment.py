@@ -12,7 +12,7 @@ from levit_deploy.deploy import Calibration, Deployment, deploy
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact

@@ -24,7 +24,8 @@ from levit_deploy.calibration.pictures import (
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.demo import DemoSplit
-from levit_deploy.models.images import Preprocessing, normalize
+from levit_deploy.models.images import normalize
+from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.spec import Normalization
 from levit_deploy.verify.images import Images
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
 
+from levit_deploy.models.card import ModelCard
+
 ALIGNMENT_BYTES = 64
 
 
@@ -109,7 +111,7 @@ class Identity:
 class Program(Identity):
     """Everything the runtime room needs to make a library.
 
-    `mean`, `std`: the statistics, of each channel, that the 8-bit entry normalises with.
+    `card`: how pictures become its images, and what its outputs mean.
     `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
     `tensors`: what is 8 bits between the calls, in the order in which it is made.
     `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
@@ -118,8 +120,7 @@ class Program(Identity):
 
     image_size: int
     classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    card: ModelCard
     kernels_object: bytes
     constants: bytes
     calls: tuple[KernelCall, ...]

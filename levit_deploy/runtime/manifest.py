@@ -15,6 +15,7 @@ from levit_deploy import __version__
 from levit_deploy.compiler.program import Entry, Identity, KernelCall
 from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular, write_files
+from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
 
 FILE_NAME = "manifest.json"
@@ -91,18 +92,20 @@ class Manifest(Build):
     `program_digest`: of kernels, constants and calls; `build_id` is also of the self test and the C
     around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
+    `card`: how pictures become its images, and what its outputs mean.
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
     packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
     their path in the folder, all but this file and verify.json. `audit`: the last one of the
     artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
 
     base_target: str
     libc: str
     image_size: int
     classes: int
+    card: ModelCard
     program_digest: str
     abi_version: int
     workspace_bytes: int

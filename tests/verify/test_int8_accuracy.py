@@ -11,7 +11,7 @@ from levit_deploy.compiler.program import Entry
 from levit_deploy.deploy import Calibration, deploy
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
 from levit_deploy.runtime.artifact import Artifact
