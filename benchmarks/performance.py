@@ -95,7 +95,7 @@ def _report(work: Path, rounds: int) -> list[str]:
 
 
 def _compile(model: str, target: str, work: Path) -> Artifact:
-    """By the command line, with weights of chance in a file."""
+    """By the command line, with random weights in a file."""
     import torch
 
     from levit_deploy.models.reference import Levit

@@ -4,7 +4,7 @@
     python -m benchmarks.quantization --methods levit-deploy --sigmas 0 2 --images 500
     python -m benchmarks.quantization --methods --output docs/quantization.md   # no new figure
 
-The demonstration net and its hostile twins (sigma: levit_deploy/export/hostile_twin.py), calibrated
+The demonstration net and its outlier-channel models (sigma: tests/outlier_channels.py), calibrated
 on the 512 images in the package, tested on labelled CIFAR-10 images that it never saw. What runs
 how is said in benchmarks/quantizers.py; methods whose packages are missing are left out. Each
 result is written to the record at once, so a run that was stopped goes on where it was.
@@ -29,11 +29,11 @@ from benchmarks.quantization_report import PACKAGES, SIGMAS, document
 from benchmarks.quantizers import LIBRARY, METHODS, MODEL, Classify, Network
 from levit_deploy.calibration.image_set import open_images
 from levit_deploy.export.export_model import export_model
-from levit_deploy.export.hostile_twin import hostile_twin
 from levit_deploy.models.checkpoint import weights_digest
 from levit_deploy.models.images import model_input
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
+from tests.outlier_channels import with_outlier_channels
 
 TEST_IMAGES = Path(__file__).parent.parent / "tests" / "data" / "val_2000.npz"
 SPEC = get_spec("levit_128s")
@@ -96,7 +96,7 @@ def measure(sigma: float, comparisons: Sequence[tuple[str, str]], count: int) ->
 @cache
 @torch.inference_mode()
 def float_logits(count: int) -> Logits:
-    """PyTorch's, of the net itself: those of a twin differ from them by rounding only."""
+    """PyTorch's, of the net itself: those of the others differ from them by rounding only."""
     module = load_weights(SPEC, DEMO).build().eval()
     images = test_set()[0][:count]
     chunks = (images[start : start + FLOAT_CHUNK] for start in range(0, count, FLOAT_CHUNK))
@@ -129,10 +129,10 @@ def compare(method: str, reference: str, sigma: float, expected: Logits, got: Lo
 
 
 def build_network(sigma: float, folder: Path) -> Network:
-    """The demonstration net, or a twin of it."""
+    """The demonstration net, with outlier channels if sigma is not 0."""
     checkpoint = load_weights(SPEC, DEMO)
     if sigma > 0:
-        tensors = hostile_twin(checkpoint.build(), sigma, seed=0).state_dict()
+        tensors = with_outlier_channels(checkpoint.build(), sigma, seed=0).state_dict()
         state = {name: tensors[name] for name in checkpoint.state}
         checkpoint = replace(checkpoint, state=state, digest=weights_digest(state))
     exported = export_model(checkpoint.build(), name=SPEC.name, weights_digest=checkpoint.digest)

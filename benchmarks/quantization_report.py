@@ -24,7 +24,7 @@ def document(results: Sequence[Result]) -> str:
         f"itself, from `benchmarks/{RECORD.name}` and `benchmarks/{SPEED_RECORD.name}`.",
         "",
         "The demonstration net, LeViT-128S, is calibrated on 512 training images and tested on",
-        "labelled images that it never saw. A twin is the same function with a residual stream",
+        "labelled images that it never saw. Outliers: the same function with a residual stream",
         "that is hard to quantize: its channels are multiplied by exp(sigma N(0, 1)).",
         "",
         *accuracy(results),
@@ -112,7 +112,7 @@ def speed(record: dict[str, Any]) -> Iterator[str]:
 
 
 def network_name(sigma: float) -> str:
-    return f"twin, sigma {sigma:g}" if sigma else "the net itself"
+    return f"outliers, sigma {sigma:g}" if sigma else "the net itself"
 
 
 def versions(results: Sequence[Result]) -> str:

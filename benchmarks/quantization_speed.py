@@ -2,7 +2,7 @@
 
     python -m benchmarks.quantization_speed [--rounds 60] [--work DIR]
 
-LeViT-128S with the demonstration's body and heads of chance for 1000 classes, one thread, all
+LeViT-128S with the demonstration's body and random heads for 1000 classes, one thread, all
 contenders in turns (levit_deploy/verify/latency.py). Ours is compiled for x86-64-v3 and for this
 machine; ONNX Runtime's kernels always use what this machine has. Every form of its static
 quantization takes part: both formats, three pairs of types. The record is part of the document

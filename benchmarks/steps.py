@@ -27,10 +27,9 @@ from benchmarks.quantizers import LIBRARY, METHODS, MODEL, Network
 from levit_deploy.calibration.image_set import open_images
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
-from levit_deploy.export.hostile_twin import hostile_twin
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from levit_deploy.models.demo import DEMO_WEIGHTS
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY, ModelSpec, get_spec
 from levit_deploy.models.weights import DEMO
@@ -38,6 +37,7 @@ from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.images import real_images
 from levit_deploy.verify.tolerance import STEPS
 from levit_deploy.verify.torch_runner import TorchRunner
+from tests.outlier_channels import with_outlier_channels
 from tests.randomize import randomize
 
 DEMO_NET = get_spec("levit_128s")
@@ -55,19 +55,19 @@ def networks(folder: Path) -> Iterator[tuple[str, Checkpoint, int, int]]:
     demo = load_checkpoint(DEMO_WEIGHTS, DEMO_NET)
     yield "levit_128s", demo, 512, 500
     for sigma in (1.0, 2.0):
-        twin = hostile_twin(demo.build(), sigma, seed=0).state_dict()
-        name = f"levit_128s, its twin of sigma {sigma:g}"
-        yield name, stored(name, DEMO_NET, twin), 512, 500
+        outliers = with_outlier_channels(demo.build(), sigma, seed=0).state_dict()
+        name = f"levit_128s, outlier channels of sigma {sigma:g}"
+        yield name, stored(name, DEMO_NET, outliers), 512, 500
     yield "tiny", load_checkpoint(TINY_WEIGHTS, TINY), 512, 500
     for classes in (10, 3):
         for seed in range(4):
             spec = replace(TINY, classes=classes)
-            chance = randomize(Levit(spec), seed).state_dict()
-            name = f"tiny of chance, {classes} classes, seed {seed}"
-            yield name, stored(name, TINY, chance), 128, 100
+            weights = randomize(Levit(spec), seed).state_dict()
+            name = f"tiny, random weights, {classes} classes, seed {seed}"
+            yield name, stored(name, TINY, weights), 128, 100
     for model in ("levit_128", "levit_384"):
         spec = get_spec(model)
-        name = f"{model} of chance"
+        name = f"{model}, random weights"
         yield name, stored(name, spec, randomize(Levit(spec), 0).state_dict()), 32, 16
 
 

@@ -20,7 +20,7 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact
 from levit_deploy.runtime.build import build_artifact, build_debug
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.debug_build import Taps
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
@@ -73,7 +73,12 @@ def deploy(
         model, reference = source, Reference.of_model(source)
     else:
         on_phase("export", "")
-        model = export_model(source.build(), name=source.spec.name, weights_digest=source.digest)
+        model = export_model(
+            source.build(),
+            name=source.spec.name,
+            weights_digest=source.digest,
+            card=source.card,
+        )
         if calibration:
             on_phase("calibrate", "")
             model, calibration_table = quantize_model(
@@ -113,8 +118,8 @@ def deploy(
 
     def add_files(folder: Path) -> None:
         if calibration_table:
-            (folder / CALIBRATION_FILE).write_text(calibration_table.to_json())
-            DebugBuild.of(program, folder).save()
+            calibration_table.save(folder / CALIBRATION_FILE)
+            Taps.of(program).save(folder)
         if debug_taps:
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)

@@ -12,12 +12,13 @@ from levit_deploy.compiler.tiles.table import TileRow, TileTable, load_tiles
 from levit_deploy.compiler.tuning.search import Search
 from levit_deploy.compiler.tuning.specs import distinct_specs
 from levit_deploy.export.export_model import export_model
+from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import ModelSpec
 
 
 def tune_model(
-    model: ModelSpec,
+    model: ModelSpec | ExportedModel,
     search: Search,
     output: Path,
     on_row: Callable[[TileRow, int, int], None] = lambda row, done, total: None,
@@ -31,9 +32,7 @@ def tune_model(
     """
     table = load_tiles(output) if output.exists() else TileTable()
     table.save(output)  # what cannot be written is told of before the long work
-    torch.manual_seed(0)
-    exported = export_model(Levit(model).eval(), name=model.name, weights_digest="0" * 64)
-    specs = distinct_specs(exported, search.target)
+    specs = distinct_specs(_exported(model), search.target)
     rows = []
     for done, spec in enumerate(specs, 1):
         row = table.rows.get((search.row_target, spec))
@@ -45,3 +44,11 @@ def tune_model(
             on_row(row, done, len(specs))
         rows.append(row)
     return rows
+
+
+def _exported(model: ModelSpec | ExportedModel) -> ExportedModel:
+    """The model itself, or one of its shape with random weights, in float32."""
+    if isinstance(model, ExportedModel):
+        return model
+    torch.manual_seed(0)
+    return export_model(Levit(model).eval(), name=model.name, weights_digest="0" * 64)

@@ -1,6 +1,7 @@
 """What every room's tests share: where the data is, and a LeViT small enough to run everywhere."""
 
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,59 @@ import torch
 
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
+from tests import machine
 from tests.randomize import randomize
+
+pytest_plugins = ["tests.deployment"]  # its fixtures are made once for all rooms
 
 # The nets are small: more threads only wait for each other, above all beside other test workers.
 torch.set_num_threads(1)
 
 # What a shell runs in the background ignores Ctrl-C, and so would all that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-architecture",
+        action="store_true",
+        help="fail if code of an architecture that can run here was never run",
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """A worker of pytest-xdist has ended: what it ran counts here."""
+    machine.executions.update(getattr(node, "workeroutput", {}).get("executions", {}))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        counts = {arch.value: count for arch, count in machine.executions.items()}
+        session.config.workeroutput["executions"] = counts
+    elif (
+        session.exitstatus == 0 and session.config.option.every_architecture and machine.never_run()
+    ):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Which architectures ran, and why tests were skipped."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ")
+        for report in terminalreporter.getreports("skipped")
+    )
+    terminalreporter.section("what ran")
+    for arch, count in sorted(machine.executions.items()):
+        terminalreporter.write_line(f"{arch}: {count} times")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}")
+    if config.option.every_architecture:
+        for arch in machine.never_run():
+            terminalreporter.write_line(f"FAILED: no code of {arch} was run", red=True)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ the finer the channel's activations and the coarser its weights; ranges decide b
     f = largest |W| ** (1 - BALANCE) / largest |x| ** BALANCE
 
 (Xiao et al., "SmoothQuant", ICML 2023, section 4.) Multiplying x by anything divides f by it: a
-network and its rescaled twin get the same 8-bit weights.
+network and its rescaled copy get the same 8-bit weights.
 
 Factors between q and k have nothing to give: an attention in 8 bits has a step for each channel of
 its keys anyway, and each output channel of a layer has a weight scale of its own.

@@ -23,7 +23,7 @@ from levit_deploy.calibration.pictures import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import Preprocessing, Resize
+from levit_deploy.models.preprocessing import Preprocessing, Resize
 
 DEMO = "demo"
 MIN_IMAGES = 16  # fewer leave ranges that the next image exceeds

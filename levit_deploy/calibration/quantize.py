@@ -43,7 +43,7 @@ MOST_KEYS = 2**24 // (LARGEST_INTEGER * LARGEST_WEIGHT)
 
 
 def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
-    """The 8-bit twin of a float32 model. `exported` is left as it is.
+    """The 8-bit form of a float32 model. `exported` is left as it is.
 
     Raises DeployError if the model is not float32 or the table was made for other weights.
     """

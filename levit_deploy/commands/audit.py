@@ -28,12 +28,12 @@ from levit_deploy.commands.settings import load_for, show_settings
 from levit_deploy.commands.weights import WeightsChoice, weights_options
 
 if TYPE_CHECKING:
+    from levit_deploy.audit.settings import Settings, Shard
     from levit_deploy.runtime.artifact import Artifact
-    from levit_deploy.verify.audit.settings import Settings, Shard
 
 
 def _shard(text: str) -> object:
-    from levit_deploy.verify.audit.settings import Shard
+    from levit_deploy.audit.settings import Shard
 
     return Shard.parse(text)
 
@@ -145,10 +145,10 @@ def audit_command(
     with Phases() as phases, ExitStack() as stack:
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
-        from levit_deploy import audit
-        from levit_deploy.verify.audit.images import open_audit_images
-        from levit_deploy.verify.audit.settings import WHOLE
-        from levit_deploy.verify.audit.state import check_report
+        from levit_deploy.audit import audit_artifact as audit
+        from levit_deploy.audit.images import open_audit_images
+        from levit_deploy.audit.settings import WHOLE
+        from levit_deploy.audit.state import check_report
 
         check_report(report, None, resume=resume, force=force)
         if sensitivity:
@@ -192,12 +192,12 @@ def _how_many(
     artifact: Artifact, images: int | None, layer_images: int | None
 ) -> tuple[int | None, int]:
     """(images, images to look inside for); fewer by default where an emulator runs them."""
-    from levit_deploy import audit
-    from levit_deploy.targets.host import read_cpu
+    from levit_deploy.audit import audit_artifact as audit
+    from levit_deploy.targets.emulator import run_prefix
     from levit_deploy.targets.table import get_target
 
     defaults: tuple[int | None, int] = None, audit.LAYER_IMAGES
-    if not read_cpu().runs(get_target(artifact.manifest.base_target)):
+    if run_prefix(get_target(artifact.manifest.base_target)) != ():
         defaults = audit.EMULATED_IMAGES, audit.EMULATED_LAYER_IMAGES
     return images or defaults[0], defaults[1] if layer_images is None else layer_images
 
@@ -206,7 +206,7 @@ def _settings(settings: Settings, report: Path) -> dict[str, str]:
     emulated = ", under an emulator" if settings.emulated else ""
     labels = "labelled" if settings.labelled else "no labels"
     return {
-        "artifact": f"{settings.artifact}, {settings.target}, {settings.precision}{emulated}",
+        "artifact": f"{settings.name}, {settings.target}, {settings.precision}{emulated}",
         "images": f"{settings.images} of {settings.source}, {labels}, {settings.preprocessing}",
         "output": str(report),
     }

@@ -44,7 +44,7 @@ def bench_command(
 ) -> None:
     """Time the artifact in DIR beside other runtimes.
 
-    Peers run the same network in fp32, with weights of chance: latency does not depend on them.
+    Peers run the same network in fp32, with random weights: latency does not depend on them.
     A ratio below 1 means that the artifact is faster.
 
     \b

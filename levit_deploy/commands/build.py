@@ -31,6 +31,7 @@ from levit_deploy.commands.weights import (
     size_option,
     weights_options,
 )
+from levit_deploy.files import check_writable
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
@@ -69,8 +70,6 @@ def export_command(
       levit-deploy export levit_128s --weights demo -o levit_128s.onnx
       levit-deploy export levit_256 --weights checkpoint.safetensors
     """
-    from levit_deploy.export.whole_files import check_writable
-
     if output:
         check_writable(output)  # what cannot work is told of before the long work
     with Phases() as phases:
@@ -166,13 +165,13 @@ def compile_command(
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
+    from levit_deploy.export.exported import ExportedModel
+
     parent = output or Path()
     source: ExportedModel | Checkpoint | None = None
     checkpoint: Checkpoint | None = None
     if isinstance(model, Path):
         _check_no_weights_options()
-        from levit_deploy.export.exported import ExportedModel
-
         source = ExportedModel.load(model)
         precision = source.precision.value
     else:
@@ -270,7 +269,7 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
         verification.save(folder)
     _warn_if_not_executed(verification)
     if as_json:
-        print_json(verification.to_json())
+        print_json(verification)
     else:
         print_verification(verification)
     if not verification:

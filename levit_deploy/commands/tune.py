@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.commands.arguments import json_option, model_argument, target_option
+from levit_deploy.commands.arguments import json_option, model_or_file_argument, target_option
 from levit_deploy.commands.output import columns, print_columns, print_json
 from levit_deploy.commands.progress import Phases
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("tune")
-@model_argument
+@model_or_file_argument
 @target_option
 @click.option(
     "-o",
@@ -41,18 +41,20 @@ if TYPE_CHECKING:
 )
 @json_option
 def tune_command(
-    spec: ModelSpec, target: Target, output: Path, candidates: int, as_json: bool
+    model: ModelSpec | Path, target: Target, output: Path, candidates: int, as_json: bool
 ) -> None:
     """Search the best tile of each kernel.
 
-    `compile --tiles` reads the file. Kernels of MODEL are timed if this CPU runs the target's code.
-    Otherwise tiles are ranked by the instructions of their inner loops, and marked as modelled. A
-    tile replaces the default one only if it is better twice.
+    `compile --tiles` reads the file. Kernels of MODEL, or of a file that `export` or `quantize`
+    wrote, are timed if this CPU runs the target's code. Otherwise tiles are ranked by the
+    instructions of their inner loops, and marked as modelled. A tile replaces the default one only
+    if it is better twice.
 
     \b
     Examples:
       levit-deploy tune --target host levit_128s
       levit-deploy compile --target host levit_128s --tiles tiles.json
+      levit-deploy tune --target host levit_128s_int8.onnx
     """
     from levit_deploy.targets.host import read_cpu
     from levit_deploy.targets.toolchain import find_toolchain
@@ -61,11 +63,13 @@ def tune_command(
     with Phases() as phases:
         phases.begin("tune")
         from levit_deploy.compiler.tuning.search import Search
+        from levit_deploy.export.exported import ExportedModel
         from levit_deploy.tune import tune_model
 
+        tuned = ExportedModel.load(model) if isinstance(model, Path) else model
         search = Search(toolchain, cpu, candidates)
         settings = {
-            "model": f"{spec.name}, {spec.image_size} px",
+            "model": f"{tuned.name}, {tuned.image_size} px",
             "target": f"{target.name} ({target.base})" if target.base else target.name,
             "measured": search.measured_on,
             "output": str(output),
@@ -80,7 +84,7 @@ def tune_command(
             phases.note(f"{done} of {total}, about {left_s:.0f} s left: {' '.join(_cells(row))}")
             phases.detail(f"kernel {min(done + 1, total)} of {total}, about {left_s:.0f} s left")
 
-        rows = tune_model(spec, search, output, on_row)
+        rows = tune_model(tuned, search, output, on_row)
     if as_json:
         print_json({"schema_version": 1, "path": str(output), "rows": [asdict(r) for r in rows]})
     else:
@@ -95,7 +99,9 @@ def _print_rows(rows: Sequence[TileRow], output: Path) -> None:
 
 
 def _cells(row: TileRow) -> tuple[str, str, str, str]:
-    family = type(row.spec).__name__.removesuffix("Spec").lower()
+    from levit_deploy.compiler.tiles.registry import family_of
+
+    family = family_of(row.spec).name
     time_text = "modelled" if row.microseconds is None else f"{row.microseconds:.1f} us"
     change = f"{row.ratio:.3f}" if row.ratio < 1 else "kept"
     return f"{family} {_facts(row.spec)}", _facts(row.tile), change, time_text

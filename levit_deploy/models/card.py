@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from levit_deploy.errors import DeployError
-from levit_deploy.models.images import (
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.preprocessing import (
     ORIGINAL_PREPROCESSING,
     TIMM_PREPROCESSING,
     TRANSFORMERS_PREPROCESSING,
@@ -19,7 +20,6 @@ from levit_deploy.models.images import (
     Resample,
     Resize,
 )
-from levit_deploy.models.key_names import Origin
 from levit_deploy.models.spec import IMAGENET, Activation, ModelSpec, Normalization
 
 ASSUMED = "assumed: "
@@ -69,6 +69,15 @@ class ModelCard:
         return Normalization(
             tuple(value / scale for value in self.mean), tuple(value / scale for value in self.std)
         )
+
+    @property
+    def recipe(self) -> str:
+        """How a picture becomes what the network sees, in a sentence."""
+        way = self.preprocessing.describe(self.image_size)
+        mean, std = (
+            _numbers(values) for values in (self.normalization.mean, self.normalization.std)
+        )
+        return f"{way}; then (value / 255 - mean) / std with mean {mean}, std {std}"
 
     @property
     def assumed(self) -> tuple[str, ...]:

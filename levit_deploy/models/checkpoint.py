@@ -26,8 +26,8 @@ from levit_deploy.models.checkpoint_files import (
     is_plain,
     read_content,
 )
-from levit_deploy.models.images import Preprocessing
 from levit_deploy.models.key_names import Origin
+from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.reference import Levit, attention_bias_indices
 from levit_deploy.models.side_files import SideFiles
 from levit_deploy.models.spec import FAMILY, Activation, ModelSpec

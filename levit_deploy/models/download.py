@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import put_in_place
 
 TIMEOUT_S = 30.0  # without any byte
 AGENT = "levit-deploy"
@@ -76,7 +77,7 @@ def download(
                 )
             if sha256 is None:
                 version.write_text(now)
-            part.replace(path)
+            put_in_place(part, path)
             told = f"`{url}` has changed since it was downloaded: fetched again"
             return told if changed else None
     except OSError as error:  # the server's errors are DeployErrors by now

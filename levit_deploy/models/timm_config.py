@@ -13,7 +13,7 @@ from fractions import Fraction
 
 from levit_deploy.models.card import ClassOrder, ModelCard, with_mean, with_std
 from levit_deploy.models.config import Config
-from levit_deploy.models.images import Resample, Resize
+from levit_deploy.models.preprocessing import Resample, Resize
 from levit_deploy.models.spec import FAMILY, Activation, ModelSpec
 
 DEFAULTS = "timm's defaults"

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from levit_deploy.models.card import ModelCard, with_mean, with_std
 from levit_deploy.models.config import Config
-from levit_deploy.models.images import Resample, Resize
+from levit_deploy.models.preprocessing import Resample, Resize
 from levit_deploy.models.spec import ModelSpec
 
 DEFAULTS = "LevitImageProcessor's defaults"

@@ -20,8 +20,8 @@ from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from levit_deploy.models.checkpoint_files import is_checkpoint
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
-from levit_deploy.models.images import DEMO_PREPROCESSING
 from levit_deploy.models.key_names import Origin
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import ModelSpec
 
 OFFICIAL = "fb_dist_in1k"

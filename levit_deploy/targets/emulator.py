@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.target import Emulator, Target
 
 INSTALL_HINT = "apt-get install qemu-user"
@@ -18,8 +19,17 @@ def find_emulator(emulator: Emulator) -> Path | None:
     return None
 
 
+def run_prefix(target: Target) -> tuple[str, ...] | None:
+    """What to put before a program of `target` to run it on this machine.
+
+    Nothing on a CPU that runs it, else the emulator; None where there is none. Raises DeployError
+    on a machine of no architecture that we know.
+    """
+    return () if read_cpu().runs(target) else emulator_command(target)
+
+
 def emulator_command(target: Target) -> tuple[str, ...] | None:
-    """What to put before a program of `target` to run it here; None where nothing can."""
+    """qemu-user as the CPU of `target`, also where this machine has one; None if it is missing."""
     if target.emulator is None:
         return None
     path = find_emulator(target.emulator)
@@ -27,7 +37,7 @@ def emulator_command(target: Target) -> tuple[str, ...] | None:
 
 
 def missing_emulator(target: Target) -> tuple[str, str]:
-    """(what is missing, what to do) for a target whose `emulator_command` is None."""
+    """(what is missing, what to do) for a target without `run_prefix` or `emulator_command`."""
     if target.emulator is None:
         return (
             f"qemu-user cannot run `{target.name}` code, and this CPU lacks it",

@@ -36,7 +36,7 @@ def contenders_for(
 
 
 def random_network(artifact: Artifact) -> Levit:
-    """The network of the artifact with weights of chance, ready for inference."""
+    """The network of the artifact with random weights, ready for inference."""
     manifest = artifact.manifest
     spec = get_spec(manifest.model)
     torch.manual_seed(0)

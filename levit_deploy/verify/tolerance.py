@@ -9,14 +9,14 @@ differ by the square root of two of one's error). `python -m benchmarks.steps` m
 largest error of all logits of all test images, and of one image's:
 
     LeViT-128S, trained            3.4e-3   8.4e-3
-    its hostile twins              3.6e-3   7.1e-3
+    with outlier channels          3.6e-3   7.1e-3
     tiny LeViT, trained            3.9e-3   1.0e-2
-    eight tiny LeViTs of chance    3.2e-2   4.2e-2 (all but one: 1.7e-2, 2.1e-2)
-    LeViT-384 of chance            1.8e-2   1.9e-2
-    LeViT-128 of chance            beyond the tolerance, its self test fails
+    eight tiny, random weights     3.2e-2   4.2e-2 (all but one: 1.7e-2, 2.1e-2)
+    LeViT-384, random weights      1.8e-2   1.9e-2
+    LeViT-128, random weights      beyond the tolerance, its self test fails
 
-Networks of chance come to that bound: a right library of such a one may be called wrong. The
-tolerance is twice what trained ones need. It tells a wrong kernel from rounding, but not a
+Networks with random weights come to that bound: a right library of such a one may be called wrong.
+The tolerance is twice what trained ones need. It tells a wrong kernel from rounding, but not a
 small mistake in one layer: a zero point off by one passes in most layers. Those are for the
 kernels' own tests, which compare sums and steps exactly.
 """

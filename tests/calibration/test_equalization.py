@@ -1,4 +1,4 @@
-"""Equalization: nothing moves in float, and a network's hostile twins quantize as it does."""
+"""Equalization: nothing moves in float, and outlier channels cost nothing."""
 
 import numpy as np
 import pytest
@@ -10,10 +10,10 @@ from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.export.export_model import export_model
-from levit_deploy.export.hostile_twin import hostile_twin
 from levit_deploy.models.images import normalize
 from levit_deploy.models.spec import TINY
 from tests.calibration.running import run, signal_to_noise_db
+from tests.outlier_channels import with_outlier_channels
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +41,29 @@ def test_equalized_streams_leave_the_float_network_the_same_to_the_bit(
 
 
 @pytest.mark.parametrize("sigma", [1.0, 1.5, 2.0])
-def test_a_twin_quantizes_as_the_network_itself(net, exported, pictures, images, sigma):
-    twin = export_model(hostile_twin(net, sigma, seed=1), name="twin", weights_digest="cd" * 32)
+def test_an_outlier_channel_model_quantizes_as_the_network_itself(
+    net, exported, pictures, images, sigma
+):
+    outliers = export_model(
+        with_outlier_channels(net, sigma, seed=1), name="outliers", weights_digest="cd" * 32
+    )
     reference = logits(exported, images)
-    np.testing.assert_allclose(logits(twin, images), reference, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits(outliers, images), reference, rtol=1e-3, atol=1e-3)
 
     itself = logits(quantize_model(exported, pictures, DEFAULT_RECIPE)[0], images)
-    as_twin = logits(quantize_model(twin, pictures, DEFAULT_RECIPE)[0], images)
-    loss = signal_to_noise_db(reference, itself) - signal_to_noise_db(reference, as_twin)
-    assert abs(loss) < 2  # the twin's weights are rounded to float32 elsewhere: other ties
+    as_outliers = logits(quantize_model(outliers, pictures, DEFAULT_RECIPE)[0], images)
+    loss = signal_to_noise_db(reference, itself) - signal_to_noise_db(reference, as_outliers)
+    assert abs(loss) < 2  # the model's weights are rounded to float32 elsewhere: other ties
 
 
-def test_a_hostile_twin_is_hostile(net, pictures, images):
-    """What the equalization is for: without it the twin is lost, streams alone save most of it."""
-    twin = export_model(hostile_twin(net, 2.0, seed=1), name="twin", weights_digest="cd" * 32)
-    reference = logits(twin, images)
-    plain = logits(quantize_model(twin, pictures, RECIPES["w8a8-plain"])[0], images)
-    streams = logits(quantize_model(twin, pictures, RECIPES["w8a8-streams"])[0], images)
+def test_outlier_channels_are_hard_to_quantize(net, pictures, images):
+    """What the equalization is for: without it the model is lost, streams alone save most of it."""
+    outliers = export_model(
+        with_outlier_channels(net, 2.0, seed=1), name="outliers", weights_digest="cd" * 32
+    )
+    reference = logits(outliers, images)
+    plain = logits(quantize_model(outliers, pictures, RECIPES["w8a8-plain"])[0], images)
+    streams = logits(quantize_model(outliers, pictures, RECIPES["w8a8-streams"])[0], images)
     assert signal_to_noise_db(reference, plain) < 15
     assert signal_to_noise_db(reference, streams) > signal_to_noise_db(reference, plain) + 10
 

@@ -19,12 +19,12 @@ from levit_deploy.calibration.pictures import FolderPictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import (
+from levit_deploy.models.images import rgb8_input
+from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
     TIMM_PREPROCESSING,
     Resize,
-    rgb8_input,
 )
 from levit_deploy.models.spec import TINY
 from tests.models.libraries import transformers_model

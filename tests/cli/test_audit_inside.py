@@ -19,12 +19,11 @@ from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact
 from levit_deploy.runtime.build import build_artifact, build_debug
 from levit_deploy.runtime.self_test import SelfTest
-from levit_deploy.targets.emulator import emulator_command
-from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.model_of import float_model_of, table_of
 from tests.cli.conftest import TINY_WEIGHTS, Cli, Spawner, compile_args
+from tests.machine import prefix_for
 
 UNTESTED = SelfTest((0.0,) * TINY.classes, 1e9)
 
@@ -103,8 +102,7 @@ def test_a_planted_fault_is_named(cli: Cli, int8: Path, fault: str, layer: str):
 
 def test_another_cpu_gives_the_same_figures(cli: Cli, int8: Path):
     target = get_target("arm64-dotprod")
-    if not read_cpu().runs(target) and emulator_command(target) is None:
-        pytest.skip("no emulator for arm64-dotprod")
+    prefix_for(target)
     if not get_target("host").fma:
         pytest.skip("without fused multiply-add this CPU rounds otherwise")
     done = cli.compile("--precision", "int8", "--data", "demo", target=target.name)

@@ -70,7 +70,8 @@ def test_a_file_that_is_none_of_tiles_is_left_alone(cli: Cli):
     path.write_text("my notes")
     done = cli.run(*tune_args(path))
     assert done.returncode == 1
-    assert "is not a file of tiles" in done.stderr
+    assert "is not JSON" in done.stderr
+    assert "hint: search again with `levit-deploy tune`" in done.stderr
     assert path.read_text() == "my notes"
 
 
@@ -78,7 +79,7 @@ def test_a_file_that_cannot_be_written_is_told_of_first(cli: Cli):
     done = cli.run(*tune_args(cli.folder / "nowhere" / "tiles.json"))
     assert done.returncode == 1
     assert "cannot write" in done.stderr
-    assert "hint: choose another file with -o" in done.stderr
+    assert "hint: choose another file: -o FILE" in done.stderr
 
 
 def test_compile_uses_the_tiles_of_a_file(cli: Cli):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import Entry, Program, Space
-from levit_deploy.targets.target import Arch, Target
+from levit_deploy.targets.target import Target
+from levit_deploy.targets.toolchain import find_toolchain
+from tests.machine import prefix_for
 
 _MAIN = """
 #include <stdint.h>
@@ -55,8 +56,10 @@ def run(
     The arena starts as NaNs. Each call's tasks are done in `parts` pieces, last piece first. The
     caller's buffers start `shift` bytes after a multiple of 64.
     """
+    prefix = prefix_for(target)
     folder.mkdir(exist_ok=True)
-    program.save(folder)
+    (folder / "kernels.o").write_bytes(program.kernels_object)
+    (folder / "constants.bin").write_bytes(program.constants)
     (folder / "image.bin").write_bytes(bytes(shift) + image.tobytes())
     calls = [call for call in program.calls if call.entry in (Entry.BOTH, entry)]
     declarations = {
@@ -84,31 +87,11 @@ def run(
     )
     (folder / "main.c").write_text(source)
     link(target, ["main.c", "kernels.o"], "program", folder)
-    runner = [] if target.arch is Arch.X86_64 else _emulator(target)
-    subprocess.run([*runner, "./program"], cwd=folder, check=True, timeout=300)
+    subprocess.run([*prefix, "./program"], cwd=folder, check=True, timeout=300)
     return np.fromfile(folder / "logits.bin", np.float32)
 
 
-def link(target: Target, sources: list[str], output: str, folder: Path) -> None:
-    """A static executable for another architecture (musl), an ordinary one for this one."""
-    if target.arch is Arch.X86_64:
-        compiler = ["gcc"]
-    else:
-        triple = {Arch.AARCH64: "aarch64-linux-musl", Arch.ARMV7: "arm-linux-musleabihf"}
-        compiler = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "cc",
-            "-target",
-            triple[target.arch],
-            "-static",
-        ]
-    subprocess.run(
-        [*compiler, "-O1", *sources, "-o", output, "-lm"], cwd=folder, check=True, timeout=300
-    )
-
-
-def _emulator(target: Target) -> list[str]:
-    assert target.emulator is not None
-    return [target.emulator.binary, "-cpu", target.emulator.cpu]
+def link(target: Target, inputs: list[str], output: str, folder: Path) -> None:
+    """C sources and objects of `folder` -> a static program, by the product's own tools."""
+    names = [folder / name for name in inputs]
+    find_toolchain(target).link_program(names, folder / output, ["-lm"])

@@ -23,7 +23,7 @@ from levit_deploy.models.card import (
     with_std,
 )
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
-from levit_deploy.models.images import Preprocessing, Resize
+from levit_deploy.models.preprocessing import Preprocessing, Resize
 from levit_deploy.models.spec import TINY, Activation
 from levit_deploy.models.timm_config import crop_ratio
 from tests.models.libraries import (

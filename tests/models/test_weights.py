@@ -11,7 +11,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models import weights
 from levit_deploy.models.catalogue import PAPER_TOP1
 from levit_deploy.models.demo import DEMO_WEIGHTS
-from levit_deploy.models.images import (
+from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
     TIMM_PREPROCESSING,

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from levit_deploy.export.export_model import export_model
-from levit_deploy.export.hostile_twin import hostile_twin
 from levit_deploy.export.write_network import write_network
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
@@ -17,6 +16,7 @@ from levit_deploy.network.fold_model import fold_model
 from levit_deploy.network.network import Network, rounded
 from levit_deploy.network.streams import residual_streams, scale_stream
 from tests.network.forward import forward
+from tests.outlier_channels import with_outlier_channels
 from tests.randomize import randomize
 
 SPEC = replace(TINY, depths=(2, 1, 2), image_size=112)  # several tokens in every stage
@@ -112,18 +112,18 @@ def test_everything_scaled_at_once(model, images):
 
 @pytest.mark.parametrize("distilled", [True, False])
 @pytest.mark.parametrize("sigma", [1.0, 2.0])
-def test_a_hostile_twin_is_the_same_function(images, sigma, distilled):
+def test_an_outlier_channel_model_is_the_same_function(images, sigma, distilled):
     net = randomize(Levit(replace(SPEC, distilled=distilled)), seed=3).double()
-    twin = hostile_twin(net, sigma, seed=1)
+    outliers = with_outlier_channels(net, sigma, seed=1)
     with torch.inference_mode():
-        np.testing.assert_allclose(twin(images).numpy(), net(images).numpy(), rtol=1e-9)
+        np.testing.assert_allclose(outliers(images).numpy(), net(images).numpy(), rtol=1e-9)
 
 
-def test_a_hostile_twin_has_spread_streams(net, model, images):
-    twin = fold_model(hostile_twin(net, sigma=1.5, seed=1))
+def test_an_outlier_channel_model_has_spread_streams(net, model, images):
+    outliers = fold_model(with_outlier_channels(net, sigma=1.5, seed=1))
     names = [name for stream in residual_streams(model) for name in stream.tensors]
     _, *tensors = tensors_of(model, images, names)
-    _, *spread = tensors_of(twin, images, names)
+    _, *spread = tensors_of(outliers, images, names)
     ratios = {name: s / t for name, t, s in zip(names, tensors, spread, strict=True)}
     for stream in residual_streams(model):
         factors = np.median(ratios[stream.tensors[0]], axis=(0, 1))
@@ -132,31 +132,32 @@ def test_a_hostile_twin_has_spread_streams(net, model, images):
             assert np.allclose(np.median(ratios[name], axis=(0, 1)), factors, rtol=1e-3)
 
 
-def test_scaling_undoes_a_hostile_twin(net, model, images):
+def test_scaling_undoes_outlier_channels(net, model, images):
     streams = residual_streams(model)
-    twin = fold_model(hostile_twin(net, sigma=2.0, seed=1))
+    outliers = fold_model(with_outlier_channels(net, sigma=2.0, seed=1))
     for stream in streams:
         _, plain = tensors_of(model, images, stream.tensors[:1])
-        _, spread = tensors_of(twin, images, stream.tensors[:1])
+        _, spread = tensors_of(outliers, images, stream.tensors[:1])
         factors = np.abs(plain).max((0, 1)) / np.abs(spread).max((0, 1))
-        twin = scale_stream(twin, stream, factors.astype(np.float64))
+        outliers = scale_stream(outliers, stream, factors.astype(np.float64))
     for stream in streams:
         before = tensors_of(model, images, stream.tensors)
-        after = tensors_of(twin, images, stream.tensors)
+        after = tensors_of(outliers, images, stream.tensors)
         for tensor, restored in zip(before, after, strict=True):
             np.testing.assert_allclose(restored, tensor, rtol=1e-2, atol=1e-3)
 
 
-def test_a_hostile_twin_follows_its_seed_and_leaves_the_net_alone(net):
+def test_outlier_channels_follow_their_seed_and_leave_the_net_alone(net):
     before = net.patch_embed[6].bn.weight.clone()
     weights = [
-        hostile_twin(net, sigma=1.0, seed=seed).patch_embed[6].bn.weight for seed in (1, 1, 2)
+        with_outlier_channels(net, sigma=1.0, seed=seed).patch_embed[6].bn.weight
+        for seed in (1, 1, 2)
     ]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert torch.equal(net.patch_embed[6].bn.weight, before)
 
 
-def test_a_hostile_twin_can_be_exported(net):
-    twin = hostile_twin(net, sigma=2.0, seed=1)
-    export_model(twin, name="twin", weights_digest="0" * 64)
+def test_an_outlier_channel_model_can_be_exported(net):
+    outliers = with_outlier_channels(net, sigma=2.0, seed=1)
+    export_model(outliers, name="outliers", weights_digest="0" * 64)

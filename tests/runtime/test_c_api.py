@@ -9,9 +9,9 @@ import pytest
 
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
-from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
+from tests.machine import emulator_for, prefix_for
 from tests.runtime.c_program import link_dynamic, link_static, run
 from tests.runtime.small_network import SmallNetwork, random_image
 
@@ -139,9 +139,7 @@ def test_any_alignment_and_no_byte_outside_the_workspace(
 ) -> None:
     """Image, logits and workspace at any address; on other CPUs under the emulator."""
     toolchain = find_toolchain(get_target(target))
-    prefix = () if target == "host" else emulator_command(toolchain.target)
-    if prefix is None:
-        pytest.skip(f"no emulator for {target}: apt-get install qemu-user")
+    prefix = prefix_for(toolchain.target)
     built = build_artifact(
         network.program(toolchain, tmp_path / "work"), toolchain, network.self_test(), tmp_path
     )
@@ -265,10 +263,7 @@ def test_missing_cpu_feature_is_an_error_before_any_work(
 ) -> None:
     """A library for ARMv8.2 dotprod on an emulated Cortex-A72, which has none."""
     toolchain = find_toolchain(get_target("arm64-dotprod"))
-    old = emulator_command(get_target("arm64"))
-    new = emulator_command(toolchain.target)
-    if old is None or new is None:
-        pytest.skip("no emulator for arm64: apt-get install qemu-user")
+    old, new = emulator_for(get_target("arm64")), emulator_for(toolchain.target)
     built = build_artifact(
         network.program(toolchain, tmp_path / "work"), toolchain, network.self_test(), tmp_path
     )

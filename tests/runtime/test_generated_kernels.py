@@ -18,9 +18,9 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
-from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
+from tests.machine import prefix_for
 from tests.randomize import randomize
 from tests.runtime.c_program import link_static, run, self_test_shared_library
 
@@ -114,11 +114,7 @@ int main(void)
 
 def test_contract_from_c(built: Built, tmp_path: Path) -> None:
     """Any alignment, nothing written outside, the image unharmed, the same bits by threads."""
-    prefix: tuple[str, ...] | None = ()
-    if built.toolchain.target.name != "host":
-        prefix = emulator_command(built.toolchain.target)
-    if prefix is None:
-        pytest.skip("no emulator: apt-get install qemu-user")
+    prefix = prefix_for(built.toolchain.target)
     output = run(link_static(built.toolchain, CONTRACT, [built.artifact], tmp_path), prefix)
     size = TINY.image_size
     pattern = (np.arange(3 * size * size) * 7919 % 1000).astype(np.float32) / 250 - 2

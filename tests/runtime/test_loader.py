@@ -15,8 +15,8 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.instrument import build_profile_library
 from levit_deploy.runtime.loader import Library
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
+from tests.machine import foreign_target
 from tests.runtime.small_network import CLASSES, SIDE, SmallNetwork, random_image, random_rgb
 
 
@@ -90,11 +90,11 @@ def test_self_test_finds_other_weights(
 
 
 def test_library_of_another_cpu_is_refused(network: SmallNetwork, tmp_path: Path) -> None:
-    toolchain = find_toolchain(get_target("arm64"))
+    toolchain = find_toolchain(foreign_target())
     built = build_artifact(
         network.program(toolchain, tmp_path / "work"), toolchain, network.self_test(), tmp_path
     )
-    with pytest.raises(DeployError, match="aarch64"):
+    with pytest.raises(DeployError, match=toolchain.target.arch.value):
         Library(built.folder)
 
 

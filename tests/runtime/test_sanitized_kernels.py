@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,16 +17,11 @@ from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from tests.compiler.levit import exported_tiny
+from tests.machine import require_native
 from tests.runtime.c_program import run
+from tests.runtime.test_threads import needs_thread_sanitizer
 
-pytestmark = [
-    pytest.mark.skipif(
-        platform.machine() != "x86_64", reason="vectors that are checked are those of SSE"
-    ),
-    pytest.mark.skipif(
-        shutil.which("cc") is None, reason="no C compiler with ThreadSanitizer: apt-get install gcc"
-    ),
-]
+pytestmark = needs_thread_sanitizer
 
 # A vector of AVX is more than ThreadSanitizer checks at once; tasks are cut alike everywhere.
 TARGET = "x86-64"
@@ -38,6 +30,7 @@ SANITIZED = {"TSAN_OPTIONS": "halt_on_error=1 exitcode=66"}
 
 @pytest.fixture(scope="module")
 def program() -> Program:
+    require_native(get_target(TARGET), "ThreadSanitizer of vectors of SSE")
     return compile_model(exported_tiny(), get_target(TARGET))
 
 
@@ -66,10 +59,10 @@ def sanitized_kernels(program: Program, tmp_path_factory: pytest.TempPathFactory
         assert found == 1
     code.write_text(text)
     output = folder / "kernels.o"
-    zig = [sys.executable, "-m", "ziglang", "cc"]
+    compiler = find_toolchain(get_target(TARGET)).compiler
     # memset and memcpy are called by these names, and intercepted.
     flags = ["-O1", "-fsanitize=thread", "-mllvm", "-tsan-instrument-memintrinsics=0"]
-    subprocess.run([*zig, *flags, "-c", code, "-o", output], check=True, capture_output=True)
+    subprocess.run([*compiler, *flags, "-c", code, "-o", output], check=True, capture_output=True)
     return output
 
 

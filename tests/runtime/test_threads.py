@@ -16,9 +16,9 @@ from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact, generate_sources
 from levit_deploy.runtime.loader import Library
-from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
+from tests.machine import prefix_for
 from tests.runtime.c_program import link_static, run
 from tests.runtime.small_network import SmallNetwork, random_image, random_rgb
 
@@ -174,6 +174,12 @@ int main(void)
 """
 
 
+needs_thread_sanitizer = pytest.mark.skipif(
+    shutil.which("cc") is None, reason="no C compiler with ThreadSanitizer: apt-get install gcc"
+)
+
+
+@needs_thread_sanitizer
 def test_thread_sanitizer_finds_nothing(
     program: Program, network: SmallNetwork, host_toolchain: Toolchain, tmp_path: Path
 ) -> None:
@@ -182,27 +188,23 @@ def test_thread_sanitizer_finds_nothing(
     (tmp_path / "main.c").write_text(RACE)
     kernels = Path(__file__).with_name("kernels.c")
     sources = ["main.c", "program.c", "library.c", "threads.c", "constants.S", str(kernels)]
-    compiler = [shutil.which("cc")] if shutil.which("cc") else host_toolchain.compiler
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-DNAME_OF_KERNELS=small", "-lpthread"]
-    subprocess.run(
-        [*compiler, *flags, *sources, "-o", "race"], cwd=tmp_path, check=True, timeout=600
-    )
+    subprocess.run(["cc", *flags, *sources, "-o", "race"], cwd=tmp_path, check=True, timeout=600)
     run(tmp_path / "race", environment={"TSAN_OPTIONS": "halt_on_error=1 exitcode=66"})
 
 
 @pytest.mark.parametrize("target", ["arm64", "armv7"])
 def test_threads_of_other_cpus(target: str, network: SmallNetwork, tmp_path: Path) -> None:
     toolchain = find_toolchain(get_target(target))
-    emulator = emulator_command(toolchain.target)
-    if emulator is None:
-        pytest.skip(f"no emulator for {target}: apt-get install qemu-user")
+    prefix = prefix_for(toolchain.target)
     built = build_artifact(
         network.program(toolchain, tmp_path / "work"), toolchain, network.self_test(), tmp_path
     )
-    run(link_static(toolchain, RACE, [built], tmp_path), emulator)
+    run(link_static(toolchain, RACE, [built], tmp_path), prefix)
 
 
-def test_thread_sanitizer_can_find_something(host_toolchain: Toolchain, tmp_path: Path) -> None:
+@needs_thread_sanitizer
+def test_thread_sanitizer_can_find_something(tmp_path: Path) -> None:
     """The same compiler and options report a race that is there."""
     (tmp_path / "main.c").write_text(
         "#include <pthread.h>\nstatic int x;\n"
@@ -210,9 +212,8 @@ def test_thread_sanitizer_can_find_something(host_toolchain: Toolchain, tmp_path
         "int main(void) { pthread_t t; pthread_create(&t, 0, f, 0); x++; pthread_join(t, 0);"
         " return 0; }\n"
     )
-    compiler = [shutil.which("cc")] if shutil.which("cc") else host_toolchain.compiler
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", "main.c", "-lpthread", "-o", "race"]
-    subprocess.run([*compiler, *flags], cwd=tmp_path, check=True, timeout=600)
+    subprocess.run(["cc", *flags], cwd=tmp_path, check=True, timeout=600)
     done = subprocess.run(
         [tmp_path / "race"], env={"TSAN_OPTIONS": "exitcode=66"}, capture_output=True, check=False
     )

@@ -11,9 +11,9 @@ import pytest
 
 from levit_deploy.errors import DeployError
 from levit_deploy.targets import toolchain as module
-from levit_deploy.targets.emulator import emulator_command
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import OLDEST_GLIBC, Libc, find_toolchain
+from tests.machine import prefix_for
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 
@@ -49,9 +49,7 @@ def test_too_old_libc() -> None:
 @pytest.mark.parametrize("name", ["host", "arm64", "armv7"])
 def test_static_program_runs(name: str, tmp_path: Path) -> None:
     toolchain = find_toolchain(get_target(name))
-    prefix = () if name == "host" else emulator_command(toolchain.target)
-    if prefix is None:
-        pytest.skip(f"no emulator for {name}: apt-get install qemu-user")
+    prefix = prefix_for(toolchain.target)
     (tmp_path / "hello.c").write_text(HELLO)
     toolchain.link_program([tmp_path / "hello.c"], tmp_path / "hello")
     done = subprocess.run([*prefix, tmp_path / "hello"], capture_output=True, check=True)

@@ -7,24 +7,24 @@ import pytest
 
 from levit_deploy.calibration.image_set import open_images
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE
+from levit_deploy.compiler.program import Entry
 from levit_deploy.deploy import Calibration, deploy
-from levit_deploy.export.hostile_twin import hostile_twin
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import HOST, get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.images import real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.model_of import quantized_model_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.torch_runner import TorchRunner
 from tests.calibration.running import signal_to_noise_db
+from tests.outlier_channels import with_outlier_channels
 from tests.verify.checkpoints import with_state
 
 IMAGES = 500
@@ -44,7 +44,7 @@ def check(artifact: Artifact, checkpoint: Checkpoint, least_db: float, least_sam
     images = real_images(checkpoint.spec, IMAGES)
     model = quantized_model_of(artifact, checkpoint)
     assert model is not None
-    got = LibraryRunner(artifact, Entry.F32).infer(images)
+    got = LibraryRunner(artifact, Entry.FLOAT).infer(images)
     with OnnxRunner(model, as_written=True) as runner:
         expected = runner.infer(images)
     float_logits = TorchRunner(checkpoint.build()).infer(images)
@@ -68,9 +68,11 @@ def test_the_tiny_net_keeps_its_answers(tiny: Checkpoint, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.0, 1.0, 1.5, 2.0])
-def test_the_demonstration_net_and_its_twins_keep_their_answers(sigma: float, tmp_path: Path):
+def test_the_demonstration_net_with_outlier_channels_too_keeps_its_answers(
+    sigma: float, tmp_path: Path
+):
     checkpoint = load_weights(get_spec("levit_128s"), DEMO)
     if sigma > 0:
-        twin = hostile_twin(checkpoint.build(), sigma, seed=0)
-        checkpoint = with_state(checkpoint, twin.state_dict())
+        outliers = with_outlier_channels(checkpoint.build(), sigma, seed=0)
+        checkpoint = with_state(checkpoint, outliers.state_dict())
     check(compile_int8(checkpoint, 512, tmp_path), checkpoint, least_db=38, least_same=0.988)

@@ -17,7 +17,8 @@ from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.tolerance import CLOSE
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
-from tests.verify.conftest import Builder
+from tests.deployment import Builder
+from tests.machine import foreign_target
 
 
 def test_a_right_artifact_passes_every_way_it_can_be_run(host_artifact: Artifact, tiny: Checkpoint):
@@ -96,24 +97,26 @@ def test_without_an_emulator_nothing_has_failed(
     host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    manifest = replace(host_artifact.manifest, target="rpi4", base_target="arm64")
+    name = foreign_target().name
+    manifest = replace(host_artifact.manifest, target="elsewhere", base_target=name)
     foreign = replace(host_artifact, manifest=manifest)
     verification = verify_artifact(foreign, reference_of(foreign, tiny))
     assert verification
     assert not verification.executed
     (check,) = verification.checks
-    assert f"{check.outcome.value}: {check.detail}" == "not executed: no emulator for arm64"
+    assert f"{check.outcome.value}: {check.detail}" == f"not executed: no emulator for {name}"
     assert verification.hint == "apt-get install qemu-user"
-    assert not verification.to_json()["passed"]
+    assert not verification.passed
 
 
 def test_a_host_artifact_of_another_machine_is_taken_for_what_it_is(
     host_artifact: Artifact, tiny: Checkpoint, tmp_path: Path, monkeypatch
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    moved = replace(host_artifact, manifest=replace(host_artifact.manifest, base_target="armv7"))
+    name = foreign_target().name
+    moved = replace(host_artifact, manifest=replace(host_artifact.manifest, base_target=name))
     verification = verify_artifact(moved, reference_of(moved, tiny))
-    assert verification.checks[0].detail == "no emulator for armv7"
+    assert verification.checks[0].detail == f"no emulator for {name}"
 
 
 def test_without_a_compiler_the_shared_library_is_still_run(
@@ -135,7 +138,9 @@ def test_verify_json_round_trip(tmp_path: Path):
     passed = Check("run on a toaster", Outcome.PASSED, close.describe(), close)
     failed = Check("run in the rain", Outcome.FAILED, "too wet")
     verification = Verification(
-        artifact="levit_tiny",
+        name="levit_tiny",
+        model="levit_tiny",
+        precision="fp32",
         target="toaster",
         machine="Toastmaster 2000",
         build_id="1234",
@@ -150,7 +155,7 @@ def test_verify_json_round_trip(tmp_path: Path):
         assert Verification.load(tmp_path) == each
         assert [path.name for path in tmp_path.iterdir()] == ["verify.json"]
     fields = json.loads((tmp_path / "verify.json").read_text())
-    assert fields["schema_version"] == 1
+    assert fields["schema_version"] == 2
     assert fields["passed"] is False
     assert fields["checks"][0]["comparison"]["tolerance"]["name"] == "close"
 
@@ -162,10 +167,10 @@ def test_no_verify_json(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 99}', "schema version `99`, expected `1`"),
-        ('{"schema_version": 1}', "is damaged"),
-        ("{", "is damaged"),
-        ("[]", "is damaged"),
+        ('{"schema_version": 99}', "schema version `99`, expected `2`"),
+        ('{"schema_version": 2}', "missing field `audit`"),
+        ("{", "is not JSON"),
+        ("[]", "not an object"),
     ],
 )
 def test_a_verify_json_that_cannot_be_read(tmp_path: Path, text: str, message: str):

@@ -2,15 +2,14 @@
 
 import pytest
 
-from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
+from tests.machine import require_native
 
 
 @pytest.fixture(params=["x86-64", "x86-64-v3", "x86-64-v4"])
 def host_target(request: pytest.FixtureRequest) -> Target:
     """Each vector width that this CPU has, in turn."""
     target = get_target(request.param)
-    if not read_cpu().runs(target):
-        pytest.skip(f"this CPU is not {target.name}")
+    require_native(target, "a kernel called from Python")
     return target

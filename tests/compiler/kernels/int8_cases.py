@@ -15,6 +15,7 @@ from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.rounding import Float32, fma, hardswish, quantize
+from tests.compiler.kernels.storage import pack
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.g
     panels = pack_weights_int8(
         layer.weights, layer.multiplier, layer.bias, zero_point, tile, target
     )
-    inputs = [isa_of(target).storage.pack(layer.q), panels]
+    inputs = [pack(isa_of(target).storage, layer.q), panels]
     inputs += [layer.residual] * spec.residual
     return inputs + [pack_quantization(layer.factors, layer.zero_points[1])] * spec.stored.quantized
 

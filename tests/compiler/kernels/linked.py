@@ -7,18 +7,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.codegen import emit_object
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.tuning.assembly import lower
-from levit_deploy.targets.emulator import emulator_command
-from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.target import Target
 from tests.compiler.execute import link
 from tests.compiler.kernels.running import Array
+from tests.machine import prefix_for
 
 _MAIN = """
 #include <stdint.h>
@@ -61,9 +59,7 @@ def run_linked(
 
     The caller's own buffers (`kernel.unaligned`) start `shift` bytes after a multiple of 64.
     """
-    runner = [] if read_cpu().runs(target) else emulator_command(target)
-    if runner is None:
-        pytest.skip(f"nothing here runs {target.name}")
+    prefix = prefix_for(target)
     folder.mkdir(exist_ok=True)
     (folder / "kernel.o").write_bytes(emit_object(lower(kernel, target), llvm_target(target)))
     (folder / "inputs.bin").write_bytes(b"".join(a.tobytes() for a in inputs))
@@ -84,5 +80,5 @@ def run_linked(
     )
     (folder / "main.c").write_text(source)
     link(target, ["main.c", "kernel.o"], "program", folder)
-    subprocess.run([*runner, "./program"], cwd=folder, check=True, timeout=120)
+    subprocess.run([*prefix, "./program"], cwd=folder, check=True, timeout=120)
     return np.fromfile(folder / "output.bin", np.float32)

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.codegen import emit_object, lower_kernels
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
-from levit_deploy.targets.emulator import emulator_command
-from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.target import Target
 from tests.compiler.execute import link
+from tests.machine import prefix_for
 
 Buffer = NDArray[np.generic]
 
@@ -52,9 +50,7 @@ class Call:
 
 def run_linked(calls: Sequence[Call], target: Target, folder: Path) -> list[list[Buffer]]:
     """The outputs of each call, flat. Symbols are distinct. Skips where nothing runs `target`."""
-    runner = () if read_cpu().runs(target) else emulator_command(target)
-    if runner is None:
-        pytest.skip(f"nothing here runs {target.name}")
+    prefix = prefix_for(target)
     kernels = {call.kernel.symbol: call.kernel for call in calls}
     assert len(kernels) == len(calls), "symbols are distinct"
     tvm_target = llvm_target(target)
@@ -78,7 +74,7 @@ def run_linked(calls: Sequence[Call], target: Target, folder: Path) -> list[list
     (folder / "memory.bin").write_bytes(memory)
     (folder / "main.c").write_text(source)
     link(target, ["main.c", "kernels.o"], "program", folder)
-    subprocess.run([*runner, "./program"], cwd=folder, check=True, timeout=300)
+    subprocess.run([*prefix, "./program"], cwd=folder, check=True, timeout=300)
     written = (folder / "memory.bin").read_bytes()
     return [
         [

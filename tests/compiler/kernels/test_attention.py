@@ -25,6 +25,7 @@ from tests.compiler.kernels.attention_cases import (
     shrinking,
 )
 from tests.compiler.kernels.running import Array, run
+from tests.machine import require_native
 
 SPECS = (
     *WHOLE_SPECS,
@@ -45,7 +46,9 @@ def compute(case: AttentionCase, target: Target) -> Array:
 
 @pytest.fixture
 def avx2() -> Target:
-    return get_target("x86-64-v3")
+    target = get_target("x86-64-v3")
+    require_native(target, "a kernel called from Python")
+    return target
 
 
 def check(case: AttentionCase, target: Target) -> None:

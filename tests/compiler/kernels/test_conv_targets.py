@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from levit_deploy.compiler.kernels.conv.family import default_tile
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
-from levit_deploy.compiler.kernels.conv.tile import default_tile
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import STACK, assembly, innermost_loops
 from levit_deploy.models.spec import IMAGENET

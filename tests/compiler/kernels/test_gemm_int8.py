@@ -27,6 +27,7 @@ from tests.compiler.kernels.int8_cases import (
     rows_of,
 )
 from tests.compiler.kernels.linked_calls import Buffer, Call, run_linked, undefined
+from tests.compiler.kernels.storage import unpack
 
 # AVX-VNNI's kernels by AVX-512's encoding of the same instructions, which more CPUs can run.
 EVEX_256 = replace(
@@ -136,7 +137,7 @@ def test_every_bit(name: str, outputs: tuple[Target, dict[str, list[Buffer]]]) -
     if spec.stored.float:
         np.testing.assert_array_equal(rows_of(spec, written[name][0]), x)
     if spec.stored.quantized:
-        stored = isa_of(target).storage.unpack(written[name][-1], spec.rows, spec.columns)
+        stored = unpack(isa_of(target).storage, written[name][-1], spec.rows, spec.columns)
         np.testing.assert_array_equal(stored, q)
 
 
