@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import replace
+from functools import partial
 
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.host import detect_host
@@ -25,13 +26,21 @@ _X86_V2 = ("sse4_2", "popcnt")
 _X86_V3 = (*_X86_V2, "avx2", "fma", "bmi1", "bmi2", "abm", "movbe", "f16c")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
+_X86_64 = partial(Target, arch=Arch.X86_64, triple="x86_64-linux-gnu")
+_AARCH64 = partial(
+    Target,
+    arch=Arch.AARCH64,
+    triple="aarch64-linux-gnu",
+    vector_bytes=16,
+    vector_registers=32,
+    fma=True,
+)
+
 _CPUS = (
     # Least demanding first within an architecture: a host gets the last row that it can run.
-    Target(
+    _X86_64(
         name="x86-64",
         description="x86-64-v2: SSE4.2, no FMA (Nehalem 2008, Goldmont and newer)",
-        arch=Arch.X86_64,
-        triple="x86_64-linux-gnu",
         cpu="x86-64-v2",
         features=(),
         vector_bytes=16,
@@ -43,11 +52,9 @@ _CPUS = (
         required_features=_X86_V2,
         emulator=Emulator("qemu-x86_64", "Nehalem"),
     ),
-    Target(
+    _X86_64(
         name="x86-64-v3",
         description="AVX2 and FMA (Haswell 2013, Zen 2017 and newer)",
-        arch=Arch.X86_64,
-        triple="x86_64-linux-gnu",
         cpu="x86-64-v3",
         features=(),
         vector_bytes=32,
@@ -59,11 +66,9 @@ _CPUS = (
         required_features=_X86_V3,
         emulator=Emulator("qemu-x86_64", "Haswell"),
     ),
-    Target(
+    _X86_64(
         name="x86-64-v3-vnni",
         description="AVX2 with AVX-VNNI (Alder Lake 2021, N100, Zen 5 and newer)",
-        arch=Arch.X86_64,
-        triple="x86_64-linux-gnu",
         cpu="x86-64-v3",
         features=("+avxvnni", "+fast-dpwssd"),  # or LLVM makes pmaddwd and paddd of vpdpwssd
         vector_bytes=32,
@@ -75,11 +80,9 @@ _CPUS = (
         required_features=(*_X86_V3, "avx_vnni"),
         emulator=None,  # qemu's x86 has no AVX-VNNI
     ),
-    Target(
+    _X86_64(
         name="x86-64-v4",
         description="AVX-512 F/BW/CD/DQ/VL (Skylake Server 2017 and newer)",
-        arch=Arch.X86_64,
-        triple="x86_64-linux-gnu",
         cpu="x86-64-v4",
         features=("-prefer-256-bit",),
         vector_bytes=64,
@@ -91,11 +94,9 @@ _CPUS = (
         required_features=_X86_V4,
         emulator=None,  # qemu's x86 has no AVX-512
     ),
-    Target(
+    _X86_64(
         name="x86-64-v4-vnni",
         description="AVX-512 with VNNI (Cascade Lake 2019, Ice Lake, Zen 4 and newer)",
-        arch=Arch.X86_64,
-        triple="x86_64-linux-gnu",
         cpu="x86-64-v4",
         features=("-prefer-256-bit", "+avx512vnni", "+fast-dpwssd"),
         vector_bytes=64,
@@ -107,48 +108,33 @@ _CPUS = (
         required_features=(*_X86_V4, "avx512_vnni"),
         emulator=None,
     ),
-    Target(
+    _AARCH64(
         name="arm64",
         description="ARMv8.0 with NEON (Cortex-A53, A72 and newer)",
-        arch=Arch.AARCH64,
-        triple="aarch64-linux-gnu",
         cpu="cortex-a72",
         features=(),
-        vector_bytes=16,
-        vector_registers=32,
-        fma=True,
         int8_dot=Int8Dot.MLAL,
         l1d_bytes=32 * KIB,  # Cortex-A72, and the usual choice for Cortex-A53
         l2_bytes=512 * KIB,  # shared by the cluster
         required_features=(),
         emulator=Emulator("qemu-aarch64", "cortex-a72"),
     ),
-    Target(
+    _AARCH64(
         name="arm64-dotprod",
         description="ARMv8.2 with dot product (Cortex-A76, Neoverse N1 and newer)",
-        arch=Arch.AARCH64,
-        triple="aarch64-linux-gnu",
         cpu="cortex-a76",
         features=(),
-        vector_bytes=16,
-        vector_registers=32,
-        fma=True,
         int8_dot=Int8Dot.SDOT,
         l1d_bytes=64 * KIB,
         l2_bytes=256 * KIB,  # Cortex-A76: 128 to 512
         required_features=("asimddp",),
         emulator=Emulator("qemu-aarch64", "cortex-a76"),
     ),
-    Target(
+    _AARCH64(
         name="arm64-i8mm",
         description="ARMv8.6 with 8-bit matrix multiply (Neoverse V1, Cortex-A710 and newer)",
-        arch=Arch.AARCH64,
-        triple="aarch64-linux-gnu",
         cpu="neoverse-v1",
         features=("-sve",),  # fixed-width kernels; SVE is not in every such core
-        vector_bytes=16,
-        vector_registers=32,
-        fma=True,
         int8_dot=Int8Dot.SMMLA,
         l1d_bytes=64 * KIB,
         l2_bytes=512 * KIB,  # Cortex-A710: 256 or 512; Neoverse V1 has 1024
@@ -174,52 +160,33 @@ _CPUS = (
 )
 _BY_NAME = {target.name: target for target in _CPUS}
 
+# The core that qemu-user gives a board's code, where it is not the board's own.
+_EMULATED_AS = {"neoverse-v1": "max,sve=off", "cortex-a78ae": "cortex-a76"}
 
-def _board(
-    name: str,
-    description: str,
-    base: str,
-    cpu: str,
-    l1d_kib: int,
-    l2_kib: int,
-    emulated_cpu: str,
-    features: tuple[str, ...] = (),
-) -> Target:
+
+def _board(name: str, description: str, base: str, cpu: str, l1d_kib: int, l2_kib: int) -> Target:
     """The target `base` with a board's own scheduling model and caches."""
+    emulator = Emulator("qemu-aarch64", _EMULATED_AS.get(cpu, cpu))
     return replace(
         _BY_NAME[base],
         name=name,
         description=description,
         cpu=cpu,
-        features=features,
         l1d_bytes=l1d_kib * KIB,
         l2_bytes=l2_kib * KIB,
-        emulator=Emulator("qemu-aarch64", emulated_cpu),
+        emulator=emulator,
         base=base,
     )
 
 
 _BOARDS = (
-    _board("rpi3", "Raspberry Pi 3 (BCM2837)", "arm64", "cortex-a53", 32, 512, "cortex-a53"),
-    _board("rpi4", "Raspberry Pi 4 (BCM2711)", "arm64", "cortex-a72", 32, 1024, "cortex-a72"),
-    _board(
-        "rpi5", "Raspberry Pi 5 (BCM2712)", "arm64-dotprod", "cortex-a76", 64, 512, "cortex-a76"
-    ),
-    _board("graviton2", "AWS Graviton2", "arm64-dotprod", "neoverse-n1", 64, 1024, "neoverse-n1"),
-    _board(
-        "graviton3",
-        "AWS Graviton3",
-        "arm64-i8mm",
-        "neoverse-v1",
-        64,
-        1024,
-        "max,sve=off",
-        features=("-sve",),
-    ),
-    _board("imx8mp", "NXP i.MX 8M Plus", "arm64", "cortex-a53", 32, 512, "cortex-a53"),
-    _board(
-        "jetson-orin", "NVIDIA Jetson Orin", "arm64-dotprod", "cortex-a78ae", 64, 256, "cortex-a76"
-    ),
+    _board("rpi3", "Raspberry Pi 3 (BCM2837)", "arm64", "cortex-a53", 32, 512),
+    _board("rpi4", "Raspberry Pi 4 (BCM2711)", "arm64", "cortex-a72", 32, 1024),
+    _board("rpi5", "Raspberry Pi 5 (BCM2712)", "arm64-dotprod", "cortex-a76", 64, 512),
+    _board("graviton2", "AWS Graviton2", "arm64-dotprod", "neoverse-n1", 64, 1024),
+    _board("graviton3", "AWS Graviton3", "arm64-i8mm", "neoverse-v1", 64, 1024),
+    _board("imx8mp", "NXP i.MX 8M Plus", "arm64", "cortex-a53", 32, 512),
+    _board("jetson-orin", "NVIDIA Jetson Orin", "arm64-dotprod", "cortex-a78ae", 64, 256),
 )
 
 TARGETS: dict[str, Target] = {target.name: target for target in (*_CPUS, *_BOARDS)}
