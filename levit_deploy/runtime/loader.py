@@ -141,29 +141,14 @@ class Library:
                 f"`{self.path}` has ABI version `{info.abi_version}`, expected `{ABI_VERSION}`",
                 hint="compile the model again with this version of levit-deploy",
             )
+        preprocessing = self._function("preprocessing")
+        preprocessing.restype = ctypes.c_char_p
+        values = {name: getattr(info, name) for name, _ in _Info._fields_ if name != "reserved"}
+        texts = {name: text.decode() for name, text in values.items() if isinstance(text, bytes)}
+        arrays = {name: tuple(values[name]) for name in ("mean", "std")}
         return Description(
-            abi_version=info.abi_version,
-            image_size=info.image_size,
-            classes=info.classes,
-            workspace_bytes=info.workspace_bytes,
-            name=info.name.decode(),
-            model=info.model.decode(),
-            precision=info.precision.decode(),
-            target=info.target.decode(),
-            weights_digest=info.weights_digest.decode(),
-            build_id=info.build_id.decode(),
-            tool_version=info.tool_version.decode(),
-            preprocessing=self._text("preprocessing"),
-            mean=(info.mean[0], info.mean[1], info.mean[2]),
-            std=(info.std[0], info.std[1], info.std[2]),
+            **{**values, **texts, **arrays, "preprocessing": preprocessing().decode()}
         )
-
-    def _text(self, function: str) -> str:
-        """What a function without arguments says."""
-        says = self._function(function)
-        says.restype = ctypes.c_char_p
-        text: bytes = says()
-        return text.decode()
 
     def _create_threads(self, count: int) -> ctypes.c_void_p:
         if count == 1:

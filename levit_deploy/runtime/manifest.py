@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -19,15 +19,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
 
 FILE_NAME = "manifest.json"
-_PACKAGES = (
-    "apache-tvm",
-    "apache-tvm-ffi",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxsim",
-    "torch",
-)
+_PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "onnxsim", "torch")
 
 
 @dataclass(frozen=True)
@@ -58,16 +50,7 @@ class KernelRecord:
 
     @staticmethod
     def of(call: KernelCall) -> KernelRecord:
-        return KernelRecord(
-            symbol=call.symbol,
-            entry=call.entry,
-            kind=call.kind,
-            shape=call.shape,
-            tile=call.tile,
-            tasks=call.tasks,
-            multiply_adds=call.multiply_adds,
-            bytes_moved=call.bytes_moved,
-        )
+        return KernelRecord(**{f.name: getattr(call, f.name) for f in fields(KernelRecord)})
 
 
 @dataclass(frozen=True)
