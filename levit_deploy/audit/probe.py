@@ -7,12 +7,9 @@ image -> debug build of the artifact's program           a: stored bytes, times 
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from levit_deploy.audit.tapped_program import TappedProgram
@@ -20,6 +17,7 @@ from levit_deploy.audit.tapped_tensor import layer_name, tapped_tensors
 from levit_deploy.audit.tensor_sums import Float64, sums_of
 from levit_deploy.calibration.quantize import quantize, with_streams
 from levit_deploy.calibration.rounding import activation_steps
+from levit_deploy.calibration.statistics import tapped_session
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
 from levit_deploy.models.images import normalize
@@ -48,9 +46,10 @@ class LayerProbe:
         self._normalization = exported.normalization
         streamed = with_streams(exported, table)
         self.tensors = tapped_tensors(build.taps.tensors, streamed, table)
-        names = [tensor.name for tensor in self.tensors]
-        self._reference = _TappedModel(streamed, names, as_written=False)
-        self._model = _TappedModel(quantize(exported, table), names, as_written=True)
+        self._names = [tensor.name for tensor in self.tensors]
+        quantized = quantize(exported, table)
+        self._reference = tapped_session(streamed.graph, self._names)
+        self._model = tapped_session(quantized.graph, self._names, as_written=True)
         self._table = {reader: entry for entry in table.tensors for reader in entry.readers}
         self._program = TappedProgram(build, exported.classes, toolchain, emulator)
 
@@ -62,8 +61,9 @@ class LayerProbe:
         """
         image = normalize(pixels[None], self._normalization)
         logits, stored = self._program.run(image[0])
-        *references, reference_logits = self._reference.run(image)
-        *models, model_logits = self._model.run(image)
+        inputs = {INPUT_NAME: image}
+        *references, reference_logits = self._reference.run(self._names, inputs)
+        *models, model_logits = self._model.run(self._names, inputs)
         rows = []
         for index, (reference, model) in enumerate(zip(references, models, strict=True)):
             compiled, tensor = self._compiled[index], self.tensors[index]
@@ -81,36 +81,8 @@ class LayerProbe:
         self._program.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._program.__exit__(kind, error, trace)
-
-
-class _TappedModel:
-    """A graph in ONNX Runtime whose tensors `names` are outputs too."""
-
-    def __init__(self, exported: ExportedModel, names: list[str], *, as_written: bool) -> None:
-        model = onnx.ModelProto()
-        model.CopyFrom(exported.graph)
-        known = {output.name for output in model.graph.output}
-        unknown = dict.fromkeys(name for name in names if name not in known)
-        model.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, unknown))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        if as_written:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        self._names = names
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-
-    def run(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-        values: list[NDArray[np.float32]] = self._session.run(self._names, {INPUT_NAME: image})
-        return values
+    def __exit__(self, *error: object) -> None:
+        self._program.__exit__(*error)
 
 
 def _as_rows(tensor: NDArray[np.float32]) -> Float64:

@@ -60,7 +60,7 @@ def collect_statistics(
     Raises DeployError, naming the tensor, if an image makes a value that is not finite.
     """
     names = list(dict.fromkeys(t for _, t in exported.network.reading() if t != INPUT_NAME))
-    session = _session(exported.graph, names)
+    session = tapped_session(exported.graph, names)
     watched = {name: _Watched(len(images)) for name in names}
     for done, picture in enumerate(images, start=1):
         image = normalize(picture[None], exported.normalization)
@@ -112,12 +112,22 @@ def _tokens(tensor: Float32) -> Float32:
     return tensor.reshape(-1, tensor.shape[-1])
 
 
-def _session(model: onnx.ModelProto, outputs: list[str]) -> onnxruntime.InferenceSession:
+def tapped_session(
+    model: onnx.ModelProto, names: list[str], *, as_written: bool = False
+) -> onnxruntime.InferenceSession:
+    """ONNX Runtime, one thread, on a graph whose tensors `names` are outputs too.
+
+    `as_written`: no graph optimisations.
+    """
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
-    tapped.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    known = {output.name for output in model.graph.output}
+    unknown = dict.fromkeys(name for name in names if name not in known)
+    tapped.graph.output.extend(map(onnx.helper.make_empty_tensor_value_info, unknown))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
         tapped.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
