@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from levit_deploy.calibration.choose_stem import choose_stem
 from levit_deploy.calibration.factors import (
     Reading,
     channel_factors,
@@ -17,19 +16,23 @@ from levit_deploy.calibration.factors import (
 )
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.keep_float import kept_float
-from levit_deploy.calibration.observers import observe, seen_range
+from levit_deploy.calibration.observers import extrapolated_range, observe, seen_range
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.rounding import (
+    LARGEST_STEP,
     activation_scale,
+    activation_scale_int16,
     activation_steps,
     shortest,
     weight_scales,
+    weight_scales_int16,
     weight_steps,
 )
 from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.calibration.table import (
     CalibrationImages,
     CalibrationTable,
+    ConvScale,
     LayerScale,
     TensorScale,
 )
@@ -56,7 +59,6 @@ def choose_scales(
     streams = equalize_streams(network, statistics, linears) if recipe.equalize_streams else ()
     statistics = scale_statistics(network, statistics, streams, linears)
     readings = [r for r in scale_streams(network, streams).reading() if _quantizes(recipe, r)]
-    convolutions = [(layer, tensor) for layer, tensor in readings if isinstance(layer, Conv)]
 
     tensors: list[TensorScale] = []
     layers: dict[str, LayerScale] = {}
@@ -74,7 +76,11 @@ def choose_scales(
             images.source, len(images), images.skipped, images.preprocessing, images.digest
         ),
         streams=streams,
-        stem=choose_stem(convolutions, statistics),
+        stem=tuple(
+            _conv_scale(layer, tensor, statistics[tensor])
+            for layer, tensor in readings
+            if isinstance(layer, Conv)
+        ),
         tensors=tuple(tensors),
         layers=tuple(layers[linear.name] for linear, _ in linears),
         kept_float=tuple(kept_float(network, recipe)),
@@ -134,3 +140,23 @@ def _layer_scale(
         wanted = sample.mean(axis=0, dtype=np.float64) @ weight
         correction = tuple(map(shortest, wanted - got * scales))
     return LayerScale(layer.name, tuple(map(shortest, scales)), correction)
+
+
+def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
+    """The same in every recipe. All but the first convolution, which reads the image, get one."""
+    weight = layer.weight.astype(np.float64)
+    by_input = weight.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
+    factors = tuple(map(shortest, channel_factors(seen, [by_input])))
+    seen = seen.scaled(np.array(factors))
+    scales = weight_scales_int16(weight / np.array(factors).reshape(1, -1, 1, 1))
+    seen_low, seen_high = seen_range(seen)
+    return ConvScale(
+        layer=layer.name,
+        tensor=tensor,
+        scale=activation_scale_int16(*extrapolated_range(seen)),
+        largest_step=LARGEST_STEP,
+        seen_low=shortest(seen_low),
+        seen_high=shortest(seen_high),
+        factors=factors,
+        scales=tuple(map(shortest, scales)),
+    )

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.calibration.rounding import LEVELS
 from levit_deploy.network.network import Float64
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.statistics import TensorStatistics  # which runs networks
 
 Range = tuple[float, float]
-
-LEVELS = 255  # steps between the least and the greatest 8-bit activation
 
 
 class Observer(StrEnum):

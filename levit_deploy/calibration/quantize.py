@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from levit_deploy.calibration.factors import scale_streams
-from levit_deploy.calibration.rounding import weight_steps
-from levit_deploy.calibration.rounding_int16 import weight_steps_int16
+from levit_deploy.calibration.rounding import weight_steps, weight_steps_int16
 from levit_deploy.calibration.table import CalibrationTable, ConvScale, LayerScale, TensorScale
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import with_network

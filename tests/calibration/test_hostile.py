@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
-from levit_deploy.calibration.rounding_int16 import LARGEST_WEIGHT
+from levit_deploy.calibration.rounding import LARGEST_WEIGHT
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
