@@ -18,9 +18,8 @@ from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
-from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact
+from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact, Taps
 from levit_deploy.runtime.build import build_artifact, build_debug
-from levit_deploy.runtime.debug_build import Taps
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification

@@ -18,7 +18,7 @@ from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.compiler.tiles.table import PACKAGED, load_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.records import load_record, printable, to_json, to_plain
-from levit_deploy.runtime.debug_build import Taps
+from levit_deploy.runtime.artifact import Taps
 from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.verify.report import Verification
 

@@ -42,8 +42,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.files import write_files
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
-from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.manifest import AuditRecord, Build, Manifest
 from levit_deploy.targets.host import read_cpu

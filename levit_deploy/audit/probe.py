@@ -21,7 +21,7 @@ from levit_deploy.calibration.statistics import tapped_session
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
 from levit_deploy.models.images import normalize
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.artifact import DebugBuild
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 

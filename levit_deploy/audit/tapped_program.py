@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import QuantizedTensor
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.artifact import DebugBuild
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.process import TIMEOUT_S, how_it_ended

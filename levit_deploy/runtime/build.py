@@ -10,8 +10,7 @@ from pathlib import Path
 
 from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
-from levit_deploy.runtime.artifact import Artifact, folder_name
-from levit_deploy.runtime.debug_build import DebugBuild, Taps
+from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
 from levit_deploy.runtime.driver import (
     ABI_VERSION,
     CSRC,
@@ -25,7 +24,6 @@ from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
 
-_WORK = ".work"
 _CONSTANTS = "constants.bin"
 _SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
 # Loaders accept these unresolved: threads are only made in programs that have them.
@@ -52,19 +50,8 @@ def build_artifact(
     """
     destination = parent / folder_name(program.name, program.target, program.precision)
     with artifact_folder(destination) as folder:
-        work = folder / _WORK
-        work.mkdir()
-        driver = generate_sources(program, toolchain, self_test, work)
-        objects = _compile(program.name, toolchain, work)
-        _check_objects(program.name, objects)
-        library = work / f"lib{program.name}.so"
-        archive = work / f"lib{program.name}.a"
-        toolchain.link_shared(objects.shared, library)
-        toolchain.archive(objects.static, archive)
-        _check_shared_library(program.name, library, toolchain.libc)
-        for path in (library, archive, work / f"{program.name}.h"):
-            path.replace(folder / path.name)
-        shutil.rmtree(work)
+        driver = _make_libraries(program, toolchain, self_test, folder)
+        _check_shared_library(program.name, folder / f"lib{program.name}.so", toolchain.libc)
         if add_files is not None:
             add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
@@ -77,18 +64,10 @@ def build_artifact(
 def build_debug(
     program: Program, toolchain: Toolchain, self_test: SelfTest, folder: Path
 ) -> DebugBuild:
-    """Put the debug build of `program` (see debug_build.py) into `folder`, which is made for it."""
+    """Put the debug build of `program` (see artifact.py) into `folder`, which is made for it."""
     folder.mkdir(parents=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as name:
-        work = Path(name)
-        generate_sources(program, toolchain, self_test, work)
-        objects = _compile(program.name, toolchain, work, ("taps.c",))
-        build = DebugBuild(folder, Taps.of(program))
-        library, archive = work / build.shared_library.name, work / build.static_library.name
-        toolchain.link_shared(objects.shared, library)
-        toolchain.archive(objects.static, archive)
-        for path in (library, archive, work / build.header.name):
-            path.replace(folder / path.name)
+    _make_libraries(program, toolchain, self_test, folder, ("taps.c",))
+    build = DebugBuild(folder, Taps.of(program))
     build.taps.save(folder)
     return build
 
@@ -109,6 +88,27 @@ def generate_sources(
     return driver
 
 
+def _make_libraries(
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    folder: Path,
+    extra_sources: tuple[str, ...] = (),
+) -> Driver:
+    """Put the library in both forms and its header into `folder`."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as name:
+        work = Path(name)
+        driver = generate_sources(program, toolchain, self_test, work)
+        objects = _compile(program.name, toolchain, work, extra_sources)
+        _check_objects(program.name, objects)
+        library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
+        toolchain.link_shared(objects.shared, library)
+        toolchain.archive(objects.static, archive)
+        for path in (library, archive, work / f"{program.name}.h"):
+            path.replace(folder / path.name)
+    return driver
+
+
 @dataclass(frozen=True)
 class _Objects:
     """What each form of the library is made of."""
@@ -118,7 +118,7 @@ class _Objects:
 
 
 def _compile(
-    name: str, toolchain: Toolchain, work: Path, extra_sources: tuple[str, ...] = ()
+    name: str, toolchain: Toolchain, work: Path, extra_sources: tuple[str, ...]
 ) -> _Objects:
     """Compile what `generate_sources` wrote; objects are called by the library's name."""
 

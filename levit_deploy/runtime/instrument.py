@@ -12,8 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.debug_build import DebugBuild, Taps
+from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps
 from levit_deploy.runtime.driver import CSRC
 from levit_deploy.targets.toolchain import Toolchain
 

@@ -34,9 +34,8 @@ from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Linear
-from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.build import build_debug
-from levit_deploy.runtime.debug_build import DebugBuild
 from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.loader import Library
 from levit_deploy.runtime.self_test import SelfTest
