@@ -20,11 +20,7 @@ from levit_deploy.audit.probe import LayerProbe
 from levit_deploy.audit.result import AuditResult, FloatPlan, RunnerName, Sensitivity
 from levit_deploy.audit.run import Work, run_chunks
 from levit_deploy.audit.sensitivity import IMAGES as SENSITIVITY_IMAGES
-from levit_deploy.audit.sensitivity import (
-    measure_sensitivities,
-    plan_float_layers,
-    plan_recipe,
-)
+from levit_deploy.audit.sensitivity import measure_sensitivities, plan_float_layers, plan_recipe
 from levit_deploy.audit.settings import WHOLE, Settings, Shard
 from levit_deploy.audit.state import (
     JSON_FILE,

@@ -23,12 +23,7 @@ from PIL import Image
 from levit_deploy.audit import wording
 from levit_deploy.audit.advice import next_steps
 from levit_deploy.audit.layer_chart import LayerChart, layer_chart
-from levit_deploy.audit.result import (
-    Accuracy,
-    AuditResult,
-    Flip,
-    RunnerName,
-)
+from levit_deploy.audit.result import Accuracy, AuditResult, Flip, RunnerName
 from levit_deploy.audit.verdict import (
     conclude,
     fidelity_of,

@@ -25,13 +25,7 @@ from levit_deploy.audit.result import (
     Sensitivity,
 )
 from levit_deploy.audit.settings import Settings
-from levit_deploy.audit.statistics import (
-    CalibrationBins,
-    FidelitySums,
-    difference,
-    ranks,
-    wilson,
-)
+from levit_deploy.audit.statistics import CalibrationBins, FidelitySums, difference, ranks, wilson
 from levit_deploy.audit.suspect import find_suspect
 from levit_deploy.audit.tensor_sums import add_sums, no_sums, tensor_fidelities
 from levit_deploy.calibration.pictures import SetDigest

@@ -14,14 +14,7 @@ from levit_deploy.audit.result import (
     RunnerName,
     TensorFidelity,
 )
-from levit_deploy.audit.wording import (
-    SPACE,
-    listing,
-    points,
-    share,
-    short,
-    significance,
-)
+from levit_deploy.audit.wording import SPACE, listing, points, share, short, significance
 
 WORSE_DB = 3.0  # twice the error energy: more than rounding differently explains
 

@@ -11,13 +11,7 @@ from pathlib import Path
 from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
-from levit_deploy.runtime.driver import (
-    ABI_VERSION,
-    CSRC,
-    Driver,
-    generate_driver,
-    public_functions,
-)
+from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
 from levit_deploy.runtime.publish import artifact_folder
