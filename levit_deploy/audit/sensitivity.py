@@ -15,12 +15,8 @@ IMAGES = 256  # at most: each layer takes as many inferences in ONNX Runtime
 Progress = Callable[[int, int, str], None]  # layers done, layers in all, what comes next
 
 
-def ignore_progress(done: int, total: int, detail: str) -> None:
-    """For callers that show none."""
-
-
 def measure_sensitivities(
-    model: MixedPrecision, progress: Progress = ignore_progress
+    model: MixedPrecision, progress: Progress = lambda done, total, detail: None
 ) -> tuple[Sensitivity, ...]:
     """What each layer would gain alone, the largest gain first."""
     costs = float_costs(model.exported.network, frozenset(model.layers))
@@ -47,7 +43,7 @@ def plan_float_layers(
     model: MixedPrecision,
     sensitivities: tuple[Sensitivity, ...],
     max_drop_points: float,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda done, total, detail: None,
 ) -> FloatPlan:
     """The layers that stay float so that top-1 drops by `max_drop_points` at most.
 

@@ -28,7 +28,7 @@ from levit_deploy.audit.settings import Settings
 from levit_deploy.audit.statistics import CalibrationBins, FidelitySums, difference, ranks, wilson
 from levit_deploy.audit.suspect import find_suspect
 from levit_deploy.audit.tensor_sums import add_sums, no_sums, tensor_fidelities
-from levit_deploy.calibration.pictures import SetDigest
+from levit_deploy.calibration.pictures import set_digest
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.manifest import Build
 from levit_deploy.verify.comparison import Logits
@@ -57,7 +57,7 @@ class Totals:
         self._flips: list[Flip] = []
         self._sums = no_sums(len(settings.tensors))
         self._taps_equal: bool | None = None
-        self._digest = SetDigest()
+        self._digest = set_digest()
         self._machines: set[str] = set()
         self.pictures: dict[int, NDArray[np.uint8]] = {}
 
@@ -67,8 +67,7 @@ class Totals:
             return
         self._images += len(chunk.indices)
         self._machines.add(chunk.machine)
-        for content in chunk.digests:
-            self._digest.add(content.tobytes())
+        self._digest.update(chunk.digests.tobytes())
         for (runner, reference), fidelity in self._fidelity.items():
             fidelity.add(chunk.logits[reference], chunk.logits[runner])
         for sums in chunk.tensor_sums:

@@ -31,10 +31,6 @@ MIN_IMAGES = 16  # fewer leave ranges that the next image exceeds
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
 
-def ignore_progress(done: int, total: int) -> None:
-    """For callers that show none."""
-
-
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Iterating gives uint8 RGB pictures (image_size, image_size, 3), in the same order each time.
@@ -69,7 +65,7 @@ def open_images(
     skip_broken: bool = False,
     minimum: int = MIN_IMAGES,
     maximum: int | None = None,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda done, total: None,
 ) -> ImageSet:
     """The pictures that `source` names: a folder, a .npz file, or `demo` for those in the package.
 

@@ -173,9 +173,9 @@ class ArrayPictures(Pictures):
 
 def digest(pictures: Pictures, indices: list[int]) -> str:
     """Hexadecimal SHA-256 over the content of some pictures, in order."""
-    whole = SetDigest()
+    whole = set_digest()
     for index in indices:
-        whole.add(content_digest(pictures, index))
+        whole.update(content_digest(pictures, index))
     return whole.hexdigest()
 
 
@@ -184,17 +184,9 @@ def content_digest(pictures: Pictures, index: int) -> bytes:
     return hashlib.sha256(pictures.content(index)).digest()
 
 
-class SetDigest:
-    """SHA-256 of a set, of the `content_digest` of each picture in order."""
-
-    def __init__(self) -> None:
-        self._whole = hashlib.sha256(b"levit pictures 1\n")
-
-    def add(self, content: bytes) -> None:
-        self._whole.update(content)
-
-    def hexdigest(self) -> str:
-        return self._whole.hexdigest()
+def set_digest() -> hashlib._Hash:
+    """SHA-256 of a set, to be updated with the `content_digest` of each picture in order."""
+    return hashlib.sha256(b"levit pictures 1\n")
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from levit_deploy.calibration.choose_scales import choose_scales
-from levit_deploy.calibration.image_set import ImageSet, Progress, ignore_progress
+from levit_deploy.calibration.image_set import ImageSet, Progress
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.statistics import collect_statistics
@@ -15,7 +15,7 @@ def quantize_model(
     exported: ExportedModel,
     images: ImageSet,
     recipe: Recipe,
-    progress: Progress = ignore_progress,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[ExportedModel, CalibrationTable]:
     """Calibrate a float32 model on images and quantize it; progress counts images.
 

@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from levit_deploy.calibration.image_set import ImageSet, Progress, ignore_progress
+from levit_deploy.calibration.image_set import ImageSet, Progress
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
 from levit_deploy.models.images import normalize
@@ -51,7 +51,7 @@ class TensorStatistics:
 
 
 def collect_statistics(
-    exported: ExportedModel, images: ImageSet, progress: Progress = ignore_progress
+    exported: ExportedModel, images: ImageSet, progress: Progress = lambda done, total: None
 ) -> Mapping[str, TensorStatistics]:
     """Statistics of every tensor but the image that a layer reads, by the tensor's name.
 

@@ -102,8 +102,3 @@ def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
         l2_bytes=cpu.l2_bytes or best.l2_bytes,
         base=best.name,
     )
-
-
-def detect_host(candidates: Iterable[Target]) -> Target:
-    """`host_target` of this machine."""
-    return host_target(read_cpu(), candidates)

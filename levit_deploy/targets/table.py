@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from levit_deploy.errors import DeployError
-from levit_deploy.targets.host import detect_host
+from levit_deploy.targets.host import host_target, read_cpu
 from levit_deploy.targets.target import Arch, Emulator, Int8Dot, Target
 
 KIB = 1024
@@ -198,7 +198,7 @@ def get_target(name: str) -> Target:
     Raises DeployError for an unknown name, with the nearest ones as a hint.
     """
     if name == HOST:
-        return detect_host(_CPUS)
+        return host_target(read_cpu(), _CPUS)
     if name in TARGETS:
         return TARGETS[name]
     near = difflib.get_close_matches(name, [HOST, *TARGETS], n=2, cutoff=0.5)
