@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-
-import onnx
 
 from levit_deploy.calibration.table import CalibrationTable, TensorScale
 from levit_deploy.compiler.program import QuantizedTensor
@@ -48,9 +46,13 @@ def tapped_tensors(
     is 8 bits and the library does not have it, or the other way round.
     """
     by_reader = {reader: tensor for tensor in table.tensors for reader in tensor.readers}
-    model = exported.graph
-    inputs = {node.name: node.input[0] for node in model.graph.node if node.op_type == "MatMul"}
-    rows = _row_counts(model)
+    graph = exported.graph.graph
+    inputs = {node.name: node.input[0] for node in graph.node if node.op_type == "MatMul"}
+    # Tokens of every tensor (1, tokens, channels) or (1, channels).
+    rows = {
+        value.name: math.prod(dim.dim_value for dim in value.type.tensor_type.shape.dim[:-1])
+        for value in graph.value_info
+    }
     found = {layer_name(reader) for tensor in compiled for reader in tensor.readers}
     if found != set(by_reader):
         odd = sorted(found.symmetric_difference(by_reader))[0]
@@ -96,31 +98,17 @@ def _with_makers(
     names = {tensor.name for tensor in tensors}
     nodes = {output: node for node in exported.graph.graph.node for output in node.output}
     layers = {layer.name for layer in exported.network.layers()}
-    order = {name: position for position, name in enumerate(nodes)}
 
-    def makers(name: str) -> set[str]:
-        """The outputs of the nodes behind `name`, back to tapped tensors."""
+    def makers(name: str) -> tuple[str, ...]:
+        """The layers behind `name`, back to tapped tensors, in order of execution."""
         behind, waiting = set(), [name]
         while waiting:
             node = nodes.get(waiting.pop())
-            if node is None or node.output[0] in behind:
-                continue
-            behind.add(node.output[0])
-            waiting += [tensor for tensor in node.input if tensor not in names]
-        return behind
+            if node is not None and node.output[0] not in behind:
+                behind.add(node.output[0])
+                waiting += [tensor for tensor in node.input if tensor not in names]
+        making = (nodes[output] for output in nodes if output in behind)
+        made = (layer_name(node.name) for node in making if node.op_type in _MAKING)
+        return tuple(layer for layer in made if layer in layers)
 
-    def named(tensor: TappedTensor) -> tuple[str, ...]:
-        made = sorted(makers(tensor.name), key=order.__getitem__)
-        making = [nodes[name] for name in made if nodes[name].op_type in _MAKING]
-        return tuple(layer_name(node.name) for node in making if layer_name(node.name) in layers)
-
-    return tuple(replace(tensor, makers=named(tensor)) for tensor in tensors)
-
-
-def _row_counts(model: onnx.ModelProto) -> Mapping[str, int]:
-    """Tokens of every tensor (1, tokens, channels) or (1, channels)."""
-    shapes = {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in model.graph.value_info
-    }
-    return {name: math.prod(shape[:-1]) for name, shape in shapes.items()}
+    return tuple(replace(tensor, makers=makers(tensor.name)) for tensor in tensors)
