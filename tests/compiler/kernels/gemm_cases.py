@@ -1,14 +1,21 @@
-"""Inputs of a matrix product and what its result should be."""
+"""Matrix products of floats: sizes around vectors and tiles, and what their results should be."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.kernels.gemm.family import GEMM
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
-from tests.compiler.kernels.running import Array
+from levit_deploy.targets.target import Target
+from tests.compiler.kernels.harness import Array, Buffer, undefined
+from tests.compiler.kernels.kernel_targets import FLOAT_TARGETS
+from tests.compiler.kernels.suite import AROUND_VECTORS, Case, Suite, assert_within
 
 EPS = 2.0**-24  # one float32 rounding
 
@@ -66,3 +73,74 @@ def rows_of(spec: GemmSpec, flat: Array) -> Array:
         return flat.reshape(spec.rows, spec.columns)
     panels = flat.reshape(-1, spec.rows, 16).transpose(1, 0, 2)
     return panels.reshape(spec.rows, -1)[:, : spec.columns]
+
+
+PLAIN = GemmSpec(13, 48, 24, Activation.NONE, False, Layout.ROWS)
+STREAM = replace(PLAIN, activation=Activation.HARDSWISH, residual=True)
+PANELS = replace(PLAIN, layout=Layout.PANELS)
+
+
+def narrow(target: Target, mr: int = 4, vectors: int = 2) -> GemmTile:
+    """A tile that has edges in small products too."""
+    lanes = target.float_lanes
+    return GemmTile(mr=mr, nr=vectors * lanes, lanes=lanes, depth_unroll=4)
+
+
+def case(
+    spec: GemmSpec, tile: Callable[[Target], GemmTile] | None = narrow, **shape: object
+) -> Case:
+    spec = replace(spec, **shape)
+
+    def check(outputs: Sequence[Buffer], target: Target) -> None:
+        assert_within(rows_of(spec, outputs[0]), *reference(spec))
+
+    return Case(
+        spec,
+        lambda tile, target: constants_and_inputs(spec, tile),
+        lambda target: [undefined(spec.output_size)],
+        check,
+        tile,
+    )
+
+
+SUITE = Suite(
+    GEMM,
+    FLOAT_TARGETS,
+    {
+        "in many ways": case(STREAM, None, rows=23, columns=75, depth=37),
+        **{f"{rows} rows": case(PLAIN, rows=rows) for rows in (1, 3, 4, 5, 8, 9)},
+        **{f"{n} columns": case(STREAM, rows=5, columns=n) for n in (*AROUND_VECTORS, 23, 33, 49)},
+        **{f"depth {depth}": case(PLAIN, depth=depth) for depth in (1, 3, 4, 5, 8, 33)},
+        "hardswish": case(PLAIN, activation=Activation.HARDSWISH),
+        "residual": case(STREAM, activation=Activation.NONE),
+        "hardswish, in panels": case(PANELS, activation=Activation.HARDSWISH),
+        **{
+            f"panels of {n} columns by {v}": case(
+                PANELS, lambda target, v=v: narrow(target, vectors=v), columns=n
+            )
+            for n in (16, 24, 40)
+            for v in (1, 3)
+        },
+        **{
+            f"every second of {side}x{side}": case(
+                PANELS, rows=((side + 1) // 2) ** 2, gather_side=side
+            )
+            for side in (1, 2, 3, 4, 7, 14)
+        },
+        **{
+            f"default tile of {rows}x{columns}x{depth}": case(
+                PLAIN, None, rows=rows, columns=columns, depth=depth
+            )
+            for rows, columns, depth in [
+                (196, 256, 128),
+                (49, 256, 512),
+                (16, 768, 384),
+                (9, 96, 48),
+                (4, 64, 64),
+                (1, 48, 64),
+            ]
+        },
+        "default tile, in panels": case(PANELS, None, rows=16, columns=80, depth=33, gather_side=7),
+    },
+    cut="in many ways",
+)
