@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.shapes import FAMILIES, gemms
+from benchmarks.shapes import SPECS, gemms, kernels
 from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel
 from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("families", nargs="+", choices=FAMILIES)
+    parser.add_argument("families", nargs="+", choices=SPECS)
     parser.add_argument("--model", default="levit_128s")
     parser.add_argument("--target", default="host")
     parser.add_argument("--rounds", type=int, default=10)
@@ -49,20 +49,18 @@ def main() -> None:
         lanes = target.float_lanes
         tiles = [GemmTile(mr, nr, lanes, unroll) for mr, nr, unroll in sizes]
         for spec, count in gemms(model).items():
-            kernels = [
-                gemm_kernel(f"kernel{i}", spec, tile, target) for i, tile in enumerate(tiles)
-            ]
-            times = time_kernels(kernels, toolchain, options.rounds)
+            cut = [gemm_kernel(f"kernel{i}", spec, tile, target) for i, tile in enumerate(tiles)]
+            times = time_kernels(cut, toolchain, options.rounds)
             shares = "  ".join(
                 f"{kernel.tile} {share(kernel, time):.3f}"
-                for kernel, time in zip(kernels, times, strict=True)
+                for kernel, time in zip(cut, times, strict=True)
             )
-            print(f"{count} x {kernels[0].shape:50} {shares}", flush=True)
+            print(f"{count} x {cut[0].shape:50} {shares}", flush=True)
         return
 
     total = 0.0
     for family in options.families:
-        for kernel, count in FAMILIES[family](model, target):
+        for kernel, count in kernels(family, model, target):
             (time,) = time_kernels([kernel], toolchain, options.rounds)
             total += time * count
             print(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from levit_deploy.compiler.kernels import head
-from levit_deploy.compiler.kernels.attention import spec as attention
-from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec
-from levit_deploy.compiler.kernels.conv import tile as conv
-from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
-from levit_deploy.compiler.kernels.gemm import float32 as gemm
-from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
-from levit_deploy.compiler.kernels.head import HeadSpec, head_kernel
+from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.compiler.tiles.registry import family_of
 from levit_deploy.models.spec import MLP_RATIO, ModelSpec
 from levit_deploy.targets.target import Target
 
@@ -99,27 +95,19 @@ def attentions(model: ModelSpec) -> Counter[AttentionSpec]:
     return found
 
 
-def _gemm(spec: GemmSpec, target: Target) -> Kernel:
-    return gemm_kernel("kernel", spec, gemm.default_tile(spec, target), target)
-
-
-def _head(spec: HeadSpec, target: Target) -> Kernel:
-    return head_kernel("kernel", spec, head.default_tile(spec, target), target)
-
-
-def _conv(spec: ConvSpec, target: Target) -> Kernel:
-    return conv_kernel("kernel", spec, conv.default_tile(spec, target), target)
-
-
-def _attention(spec: AttentionSpec, target: Target) -> Kernel:
-    return attention_kernel("kernel", spec, attention.default_tile(spec, target), target)
-
-
-FAMILIES: dict[str, Callable[[ModelSpec, Target], list[tuple[Kernel, int]]]] = {
-    "gemm": lambda model, target: [(_gemm(s, target), n) for s, n in gemms(model).items()],
-    "head": lambda model, target: [(_head(s, target), n) for s, n in heads(model).items()],
-    "conv": lambda model, target: [(_conv(s, target), n) for s, n in convs(model).items()],
-    "attention": lambda model, target: [
-        (_attention(s, target), n) for s, n in attentions(model).items()
-    ],
+SPECS: dict[str, Callable[[ModelSpec], Counter[Any]]] = {
+    "gemm": gemms,
+    "head": heads,
+    "conv": convs,
+    "attention": attentions,
 }
+
+
+def kernels(family: str, model: ModelSpec, target: Target) -> list[tuple[Kernel, int]]:
+    """Each kernel of a family with its default tile, and how often it runs."""
+    found = []
+    for spec, count in SPECS[family](model).items():
+        row = family_of(spec)
+        tile = row.default_tile(spec, target)
+        found.append((row.generate("kernel", spec, tile, target, Stored.FLOAT), count))
+    return found

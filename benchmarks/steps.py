@@ -29,7 +29,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from levit_deploy.models.demo import DEMO_WEIGHTS
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY, ModelSpec, get_spec
 from levit_deploy.models.weights import DEMO

@@ -21,6 +21,7 @@ from levit_deploy.commands.arguments import WrongName
 from levit_deploy.commands.audit import audit_command
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
+from levit_deploy.commands.output import printable_lines
 from levit_deploy.commands.quantize import quantize_command
 from levit_deploy.commands.show import (
     doctor_command,
@@ -123,7 +124,7 @@ def _fail(message: str, hint: str | None, code: int) -> NoReturn:
     text = f"error: {message}\n"
     if hint:
         text += f"\nhint: {hint}\n"
-    click.echo(text, err=True, nl=False)
+    click.echo(printable_lines(text), err=True, nl=False)
     sys.exit(code)
 
 

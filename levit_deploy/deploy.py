@@ -20,11 +20,13 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact
 from levit_deploy.runtime.build import build_artifact, build_debug
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.debug_build import Taps
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
+
+PICTURE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,19 @@ def deploy(
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
+    _refuse_other_channels(source)
     table = packaged_tiles(*[tiles] if tiles else [])
     calibration_table = None
     if isinstance(source, ExportedModel):
         model, reference = source, Reference.of_model(source)
     else:
         on_phase("export", "")
-        model = export_model(source.build(), name=source.spec.name, weights_digest=source.digest)
+        model = export_model(
+            source.build(),
+            name=source.spec.name,
+            weights_digest=source.digest,
+            card=source.card,
+        )
         if calibration:
             on_phase("calibrate", "")
             model, calibration_table = quantize_model(
@@ -113,8 +121,8 @@ def deploy(
 
     def add_files(folder: Path) -> None:
         if calibration_table:
-            (folder / CALIBRATION_FILE).write_text(calibration_table.to_json())
-            DebugBuild.of(program, folder).save()
+            calibration_table.save(folder / CALIBRATION_FILE)
+            Taps.of(program).save(folder)
         if debug_taps:
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)
@@ -135,6 +143,18 @@ def deploy(
 def library_name(model: str, precision: str) -> str:
     """What the library of a model is called by default."""
     return model if precision == Precision.FP32 else f"{model}_{precision}"
+
+
+def _refuse_other_channels(source: Checkpoint | ExportedModel) -> None:
+    """Libraries read RGB: what takes other images is told of before the long work."""
+    channels = source.card.in_chans
+    if channels != PICTURE_CHANNELS:
+        name = source.name if isinstance(source, ExportedModel) else source.spec.name
+        raise DeployError(
+            f"`{name}` takes {channels} channel{'s' * (channels > 1)}; libraries are made for the "
+            f"{PICTURE_CHANNELS} of RGB pictures",
+            hint="`levit-deploy export` writes it as ONNX for another runtime",
+        )
 
 
 def _refuse_wrong(verification: Verification) -> None:

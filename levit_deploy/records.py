@@ -7,8 +7,7 @@ and any of them or None. A class says more about its JSON form by class variable
     DERIVED: ClassVar[tuple[str, ...]]     properties that are written for other readers; when read
                                            they must agree with the fields
 
-`field(metadata=INLINE)` writes a record's fields among those of the one that holds it. A
-constructor that raises ValueError refuses the values, in its words.
+A constructor that raises ValueError refuses the values, in its words.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ MAX_BYTES = 1 << 24
 MAX_DEPTH = 16
 MAX_TEXT = 1 << 16  # characters of one string
 MAX_INTEGER = 1 << 63
-
-INLINE = {"inline": True}
 
 # A string that the user's files or command line chose: anything. Other strings are printable.
 Text = Annotated[str, "text"]
@@ -59,7 +56,7 @@ def to_json(record: object) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    """A record or a part of one as dicts, lists, strings and numbers."""
+    """A record, or what holds records, as dicts, lists, strings and numbers."""
     if is_dataclass(value):
         plain: dict[str, object] = {}
         if (version := getattr(value, "SCHEMA_VERSION", None)) is not None:
@@ -67,12 +64,11 @@ def to_plain(value: Any) -> Any:
         for name in getattr(value, "DERIVED", ()):
             plain[name] = to_plain(getattr(value, name))
         for field in fields(value):
-            part = to_plain(getattr(value, field.name))
-            plain |= part if field.metadata == INLINE else {field.name: part}
+            plain[field.name] = to_plain(getattr(value, field.name))
         return plain
     if isinstance(value, Mapping):
         return {str(key): to_plain(part) for key, part in value.items()}
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return [to_plain(part) for part in value]
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
@@ -80,9 +76,17 @@ def to_plain(value: Any) -> Any:
 def load_record(kind: type[_T], path: Path, *, hint: str) -> _T:
     """The record of class `kind` in the file.
 
-    Raises DeployError, which names the file and the field, with `hint`, if it cannot be read, is
-    no regular file, too large, too deeply nested, no JSON, of another schema version, lacks a
-    field, has one too many, or one of another type.
+    Raises DeployError, which names the file and the field, with `hint`, as `read_json` does, or if
+    the file is of another schema version, lacks a field, or has one too many or of another type.
+    """
+    return from_plain(kind, read_json(path, hint=hint), str(path), hint=hint)
+
+
+def read_json(path: Path, *, hint: str) -> object:
+    """What a JSON file of any origin says.
+
+    Raises DeployError with `hint` if it cannot be read, is no regular file, too large, too deeply
+    nested or no JSON.
     """
     try:
         with open_regular(path) as file:
@@ -90,22 +94,22 @@ def load_record(kind: type[_T], path: Path, *, hint: str) -> _T:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise DeployError(f"cannot read `{printable(str(path))}`: {reason}", hint=hint) from error
-    return parse_record(kind, content, str(path), hint=hint)
+    return parse_json(content, str(path), hint=hint)
 
 
-def parse_record(kind: type[_T], content: bytes, source: str, *, hint: str) -> _T:
-    """`load_record` of a file's content; `source` is what errors call it."""
-    source = printable(source)
+def parse_json(content: bytes, source: str, *, hint: str) -> object:
+    """`read_json` of a file's content; `source` is what errors call it."""
     try:
         if len(content) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         text = content.decode()
         if _depth(text) > MAX_DEPTH:
             raise ValueError(f"nested more than {MAX_DEPTH} deep")
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
+        value: object = json.loads(text, object_pairs_hook=_object, parse_constant=_no_number)
     except ValueError as error:
-        raise DeployError(f"`{source}` is not JSON: {printable(str(error))}", hint=hint) from error
-    return from_plain(kind, value, source, hint=hint)
+        reason = printable(f"`{source}` is not JSON: {error}")
+        raise DeployError(reason, hint=hint) from error
+    return value
 
 
 def from_plain(kind: type[_T], value: object, source: str, *, hint: str, at: str = "") -> _T:
@@ -113,7 +117,7 @@ def from_plain(kind: type[_T], value: object, source: str, *, hint: str, at: str
     try:
         record: _T = _read(kind, value, at)
     except _MisfitError as error:
-        raise DeployError(f"`{source}`: {error}", hint=hint) from error
+        raise DeployError(printable(f"`{source}`: {error}"), hint=hint) from error
     return record
 
 
@@ -156,6 +160,8 @@ def _read(kind: Any, value: object, at: str) -> Any:
             _read(arguments[0], name, f"{at}[...]"): _read(arguments[1], part, f"{at}[{name!r}]")
             for name, part in _expected(dict, "an object", value, at).items()
         }
+    if kind is object:
+        return value
     if is_dataclass(kind):
         return _read_record(kind, _expected(dict, "an object", value, at), at)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
@@ -187,47 +193,29 @@ def _read_record(kind: Any, values: Mapping[str, object], at: str) -> Any:
         found = printable(str(values.get("schema_version")))[:40]
         where = f"`{at}` has " if at else ""
         raise _MisfitError(f"{where}schema version `{found}`, expected `{version}`")
-    derived = getattr(kind, "DERIVED", ())
-    names = {*_names(kind), *derived, *(() if version is None else ("schema_version",))}
-    within = f"{at}." if at else ""
+    derived, within = getattr(kind, "DERIVED", ()), f"{at}." if at else ""
+    kinds = _kinds(kind)
+    names = {*kinds, *derived, *(() if version is None else ("schema_version",))}
     for name in sorted(names - set(values)):
         raise _MisfitError(f"missing field `{within}{name}`")
     for name in sorted(set(values) - names):
         raise _MisfitError(f"unknown field `{within}{printable(name)[:40]}`")
-    return _made(kind, values, at)
-
-
-def _made(kind: Any, values: Mapping[str, object], at: str) -> Any:
-    within = f"{at}." if at else ""
-    parts = {
-        field.name: _made(part, values, at)
-        if field.metadata == INLINE
-        else _read(part, values[field.name], f"{within}{field.name}")
-        for field, part in _parts(kind)
-    }
+    parts = {name: _read(part, values[name], within + name) for name, part in kinds.items()}
     try:
         record = kind(**parts)
     except ValueError as error:
         raise _MisfitError(f"`{at}`: {error}" if at else str(error)) from error
-    for name in getattr(kind, "DERIVED", ()):
+    for name in derived:
         if (right := to_plain(getattr(record, name))) != values[name]:
-            raise _misfit(f"{within}{name}", values[name], f"`{right}`, as the rest says")
+            raise _misfit(within + name, values[name], f"`{right}`, as the rest says")
     return record
 
 
 @functools.cache
-def _parts(kind: Any) -> list[tuple[Any, Any]]:
-    """(field, type) of each."""
+def _kinds(kind: Any) -> dict[str, Any]:
+    """The type of each field."""
     kinds = get_type_hints(kind, include_extras=True)
-    return [(field, kinds[field.name]) for field in fields(kind)]
-
-
-def _names(kind: Any) -> set[str]:
-    """What its object's fields are called."""
-    names: set[str] = set()
-    for field, part in _parts(kind):
-        names |= _names(part) if field.metadata == INLINE else {field.name}
-    return names
+    return {field.name: kinds[field.name] for field in fields(kind)}
 
 
 def _expected(kind: type[_T], what: str, value: object, at: str) -> _T:
@@ -262,7 +250,6 @@ def _plain_printable(value: object) -> str | None:
 
 # What a value of each type is called, and the value itself, or None if it is of another type.
 _PLAIN: dict[Any, tuple[str, Callable[[object], object | None]]] = {
-    object: ("a value", lambda value: value),
     bool: ("true or false", lambda value: value if isinstance(value, bool) else None),
     int: ("a whole number", _plain_integer),
     float: ("a finite number", _plain_float),

@@ -20,7 +20,7 @@ class Room:
 
 LEAVES = ("errors", "files", "records")
 ALL_ROOMS = (
-    *(*LEAVES, "models", "targets", "export", "calibration"),
+    *(*LEAVES, "models", "targets", "network", "export", "calibration"),
     *("compiler", "runtime", "verify"),
 )
 ROOMS = {
@@ -29,24 +29,45 @@ ROOMS = {
     "records": Room(("errors", "files")),
     "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs")),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
-    "export": Room((*LEAVES, "models"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")),
-    "calibration": Room((*LEAVES, "export", "models"), ("numpy", "onnx", "onnxruntime", "PIL")),
-    "compiler": Room((*LEAVES, "export.exported", "targets"), ("tvm", "numpy", "onnx")),
-    "runtime": Room((*LEAVES, "compiler.program", "targets"), ("numpy", "jinja2")),
-    "verify": Room(
-        (*LEAVES, "models", "export", "calibration", "targets", "runtime"),
-        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL", "jinja2", "markupsafe"),
+    "network": Room((*LEAVES, "models"), ("torch", "numpy")),
+    "export": Room(
+        (*LEAVES, "models", "network"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")
     ),
-    "audit": Room((*ALL_ROOMS,), ("torch", "platformdirs")),
+    "calibration": Room(
+        (*LEAVES, "models", "network", "export"), ("numpy", "onnx", "onnxruntime", "PIL")
+    ),
+    "compiler": Room(
+        (*LEAVES, "models.spec", "models.card", "network", "export.exported", "targets"),
+        ("tvm", "numpy"),
+    ),
+    "runtime": Room((*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2")),
+    "verify": Room(
+        (
+            *(*LEAVES, "models", "network", "export", "calibration", "targets"),
+            *("compiler.program", "runtime"),
+        ),
+        ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL"),
+    ),
+    "audit": Room(
+        ALL_ROOMS,
+        *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
+    ),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
     "cli": Room((*LEAVES, "commands"), ("click",)),
     "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
 }
-# compiler.program is plain data on the far side of the compiler: it must load without tvm.
+# compiler.program is plain data on the far side of the compiler: it must load without tvm, and
+# what it holds of a model without torch.
 PLAIN_DATA = {
-    "compiler/program.py": ("levit_deploy.records",),
+    "compiler/program.py": ("levit_deploy.models.card",),
+    "models/card.py": (
+        "levit_deploy.errors",
+        *(f"levit_deploy.models.{name}" for name in ("key_names", "preprocessing", "spec")),
+    ),
+    "models/key_names.py": (),
+    "models/preprocessing.py": (),
     "models/spec.py": ("levit_deploy.errors",),
 }
 

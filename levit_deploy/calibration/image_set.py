@@ -23,14 +23,12 @@ from levit_deploy.calibration.pictures import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import Preprocessing
+from levit_deploy.models.preprocessing import Preprocessing, Resize
 
 DEMO = "demo"
 MIN_IMAGES = 16  # fewer leave ranges that the next image exceeds
 
 Progress = Callable[[int, int], None]  # pictures done, pictures in all
-
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 def ignore_progress(done: int, total: int) -> None:
@@ -79,7 +77,7 @@ def open_images(
     it is sound. Raises DeployError if one is broken (unless they are skipped), or if fewer than
     `minimum` are left.
     """
-    pictures = find_pictures(source, DemoSplit.CALIBRATION)
+    pictures = find_pictures(source, DemoSplit.CALIBRATION, preprocessing)
     wanted = evenly_spaced(len(pictures), maximum)
     count, sound = len(wanted), []
     for done, index in enumerate(wanted, start=1):
@@ -112,17 +110,29 @@ def open_images(
 
 
 def model_sized(picture: Picture, way: Preprocessing, image_size: int) -> Picture:
-    """Resize the shorter side and cut out the centre; a picture of model size stays as it is.
+    """Resize as `way` says and cut out the centre.
 
-    Rounds as torchvision's Resize and CenterCrop do, which the training pipelines use.
+    The other side is rounded down, as in torchvision's Resize and in transformers. Raises
+    DeployError if pictures must have `image_size` already and this one has not.
     """
     height, width, _ = picture.shape
-    if (height, width) == (image_size, image_size):
-        return picture
-    shorter, side = min(height, width), way.resized_side(image_size)
-    size = (side * width // shorter, side * height // shorter)
-    resized = np.asarray(Image.fromarray(picture).resize(size, _FILTERS[way.resample]))
-    left, top = (round((length - image_size) / 2) for length in size)
+    side = way.resized_side(image_size)
+    match way.resize:
+        case Resize.NONE if (height, width) != (image_size, image_size):
+            raise DeployError(
+                f"a picture of `{width} x {height}` is not of the model's size, {image_size}",
+                hint="leave out --preprocess none, or resize the pictures",
+            )
+        case Resize.NONE:
+            return picture
+        case Resize.SQUASH:
+            size = (side, side)
+        case Resize.SHORTER:
+            shorter = min(height, width)
+            size = (side * width // shorter, side * height // shorter)
+    resample = Image.Resampling[way.resample.name]
+    resized = np.asarray(Image.fromarray(picture).resize(size, resample))
+    left, top = (way.crop_start(length, image_size) for length in size)
     return np.ascontiguousarray(resized[top : top + image_size, left : left + image_size])
 
 
@@ -132,17 +142,17 @@ def evenly_spaced(length: int, maximum: int | None) -> list[int]:
     return [index * length // count for index in range(count)]
 
 
-def find_pictures(source: str, demo_split: DemoSplit) -> Pictures:
+def find_pictures(source: str, demo_split: DemoSplit, way: Preprocessing) -> Pictures:
     """The pictures that `source` names, none of them looked at; `demo`: those of `demo_split`.
 
-    Raises DeployError if there are none.
+    `way` says whether files are turned by their EXIF tags. Raises DeployError if there are none.
     """
     if source == DEMO:
         demo = demo_images(demo_split)
         return ArrayPictures(demo.images, demo.labels, demo.classes)
     path = Path(source)
     if path.is_dir():
-        return FolderPictures(path)
+        return FolderPictures(path, exif=way.exif)
     if path.suffix == ".npz" and path.is_file():
         return ArrayPictures.load(path)
     raise DeployError(

@@ -20,7 +20,7 @@ from levit_deploy.network.network import (
 
 _ATTENTION = "attention: its sums; where its projections are in 8 bits, what it multiplies is too"
 _STREAM = "residual stream: float32; each layer that reads it gets an 8-bit copy"
-_HARDSWISH = "hardswish: of the float32 sum, in the kernel that makes the sum"
+_ACTIVATION = "activation: of the float32 sum, in the kernel that makes the sum"
 
 
 def kept_float(network: Network, recipe: Recipe) -> Iterator[FloatTensor]:
@@ -37,7 +37,7 @@ def kept_float(network: Network, recipe: Recipe) -> Iterator[FloatTensor]:
             yield FloatTensor(conv.name, reason)
         yield from chosen(conv)
         if conv is not network.stem[-1]:
-            yield FloatTensor(activated(conv), _HARDSWISH)
+            yield FloatTensor(activated(conv), _ACTIVATION)
     for block in network.blocks:
         for layer in reading_layers(block):
             yield from chosen(layer)
@@ -46,7 +46,8 @@ def kept_float(network: Network, recipe: Recipe) -> Iterator[FloatTensor]:
         if isinstance(block, Attention | Mlp):
             yield FloatTensor(block.output, _STREAM)
     yield FloatTensor(MEAN, "mean over tokens: of the float32 stream")
-    yield from chosen(network.head)
+    if network.head is not None:
+        yield from chosen(network.head)
 
 
 def _inside(block: Block) -> Iterator[FloatTensor]:
@@ -55,4 +56,4 @@ def _inside(block: Block) -> Iterator[FloatTensor]:
     if not isinstance(block, Mlp):
         for part in ("products", "scores", "softmax", "context.by_head"):
             yield FloatTensor(f"{block.name}.{part}", _ATTENTION)
-    yield FloatTensor(block.hidden, _HARDSWISH)
+    yield FloatTensor(block.hidden, _ACTIVATION)

@@ -7,20 +7,21 @@ import os
 import shlex
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from levit_deploy.errors import DeployError
 
 Picture = NDArray[np.uint8]  # (height, width, 3) RGB
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg",
+    ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+})  # fmt: skip
 
 
 class BrokenPictureError(DeployError):
@@ -30,11 +31,13 @@ class BrokenPictureError(DeployError):
 class Pictures(ABC):
     """A sequence in fixed order. `labels`: (len,) class indices, or None if there are none.
 
-    `class_names`: what the classes are called, by index; empty if that is not known.
+    `class_names`: what the classes are called, by index; empty if that is not known. `notes`: what
+    was left out, in sentences.
     """
 
     labels: NDArray[np.int64] | None
     class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -56,26 +59,36 @@ class FolderPictures(Pictures):
     """Every image file below a folder, in the order of their paths; links are followed.
 
     If the folder holds one folder a class, the classes are numbered in the order of their names,
-    empty ones too.
-    Decoded as `Image.convert("RGB")` does, without regard to EXIF orientation, like the training
-    pipelines. Raises DeployError if there is no image file, or if a folder cannot be read.
+    empty ones too, and image files beside them are left out. Decoded as `Image.convert("RGB")`
+    does; `exif`: turned as the EXIF tag says. Raises DeployError if there is no image file, or if a
+    folder cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        found = (path.relative_to(folder) for path in _files(folder))
-        names = sorted((name for name in found if _is_image(name)), key=Path.as_posix)
-        self._folder, self._names = folder, names
+    def __init__(self, folder: Path, *, exif: bool = False) -> None:
+        found = sorted((path.relative_to(folder) for path in _files(folder)), key=Path.as_posix)
+        names = [name for name in found if _is_image(name)]
+        self._folder, self._exif = folder, exif
         if not names:
             raise DeployError(
                 f"no image files in `{folder}`",
                 hint=f"put {', '.join(sorted(IMAGE_SUFFIXES))} there, or use --data demo",
             )
         self.labels = None
-        if all(len(name.parts) > 1 for name in names):
+        inside = [name for name in names if len(name.parts) > 1]
+        stray = [name for name in names if len(name.parts) == 1]
+        if len(inside) == len(names) or len({name.parts[0] for name in inside}) > 1:
             tops = sorted(path.name for path in folder.iterdir() if _is_class(path))
             numbers = {top: number for number, top in enumerate(tops)}
-            self.labels = np.array([numbers[name.parts[0]] for name in names])
+            self.labels = np.array([numbers[name.parts[0]] for name in inside])
             self.class_names = tuple(tops)
+            names, empty = inside, sorted(set(tops) - {name.parts[0] for name in inside})
+            others = [name for name in found if len(name.parts) > 1 and not _is_known(name)]
+            self.notes = (
+                *_note("beside the folders of classes, left out", stray),
+                *_note("no image files, left out", others),
+                *_note("without image files", empty),
+            )
+        self._names = names
 
     def __len__(self) -> int:
         return len(self._names)
@@ -87,7 +100,8 @@ class FolderPictures(Pictures):
         path = self._folder / self._names[index]
         try:
             with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+                upright = ImageOps.exif_transpose(image) if self._exif else image
+                return np.asarray(upright.convert("RGB"))
         except Exception as error:  # any kind: the content is not ours
             raise BrokenPictureError(
                 f"cannot decode `{path}`: {error}",
@@ -211,3 +225,15 @@ def _is_class(path: Path) -> bool:
 def _is_image(name: Path) -> bool:
     hidden = any(part.startswith(".") for part in name.parts)
     return name.suffix.lower() in IMAGE_SUFFIXES and not hidden
+
+
+def _is_known(name: Path) -> bool:
+    """Whether it is an image, or hidden, as what desktops leave behind."""
+    return _is_image(name) or any(part.startswith(".") for part in name.parts)
+
+
+def _note(what: str, names: Sequence[Path | str]) -> Iterator[str]:
+    """How many there are of what, and the first few."""
+    if names:
+        more = ", ..." if len(names) > 3 else ""
+        yield f"{what}: {len(names)} ({', '.join(map(str, names[:3]))}{more})"

@@ -11,14 +11,14 @@ w8a8-plain         none of all this: min-max ranges of the network as it is, but
 from __future__ import annotations
 
 import difflib
-import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 from levit_deploy.calibration.observers import Observer
 from levit_deploy.errors import DeployError
-
-SCHEMA_VERSION = 1
+from levit_deploy.files import write_files
+from levit_deploy.records import load_record, to_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Recipe:
     """`float_layers`: linear layers (else 8 bits) and convolutions of the stem (else 16 bits) that
     keep float32 weights and activations, by name. The first convolution always does, and so does
     an attention one of whose layers for queries, keys and values is named."""
+
+    SCHEMA_VERSION: ClassVar[int] = 1
 
     name: str
     observer: Observer
@@ -36,11 +38,7 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, to be edited and passed by `--recipe`."""
-        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-
-    def to_json(self) -> dict[str, object]:
-        """What `parse_recipe` reads."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        write_files({path: to_json(self).encode()})
 
     @staticmethod
     def load(path: Path) -> Recipe:
@@ -48,13 +46,7 @@ class Recipe:
 
         Raises DeployError, naming the field, if one is missing, unknown or of another type.
         """
-        try:
-            content = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=_HINT) from error
-        except ValueError as error:
-            raise DeployError(f"`{path}` is not JSON: {error}", hint=_HINT) from error
-        return parse_recipe(content, str(path))
+        return load_record(Recipe, path, hint=_HINT)
 
 
 DEFAULT_RECIPE = Recipe(
@@ -97,39 +89,4 @@ def get_recipe(name: str) -> Recipe:
     near = difflib.get_close_matches(name, RECIPES, n=1)
     raise DeployError(
         f"unknown recipe `{name}`", hint=f"did you mean `{near[0]}`?" if near else _HINT
-    )
-
-
-def parse_recipe(content: object, source: str) -> Recipe:
-    """A recipe from its JSON form; `source` is named in errors. Raises as `Recipe.load` does."""
-    if not isinstance(content, dict):
-        raise DeployError(f"`{source}` is not a recipe", hint=_HINT)
-    values = dict(content)
-    version = values.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
-        raise DeployError(
-            f"`{source}` has schema version `{version}`, expected `{SCHEMA_VERSION}`", hint=_HINT
-        )
-    names = {field.name for field in fields(Recipe)}
-    odd = sorted(names.symmetric_difference(values))
-    if odd:
-        what = "unknown" if odd[0] in values else "missing"
-        raise DeployError(f"{what} field `{odd[0]}` in `{source}`", hint=_HINT)
-    for name in ("equalize_streams", "channel_factors", "bias_correction"):
-        if not isinstance(values[name], bool):
-            raise DeployError(f"`{name}` in `{source}` is not true or false", hint=_HINT)
-    float_layers = values["float_layers"]
-    if not isinstance(float_layers, list) or not all(isinstance(n, str) for n in float_layers):
-        raise DeployError(f"`float_layers` in `{source}` is not a list of names", hint=_HINT)
-    if not isinstance(values["name"], str) or values["observer"] not in list(Observer):
-        raise DeployError(
-            f"`name` or `observer` in `{source}` is wrong", hint=f"observer: {', '.join(Observer)}"
-        )
-    return Recipe(
-        name=values["name"],
-        observer=Observer(values["observer"]),
-        equalize_streams=values["equalize_streams"],
-        channel_factors=values["channel_factors"],
-        bias_correction=values["bias_correction"],
-        float_layers=tuple(float_layers),
     )

@@ -6,18 +6,13 @@ Scales and factors are float32, written with as few digits as tell them apart.
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-from levit_deploy.calibration.recipe import Recipe, parse_recipe
-from levit_deploy.errors import DeployError
-from levit_deploy.export.whole_files import write_files
-
-SCHEMA_VERSION = 2
+from levit_deploy.calibration.recipe import Recipe
+from levit_deploy.files import write_files
+from levit_deploy.records import Text, load_record, to_json
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class CalibrationImages:
     `preprocessing`: how pictures became model inputs. `skipped`: broken files passed over.
     """
 
-    source: str
+    source: Text
     images: int
     skipped: int
     preprocessing: str
@@ -113,6 +108,8 @@ class CalibrationTable:
 
     `weights_digest`: of the checkpoint that the decisions are for.
     """
+
+    SCHEMA_VERSION: ClassVar[int] = 2
 
     model: str
     weights_digest: str
@@ -131,19 +128,11 @@ class CalibrationTable:
         return (*stem, *linear)
 
     def save(self, path: Path) -> None:
-        """Write `to_json` as one file, whole or not at all.
+        """Write one file, one value or one list of numbers a line, whole or not at all.
 
         Raises DeployError if it cannot be written.
         """
-        write_files({path: self.to_json().encode()})
-
-    def to_json(self) -> str:
-        """One value or one list of numbers a line, so that two tables can be compared."""
-        values = asdict(self)
-        values["recipe"] = self.recipe.to_json()
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **values}, indent=1)
-        numbers = re.compile(r"\[[-+.\deE,\s]*\]")
-        return numbers.sub(lambda match: " ".join(match[0].split()), text) + "\n"
+        write_files({path: to_json(self).encode()})
 
     @staticmethod
     def load(path: Path) -> CalibrationTable:
@@ -151,84 +140,4 @@ class CalibrationTable:
 
         Raises DeployError if it is no such file, damaged, or of another schema version.
         """
-        hint = "make one with `levit-deploy quantize`"
-        try:
-            values = json.loads(path.read_bytes())
-        except OSError as error:
-            raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=hint) from error
-        except ValueError as error:
-            raise DeployError(f"`{path}` is not JSON: {error}", hint=hint) from error
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if version != SCHEMA_VERSION:
-            raise DeployError(
-                f"`{path}` has schema version `{version}`, expected `{SCHEMA_VERSION}`", hint=hint
-            )
-        try:
-            return _table(values, path)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DeployError(f"the calibration table `{path}` is damaged", hint=hint) from error
-
-
-def _table(values: Mapping[str, Any], path: Path) -> CalibrationTable:
-    images = values["images"]
-    return CalibrationTable(
-        model=str(values["model"]),
-        weights_digest=str(values["weights_digest"]),
-        recipe=parse_recipe(values["recipe"], str(path)),
-        images=CalibrationImages(
-            source=str(images["source"]),
-            images=int(images["images"]),
-            skipped=int(images["skipped"]),
-            preprocessing=str(images["preprocessing"]),
-            digest=str(images["digest"]),
-        ),
-        streams=tuple(
-            StreamFactors(str(entry["tensor"]), _numbers(entry["factors"]))
-            for entry in values["streams"]
-        ),
-        stem=tuple(_conv(entry) for entry in values["stem"]),
-        tensors=tuple(_tensor(entry) for entry in values["tensors"]),
-        layers=tuple(
-            LayerScale(
-                layer=str(entry["layer"]),
-                scales=_numbers(entry["scales"]),
-                bias_correction=_numbers(entry["bias_correction"]),
-            )
-            for entry in values["layers"]
-        ),
-        kept_float=tuple(
-            FloatTensor(str(entry["tensor"]), str(entry["reason"]))
-            for entry in values["kept_float"]
-        ),
-    )
-
-
-def _tensor(entry: Mapping[str, Any]) -> TensorScale:
-    return TensorScale(
-        tensor=str(entry["tensor"]),
-        readers=tuple(map(str, entry["readers"])),
-        scale=float(entry["scale"]),
-        zero_point=int(entry["zero_point"]),
-        low=float(entry["low"]),
-        high=float(entry["high"]),
-        seen_low=float(entry["seen_low"]),
-        seen_high=float(entry["seen_high"]),
-        factors=_numbers(entry["factors"]),
-    )
-
-
-def _conv(entry: Mapping[str, Any]) -> ConvScale:
-    return ConvScale(
-        layer=str(entry["layer"]),
-        tensor=str(entry["tensor"]),
-        scale=float(entry["scale"]),
-        largest_step=int(entry["largest_step"]),
-        seen_low=float(entry["seen_low"]),
-        seen_high=float(entry["seen_high"]),
-        factors=_numbers(entry["factors"]),
-        scales=_numbers(entry["scales"]),
-    )
-
-
-def _numbers(values: list[float]) -> tuple[float, ...]:
-    return tuple(map(float, values))
+        return load_record(CalibrationTable, path, hint="make one with `levit-deploy quantize`")

@@ -29,12 +29,12 @@ from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.settings import load_checkpoint, show_settings
 
 if TYPE_CHECKING:
+    from levit_deploy.audit.settings import Settings, Shard
     from levit_deploy.runtime.artifact import Artifact
-    from levit_deploy.verify.audit.settings import Settings, Shard
 
 
 def _shard(text: str) -> object:
-    from levit_deploy.verify.audit.settings import Shard
+    from levit_deploy.audit.settings import Shard
 
     return Shard.parse(text)
 
@@ -149,10 +149,10 @@ def audit_command(
     with Phases() as phases, ExitStack() as stack:
         checkpoint = load_checkpoint(phases, get_spec(artifact.manifest.model), weights, offline)
         phases.begin("prepare")
-        from levit_deploy import audit
-        from levit_deploy.verify.audit.images import open_audit_images
-        from levit_deploy.verify.audit.settings import WHOLE
-        from levit_deploy.verify.audit.state import check_report
+        from levit_deploy.audit import audit_artifact as audit
+        from levit_deploy.audit.images import open_audit_images
+        from levit_deploy.audit.settings import WHOLE
+        from levit_deploy.audit.state import check_report
 
         check_report(report, None, resume=resume, force=force)
         if sensitivity:
@@ -196,7 +196,7 @@ def _how_many(
     artifact: Artifact, images: int | None, layer_images: int | None
 ) -> tuple[int | None, int]:
     """(images, images to look inside for); fewer by default where an emulator runs them."""
-    from levit_deploy import audit
+    from levit_deploy.audit import audit_artifact as audit
     from levit_deploy.targets.emulator import run_prefix
     from levit_deploy.targets.table import get_target
 
@@ -210,7 +210,7 @@ def _settings(settings: Settings, report: Path) -> dict[str, str]:
     emulated = ", under an emulator" if settings.emulated else ""
     labels = "labelled" if settings.labelled else "no labels"
     return {
-        "artifact": f"{settings.artifact}, {settings.target}, {settings.precision}{emulated}",
+        "artifact": f"{settings.name}, {settings.target}, {settings.precision}{emulated}",
         "images": f"{settings.images} of {settings.source}, {labels}, {settings.preprocessing}",
         "output": str(report),
     }

@@ -53,8 +53,8 @@ def merge_command(
         check_writable(folder)
     with Phases() as phases:
         phases.begin("merge")
-        from levit_deploy.audit import report_on
-        from levit_deploy.verify.audit.state import State, check_report
+        from levit_deploy.audit.audit_artifact import report_on
+        from levit_deploy.audit.state import State, check_report
 
         check_report(report, None, resume=False, force=force)
         gate = make_gate(State(shards[0]).settings(), reference, max_drop, min_agreement)

@@ -16,9 +16,9 @@ from levit_deploy.commands.output import print_json
 from levit_deploy.errors import DeployError
 
 if TYPE_CHECKING:
-    from levit_deploy.verify.audit.gate import Gate
-    from levit_deploy.verify.audit.result import AuditResult
-    from levit_deploy.verify.audit.settings import Settings
+    from levit_deploy.audit.gate import Gate
+    from levit_deploy.audit.result import AuditResult
+    from levit_deploy.audit.settings import Settings
 
 _OPTIONS: tuple[Decorator, ...] = (
     click.option(
@@ -67,8 +67,8 @@ def make_gate(
     settings: Settings, reference: str, max_drop: float | None, min_agreement: float | None
 ) -> Gate:
     """What the options of the same names ask for; raises DeployError if that cannot be told."""
-    from levit_deploy.verify.audit.gate import Gate
-    from levit_deploy.verify.audit.result import RunnerName
+    from levit_deploy.audit.gate import Gate
+    from levit_deploy.audit.result import RunnerName
 
     runner = {"fp32": RunnerName.REFERENCE, "qdq": RunnerName.QDQ}[reference]
     return Gate.of(settings, runner, max_drop, min_agreement)
@@ -86,7 +86,7 @@ def check_writable(folder: Path) -> None:
 def finish(result: AuditResult, report: Path, as_json: bool) -> None:
     """The result on stdout, each broken limit on stderr; exit with 1 unless the audit passed."""
     if as_json:
-        print_json(result.to_json())
+        print_json(result)
     else:
         print_audit(result)
         click.echo(f"\n{report}/audit.html")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-    from levit_deploy.verify.audit.result import Accuracy, AuditResult, Fidelity
+    from levit_deploy.audit.result import Accuracy, AuditResult, Fidelity
 
 SHOWN_FLIPS = 3
 SHOWN_LAYERS = 2
@@ -21,8 +21,8 @@ def print_audit(result: AuditResult) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from levit_deploy.verify.audit.advice import next_steps
-    from levit_deploy.verify.audit.verdict import Verdict, conclude
+    from levit_deploy.audit.advice import next_steps
+    from levit_deploy.audit.verdict import Verdict, conclude
 
     colours = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_JUDGED: "blue"}
     conclusion = conclude(result)
@@ -47,9 +47,9 @@ def print_audit(result: AuditResult) -> None:
 def _runners(result: AuditResult) -> Table:
     from rich.table import Table
 
-    from levit_deploy.verify.audit.result import RunnerName
-    from levit_deploy.verify.audit.verdict import fidelity_of
-    from levit_deploy.verify.audit.wording import RUNNERS
+    from levit_deploy.audit.result import RunnerName
+    from levit_deploy.audit.verdict import fidelity_of
+    from levit_deploy.audit.wording import RUNNERS
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
     accuracies = {entry.runner: entry for entry in result.accuracies}
@@ -66,7 +66,7 @@ def _runners(result: AuditResult) -> Table:
 
 
 def _accuracy(accuracy: Accuracy | None) -> tuple[str, str, str, str]:
-    from levit_deploy.verify.audit.wording import interval, percent, share
+    from levit_deploy.audit.wording import interval, percent, share
 
     if accuracy is None:
         return "", "", "", ""
@@ -76,7 +76,7 @@ def _accuracy(accuracy: Accuracy | None) -> tuple[str, str, str, str]:
 
 
 def _fidelity(fidelity: Fidelity | None) -> tuple[str, str]:
-    from levit_deploy.verify.audit.wording import decibels, share
+    from levit_deploy.audit.wording import decibels, share
 
     if fidelity is None:
         return "", ""
@@ -84,7 +84,7 @@ def _fidelity(fidelity: Fidelity | None) -> tuple[str, str]:
 
 
 def _limits(result: AuditResult) -> Iterator[tuple[str, str]]:
-    from levit_deploy.verify.audit.wording import short
+    from levit_deploy.audit.wording import short
 
     for limit in result.limits:
         holds = "holds" if limit.passed else "BROKEN"
@@ -92,8 +92,8 @@ def _limits(result: AuditResult) -> Iterator[tuple[str, str]]:
 
 
 def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
-    from levit_deploy.verify.audit.verdict import held_difference, lowest_tensors
-    from levit_deploy.verify.audit.wording import RUNNERS, decibels, significance
+    from levit_deploy.audit.verdict import held_difference, lowest_tensors
+    from levit_deploy.audit.wording import RUNNERS, decibels, significance
 
     difference = held_difference(result)
     if difference:
@@ -119,6 +119,7 @@ def _text(words: str, style: str = "") -> Text:
     """Not read as markup; spaces that a log can be searched for."""
     from rich.text import Text
 
-    from levit_deploy.verify.audit.wording import SPACE, printable
+    from levit_deploy.audit.wording import SPACE
+    from levit_deploy.records import printable
 
     return Text(printable(words).replace(SPACE, " "), style=style)

@@ -26,6 +26,7 @@ from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
 from levit_deploy.commands.settings import load_checkpoint, load_source, show_settings
+from levit_deploy.files import check_writable
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
@@ -62,8 +63,6 @@ def export_command(
       levit-deploy export levit_128s --weights demo -o levit_128s.onnx
       levit-deploy export levit_256 --weights checkpoint.safetensors
     """
-    from levit_deploy.export.whole_files import check_writable
-
     path = output or Path(f"{spec.name}.onnx")
     check_writable(path)
     with Phases() as phases:
@@ -160,11 +159,11 @@ def compile_command(
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
+    from levit_deploy.export.exported import ExportedModel
+
     source: Checkpoint | ExportedModel
     if isinstance(model, Path):
         _check_no_weights_options()
-        from levit_deploy.export.exported import ExportedModel
-
         source = ExportedModel.load(model)
         model_name, precision = source.name, source.precision.value
     else:
@@ -260,7 +259,7 @@ def verify_command(
         verification.save(folder)
     _warn_if_not_executed(verification)
     if as_json:
-        print_json(verification.to_json())
+        print_json(verification)
     else:
         print_verification(verification)
     if not verification:

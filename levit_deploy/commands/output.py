@@ -7,20 +7,32 @@ from collections.abc import Iterable, Sequence
 
 import click
 
+from levit_deploy.records import printable, to_plain
+
 
 def print_json(value: object) -> None:
-    """One JSON document of dicts, lists, tuples, texts and numbers."""
-    click.echo(json.dumps(value, indent=2))
+    """One JSON document of records, dicts, lists, tuples, texts and numbers."""
+    click.echo(json.dumps(to_plain(value), indent=2))
+
+
+def print_text(text: str) -> None:
+    """Lines of text, on stdout."""
+    click.echo(printable_lines(text))
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, but for line breaks: names in it may come from anywhere."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def print_columns(rows: Iterable[Sequence[str]]) -> None:
     """`columns`, on stdout."""
-    click.echo(columns(rows))
+    print_text(columns(rows))
 
 
 def columns(rows: Iterable[Sequence[str]]) -> str:
     """Rows of equally many cells as lines, each column as wide as its widest cell."""
-    table = [tuple(row) for row in rows]
+    table = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

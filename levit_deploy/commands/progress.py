@@ -6,7 +6,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from levit_deploy.commands.output import bytes_text
+from levit_deploy.commands.output import bytes_text, printable_lines
+from levit_deploy.records import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -39,7 +40,7 @@ class Phases:
 
     def note(self, text: str) -> None:
         """Lines that stay, above whatever is alive."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable_lines(text), markup=False, soft_wrap=True)
 
     def show(self, title: str, detail: str) -> None:
         """Now the phase `title` does `detail`; begins it if it is another than before."""
@@ -56,7 +57,7 @@ class Phases:
     def detail(self, text: str) -> None:
         """Say what the phase is doing right now."""
         if self._task is not None:
-            self._progress.update(self._task, detail=text)
+            self._progress.update(self._task, detail=printable(text))
 
     def amount(self, done_bytes: int, total_bytes: int | None) -> None:
         """Say how much of a download is done."""

@@ -19,6 +19,8 @@ from levit_deploy.commands.arguments import (
 from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.settings import load_checkpoint, show_settings
+from levit_deploy.files import check_writable, write_files
+from levit_deploy.records import to_json
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
@@ -60,7 +62,6 @@ def quantize_command(
       levit-deploy quantize levit_128s --weights demo --data demo -o levit_128s_int8.onnx
       levit-deploy quantize levit_256 --data photos/ --recipe w8a8-percentile
     """
-    from levit_deploy.export.whole_files import check_writable, write_files
 
     path = output or Path(f"{spec.name}_int8.onnx")
     check_writable(path)
@@ -84,7 +85,7 @@ def quantize_command(
             lambda done, total: phases.detail(f"{done} of {total} images"),
         )
         table_path = path.with_suffix(".calibration.json")
-        write_files({path: quantized.to_bytes(), table_path: table.to_json().encode()})
+        write_files({path: quantized.to_bytes(), table_path: to_json(table).encode()})
     size_bytes = path.stat().st_size
     if as_json:
         files = {"path": str(path), "bytes": size_bytes, "table": str(table_path)}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.commands.output import bytes_text, print_columns
+from levit_deploy.commands.output import bytes_text, print_columns, print_text
+from levit_deploy.records import to_plain
 
 if TYPE_CHECKING:
     from levit_deploy.runtime.artifact import Artifact
@@ -18,8 +18,8 @@ def artifact_json(artifact: Artifact, verification: Verification | None) -> dict
     """The folder, its manifest, and its verification (None if it was never verified)."""
     return {
         "folder": str(artifact.folder),
-        **asdict(artifact.manifest),
-        "verification": None if verification is None else verification.to_json(),
+        **to_plain(artifact.manifest),
+        "verification": to_plain(verification),
     }
 
 
@@ -56,15 +56,15 @@ def print_kernels(artifact: Artifact) -> None:
     """One line for each kernel call, in order."""
     from levit_deploy.compiler.compile_log import format_table
 
-    click.echo(format_table(artifact.manifest.kernels))
+    print_text(format_table(artifact.manifest.kernels))
 
 
 def print_verification(verification: Verification) -> None:
     """One line for each run, or why there was none."""
     if not verification.executed:
         reasons = "; ".join(check.detail for check in verification.checks)
-        click.echo(f"not executed: {reasons}")
+        print_text(f"not executed: {reasons}")
         return
-    click.echo(f"checked against the {verification.reference} on {verification.images}:")
+    print_text(f"checked against the {verification.reference} on {verification.images}:")
     for check in verification.checks:
-        click.echo(f"  {check.outcome.value}: {check.what}: {check.detail}")
+        print_text(f"  {check.outcome.value}: {check.what}: {check.detail}")

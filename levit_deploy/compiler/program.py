@@ -1,4 +1,4 @@
-"""Program: a compiled model as plain data. Loadable without tvm; the runtime room links it.
+"""Program: a compiled model as plain data. Importable without tvm; the runtime room links it.
 
 A program is an object file of kernels, a block of constants, and the order in which the kernels
 run. Every kernel is a C function
@@ -12,16 +12,12 @@ the same bits. Pointers never alias; all but the caller's own buffers are aligne
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
-from levit_deploy.errors import DeployError
+from levit_deploy.models.card import ModelCard
 
-SCHEMA_VERSION = 1
 ALIGNMENT_BYTES = 64
 
 
@@ -72,8 +68,8 @@ class KernelCall:
 class QuantizedTensor:
     """An 8-bit tensor (rows, channels), complete in the arena when the call `step` is done.
 
-    x is stored as the byte x * steps[channel] + zero, rounded and limited; the byte is an int8 if
-    `signed`, else a uint8. (row, channel) lies at
+    x is stored as the byte x * inverse_scales[channel] + zero, rounded and limited; the byte is an
+    int8 if `signed`, else a uint8. (row, channel) lies at
     row // 2 * strides[0] + row % 2 * strides[1] + channel // 8 * strides[2] + channel % 8
     behind `offset_bytes`; what is in between is not defined. `readers`: the matrix products, nodes
     of the ONNX graph, that read it. `step`: index into Program.calls.
@@ -87,37 +83,44 @@ class QuantizedTensor:
     channels: int
     signed: bool
     zero: int
-    steps: tuple[float, ...]
+    inverse_scales: tuple[float, ...]
     strides: tuple[int, int, int]
-
-    @staticmethod
-    def of(values: Mapping[str, Any]) -> QuantizedTensor:
-        """The inverse of `asdict`, also after JSON has made lists of tuples."""
-        lists = {key: tuple(values[key]) for key in ("readers", "steps", "strides")}
-        return QuantizedTensor(**{**values, **lists})
 
 
 @dataclass(frozen=True)
-class Program:
-    """Everything the runtime room needs to make a library.
+class Identity:
+    """What was compiled for what, as every record about it says.
 
     `name`: the library's, a C identifier; `model`: the variant's, such as `levit_128s`.
-    `mean`, `std`: the per-channel RGB statistics that the 8-bit entry normalises with.
-    `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
-    `tensors`: what is 8 bits between the calls, in the order in which it is made.
-    `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
-    untouched until the first call has read it.
+    `weights_digest`: canonical SHA-256 of the checkpoint, hexadecimal.
     """
 
     name: str
     model: str
     precision: str
     target: str
+    weights_digest: str
+
+    @classmethod
+    def of(cls, other: Identity) -> dict[str, Any]:
+        """The values of this class's fields in another record of the same thing."""
+        return {field.name: getattr(other, field.name) for field in fields(cls)}
+
+
+@dataclass(frozen=True)
+class Program(Identity):
+    """Everything the runtime room needs to make a library.
+
+    `card`: how pictures become its images, and what its outputs mean.
+    `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
+    `tensors`: what is 8 bits between the calls, in the order in which it is made.
+    `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
+    untouched until the first call has read it.
+    """
+
     image_size: int
     classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights_digest: str
+    card: ModelCard
     kernels_object: bytes
     constants: bytes
     calls: tuple[KernelCall, ...]
@@ -133,44 +136,3 @@ class Program:
         for part in (self.kernels_object, self.constants, repr(self.calls).encode()):
             digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()
-
-    def save(self, folder: Path) -> None:
-        """Write `program.json`, `kernels.o` and `constants.bin` into an existing folder."""
-        (folder / "kernels.o").write_bytes(self.kernels_object)
-        (folder / "constants.bin").write_bytes(self.constants)
-        fields = asdict(self)
-        del fields["kernels_object"], fields["constants"]
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **fields}, indent=1)
-        (folder / "program.json").write_text(text + "\n")
-
-    @staticmethod
-    def load(folder: Path) -> Program:
-        """Read what `save` wrote; raises DeployError on another schema version."""
-        fields = json.loads((folder / "program.json").read_text())
-        version = fields.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise DeployError(
-                f"`{folder}` has program schema version `{version}`, expected `{SCHEMA_VERSION}`",
-                hint="compile the model again with this version of levit-deploy",
-            )
-        calls = tuple(
-            KernelCall(
-                **{
-                    **call,
-                    "args": tuple(Arg(Space(a["space"]), a["offset_bytes"]) for a in call["args"]),
-                    "entry": Entry(call["entry"]),
-                }
-            )
-            for call in fields.pop("calls")
-        )
-        tensors = tuple(QuantizedTensor.of(entry) for entry in fields.pop("tensors"))
-        mean, std = tuple(fields.pop("mean")), tuple(fields.pop("std"))
-        return Program(
-            **fields,
-            mean=mean,
-            std=std,
-            kernels_object=(folder / "kernels.o").read_bytes(),
-            constants=(folder / "constants.bin").read_bytes(),
-            calls=calls,
-            tensors=tensors,
-        )

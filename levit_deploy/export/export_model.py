@@ -10,18 +10,23 @@ from levit_deploy.export.agreement import check_against_reference
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.export.simplify import check, infer_shapes, simplify
 from levit_deploy.export.write_network import write_network
+from levit_deploy.models.card import ModelCard, default_card
+from levit_deploy.models.key_names import Origin
 from levit_deploy.models.reference import Levit
-from levit_deploy.models.spec import Normalization
+from levit_deploy.models.spec import ModelSpec
 from levit_deploy.network.fold_model import fold_model
 from levit_deploy.network.network import Network, Precision, rounded
 
 PROBE_IMAGES = 2
 
 
-def export_model(net: Levit, *, name: str, weights_digest: str) -> ExportedModel:
+def export_model(
+    net: Levit, *, name: str, weights_digest: str, card: ModelCard | None = None
+) -> ExportedModel:
     """Export a network with its weights loaded; the same weights give the same bytes.
 
-    The result has agreed with `net` through ONNX Runtime on images of noise.
+    The result has agreed with `net` through ONNX Runtime on images of noise. `card`: what stood
+    beside the weights (default: how the original repository evaluates, and the spec's statistics).
     `weights_digest`: canonical SHA-256 of the weights, hexadecimal.
     Raises DeployError if a BatchNorm is left, a folded weight is not finite in float32, or the
     logits differ.
@@ -30,15 +35,15 @@ def export_model(net: Levit, *, name: str, weights_digest: str) -> ExportedModel
     exported = export_network(
         rounded(fold_model(net)),
         name=name,
-        normalization=spec.normalization,
+        card=card or _own_card(spec),
         weights_digest=weights_digest,
     )
-    check_against_reference(exported, net, _noise(spec.image_size))
+    check_against_reference(exported, net, _noise(spec))
     return exported
 
 
 def export_network(
-    network: Network, *, name: str, normalization: Normalization, weights_digest: str
+    network: Network, *, name: str, card: ModelCard, weights_digest: str
 ) -> ExportedModel:
     """The ONNX form of a rounded network, from which that very network is read again.
 
@@ -47,7 +52,7 @@ def export_network(
     graph = write_network(network)
     graph = simplify(graph) if network.precision is Precision.FP32 else infer_shapes(graph)
     check(graph)
-    exported = ExportedModel(name, graph, normalization, weights_digest)
+    exported = ExportedModel(name, graph, card, weights_digest)
     if exported.network != network:
         raise DeployError(
             f"the ONNX form of `{name}` is another network",
@@ -61,11 +66,16 @@ def with_network(exported: ExportedModel, network: Network) -> ExportedModel:
     return export_network(
         network,
         name=exported.name,
-        normalization=exported.normalization,
+        card=exported.card,
         weights_digest=exported.weights_digest,
     )
 
 
-def _noise(image_size: int) -> NDArray[np.float32]:
-    shape = (PROBE_IMAGES, 3, image_size, image_size)
+def _own_card(spec: ModelSpec) -> ModelCard:
+    card = default_card(Origin.ORIGINAL, spec)
+    return card.stated("the spec", mean=spec.normalization.mean, std=spec.normalization.std)
+
+
+def _noise(spec: ModelSpec) -> NDArray[np.float32]:
+    shape = (PROBE_IMAGES, spec.in_chans, spec.image_size, spec.image_size)
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)

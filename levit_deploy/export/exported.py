@@ -13,11 +13,13 @@ import onnx
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.read_network import read_network
-from levit_deploy.export.whole_files import write_files
-from levit_deploy.models.spec import Normalization as Normalization
+from levit_deploy.files import write_files
+from levit_deploy.models.card import ModelCard
+from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import IMAGE, LOGITS, Network, Precision
+from levit_deploy.records import from_plain, parse_json, to_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 INPUT_NAME = IMAGE
 OUTPUT_NAME = LOGITS
 
@@ -31,13 +33,19 @@ class ExportedModel:
 
     `graph`: opset 17 (21 with 16-bit integers), static batch 1, input `image` (1, 3, size, size)
     float32 NCHW normalised RGB, output `logits` (1, classes) float32.
+    `card`: what the checkpoint's owner knows of its inputs and outputs.
     `weights_digest`: canonical SHA-256 of the checkpoint it came from, hexadecimal.
     """
 
     name: str
     graph: onnx.ModelProto
-    normalization: Normalization
+    card: ModelCard
     weights_digest: str
+
+    @property
+    def normalization(self) -> Normalization:
+        """Of the card: what is done to 8-bit values before the network."""
+        return self.card.normalization
 
     @cached_property
     def network(self) -> Network:
@@ -57,7 +65,8 @@ class ExportedModel:
 
     @property
     def classes(self) -> int:
-        return self.network.classes
+        """Values that one image gives: logits, or features where the network has no head."""
+        return self.network.outputs
 
     def save(self, path: Path) -> None:
         """Write `to_bytes` as one file, whole or not at all.
@@ -75,8 +84,7 @@ class ExportedModel:
             {
                 _KEY + "schema_version": str(SCHEMA_VERSION),
                 _KEY + "name": self.name,
-                _KEY + "mean": " ".join(map(repr, self.normalization.mean)),
-                _KEY + "std": " ".join(map(repr, self.normalization.std)),
+                _KEY + "card": to_json(self.card),
                 _KEY + "weights_digest": self.weights_digest,
             },
         )
@@ -109,8 +117,11 @@ class ExportedModel:
             return ExportedModel(
                 name=_identifier(props[_KEY + "name"]),
                 graph=graph,
-                normalization=Normalization(
-                    mean=_rgb(props[_KEY + "mean"]), std=_rgb(props[_KEY + "std"])
+                card=from_plain(
+                    ModelCard,
+                    parse_json(props[_KEY + "card"].encode(), str(path), hint=_MAKE_ONE),
+                    str(path),
+                    hint=_MAKE_ONE,
                 ),
                 weights_digest=props[_KEY + "weights_digest"],
             )
@@ -122,8 +133,3 @@ def _identifier(name: str) -> str:
     if not (name.isascii() and name.isidentifier()):
         raise ValueError(f"{name!r} is no name of a model")
     return name
-
-
-def _rgb(text: str) -> tuple[float, float, float]:
-    r, g, b = (float(v) for v in text.split())
-    return r, g, b

@@ -9,6 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from levit_deploy.models.spec import Activation
 from levit_deploy.network.arithmetic import Float32, Int8, Int16
 from levit_deploy.network.network import Conv, Layer, Linear
 
@@ -84,6 +85,23 @@ class GraphWriter:
         product = self.node("MatMul", [x, weight], f"{layer.name}.matmul")
         return self.node("Add", [product, bias], name or layer.name)
 
+    def activate(self, x: str, activation: Activation, name: str) -> str:
+        """The activation of x; what is not one operator is called after the result."""
+        match activation:
+            case Activation.HARD_SWISH:
+                return self.node("HardSwish", [x], name)
+            case Activation.RELU:
+                return self.node("Relu", [x], name)
+            case Activation.SILU:
+                return self.node("Mul", [x, self.node("Sigmoid", [x], f"{name}.gate")], name)
+            case Activation.GELU:
+                root, half = self.number(2**0.5), self.number(0.5)
+                scaled = self.node("Div", [x, root], f"{name}.scaled")
+                erf = self.node("Erf", [scaled], f"{name}.erf")
+                halved = self.node("Mul", [erf, half], f"{name}.halved")
+                gate = self.node("Add", [halved, half], f"{name}.gate")
+                return self.node("Mul", [x, gate], name)
+
     def reduce(self, op: str, x: str, name: str, axis: int, keepdims: int) -> str:
         """ReduceMean, ReduceMax or ReduceSum along one axis."""
         if self._int16 or op == "ReduceSum":  # the newer form: axes are an input
@@ -113,6 +131,10 @@ class GraphWriter:
     def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
         self._constants[name] = numpy_helper.from_array(np.array(values, order="C"), name)
         return name
+
+    def number(self, value: float) -> str:
+        """A float32 constant, named by its value."""
+        return self.constant(f"float32.{value:g}", np.float32(value))
 
     def integers(self, values: tuple[int, ...]) -> str:
         """int64 constants are named by their value, so that each is stored once."""

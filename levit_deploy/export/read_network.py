@@ -21,6 +21,7 @@ from onnx import numpy_helper
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.write_network import write_network
+from levit_deploy.models.spec import Activation
 from levit_deploy.network.arithmetic import (
     DYNAMIC_INT8,
     FLOAT32,
@@ -41,9 +42,16 @@ from levit_deploy.network.network import (
 
 # That `write_network` uses.
 OPERATORS = {
-    *("Abs", "Add", "Clip", "Conv", "DequantizeLinear", "Div", "Exp", "HardSwish", "MatMul"),
-    *("Mul", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "Round", "Slice"),
-    *("Softmax", "Split", "Sub", "Transpose"),
+    *("Abs", "Add", "Clip", "Conv", "DequantizeLinear", "Div", "Erf", "Exp", "HardSwish", "MatMul"),
+    *("Mul", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Round"),
+    *("Sigmoid", "Slice", "Softmax", "Split", "Sub", "Transpose"),
+}
+
+_ACTIVATIONS = {  # by the operator that only the activation has
+    "HardSwish": Activation.HARD_SWISH,
+    "Relu": Activation.RELU,
+    "Sigmoid": Activation.SILU,
+    "Erf": Activation.GELU,
 }
 
 _HINT = "compile what `levit-deploy export` or `levit-deploy quantize` wrote, or the checkpoint"
@@ -81,6 +89,10 @@ class _Reader:
         shape = [dim.dim_value for port in graph.input for dim in port.type.tensor_type.shape.dim]
         self._image_size = shape[-1] if len(shape) == 4 else 0
         self._parts = deque(self._telling(graph))
+        self._activation = next(
+            (_ACTIVATIONS[node.op_type] for node in graph.node if node.op_type in _ACTIVATIONS),
+            Activation.HARD_SWISH,
+        )
 
     def network(self) -> Network:
         stem: list[Conv] = []
@@ -90,10 +102,10 @@ class _Reader:
         while self._comes("MatMul"):
             blocks.append(self._block(f"blocks.{len(blocks)}"))
         self._take("ReduceMean")
-        network = Network(tuple(stem), tuple(blocks), self._linear("head"), self._image_size)
-        if self._parts or not stem:
-            raise _refusal(self._parts[0][0] if self._parts else "an image that no Conv reads")
-        return network
+        head = self._linear("head") if self._parts else None
+        if self._parts or not stem or not blocks:
+            raise _refusal(self._parts[0][0] if self._parts else "a network without stem or blocks")
+        return Network(tuple(stem), tuple(blocks), head, self._image_size, self._activation)
 
     def _telling(self, graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
         """The nodes that say which block it is or have its constants, each with the node behind it:

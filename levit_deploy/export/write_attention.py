@@ -82,8 +82,8 @@ def _rounded(graph: GraphWriter, x: str, name: str, axis: int) -> tuple[str, str
     """x in steps of a 127th of its largest magnitude along `axis`, and the steps."""
     magnitude = graph.node("Abs", [x], f"{name}.magnitude")
     most = graph.reduce("ReduceMax", magnitude, f"{name}.most", axis=axis, keepdims=1)
-    largest = graph.node("Add", [most, _number(graph, SMALLEST)], f"{name}.largest")
-    step = graph.node("Div", [largest, _number(graph, LARGEST_INTEGER)], f"{name}.step")
+    largest = graph.node("Add", [most, graph.number(SMALLEST)], f"{name}.largest")
+    step = graph.node("Div", [largest, graph.number(LARGEST_INTEGER)], f"{name}.step")
     divided = graph.node("Div", [x, step], f"{name}.divided")
     return graph.node("Round", [divided], f"{name}.rounded"), step
 
@@ -92,7 +92,7 @@ def _weights(graph: GraphWriter, scores: str, keys: int, name: str) -> str:
     largest = graph.reduce("ReduceMax", scores, f"{name}.largest", axis=3, keepdims=1)
     shifted = graph.node("Sub", [scores, largest], f"{name}.shifted")
     exp = graph.node("Exp", [shifted], f"{name}.exp")
-    exact = graph.node("Mul", [exp, _number(graph, LARGEST_WEIGHT)], f"{name}.exact")
+    exact = graph.node("Mul", [exp, graph.number(LARGEST_WEIGHT)], f"{name}.exact")
     sums, differences = _diffusion(keys)
     running = [exact, graph.constant(f"cumulative.{keys}", sums)]
     steps = graph.node(
@@ -109,7 +109,3 @@ def _diffusion(keys: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     cumulative = same_chain & (place[:, None] <= place)
     differences = np.eye(keys, dtype=np.float32) - np.eye(keys, k=DIFFUSION_STEP, dtype=np.float32)
     return cumulative.astype(np.float32), differences
-
-
-def _number(graph: GraphWriter, value: float) -> str:
-    return graph.constant(f"float32.{value:g}", np.float32(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from levit_deploy.models.spec import FAMILY, MLP_RATIO, ModelSpec
+from levit_deploy.models.spec import FAMILY, AttentionSizes, MlpSizes, ModelSpec
 
 # ImageNet top-1 in percent, with distillation: table 3 of the paper.
 PAPER_TOP1 = {
@@ -18,18 +18,21 @@ PAPER_TOP1 = {
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """`parameters` as trained, both heads; `multiply_adds` for one image; `paper_top1` percent."""
+    """`parameters` as trained, all heads; `multiply_adds` for one image.
+
+    `paper_top1`: percent; None where nobody has published weights.
+    """
 
     spec: ModelSpec
     parameters: int
     multiply_adds: int
-    paper_top1: float
+    paper_top1: float | None
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """The family, smallest first."""
+    """The family: the paper's, smallest first, then timm's own."""
     return [
-        CatalogueEntry(spec, parameters(spec), multiply_adds(spec), PAPER_TOP1[spec.name])
+        CatalogueEntry(spec, parameters(spec), multiply_adds(spec), PAPER_TOP1.get(spec.name))
         for spec in FAMILY.values()
     ]
 
@@ -60,7 +63,7 @@ def multiply_adds(spec: ModelSpec) -> int:
     BatchNorm is folded, and the two heads are one linear layer, as in the compiled library.
     """
     linears, scores = _layers(spec)
-    heads = spec.channels[2] * spec.classes
+    heads = spec.channels[-1] * spec.classes
     return (
         sum(linear.positions * linear.inputs * linear.outputs for linear in linears)
         + sum(s.heads * s.queries * s.keys * (s.key_dim + s.value_dim) for s in scores)
@@ -71,7 +74,8 @@ def multiply_adds(spec: ModelSpec) -> int:
 def parameters(spec: ModelSpec) -> int:
     """Trained values: weights, BatchNorm's factors and offsets, attention biases, heads."""
     linears, scores = _layers(spec)
-    head = 2 * spec.channels[2] + spec.channels[2] * spec.classes + spec.classes
+    features = spec.channels[-1]
+    head = 2 * features + features * spec.classes + spec.classes if spec.classes else 0
     return (
         sum(linear.inputs * linear.outputs + 2 * linear.outputs for linear in linears)
         + sum(s.heads * s.keys for s in scores)  # one bias for each offset: as many as keys
@@ -81,32 +85,30 @@ def parameters(spec: ModelSpec) -> int:
 
 def _layers(spec: ModelSpec) -> tuple[list[_Linear], list[_Scores]]:
     linears, scores = [], []
-    inputs, side = 3, spec.image_size
+    inputs, side = spec.in_chans, spec.image_size
     for outputs in spec.stem_channels:
         side //= 2
         linears.append(_Linear(side * side, 9 * inputs, outputs))
         inputs = outputs
-    for stage, (channels, grid) in enumerate(zip(spec.channels, spec.grids, strict=True)):
-        tokens, heads, key_dim = grid * grid, spec.heads[stage], spec.key_dim
-        mlp = [
-            _Linear(tokens, channels, MLP_RATIO * channels),
-            _Linear(tokens, MLP_RATIO * channels, channels),
+    for block in spec.layout.blocks:
+        keys = side * side
+        if isinstance(block, MlpSizes):
+            linears += [
+                _Linear(keys, block.channels, block.hidden),
+                _Linear(keys, block.hidden, block.channels),
+            ]
+            continue
+        heads, key_dim, value_dim = block.heads, block.key_dim, block.value_dim
+        linears.append(_Linear(keys, block.channels, heads * (key_dim + value_dim)))
+        if isinstance(block, AttentionSizes):
+            outputs = block.channels
+        else:
+            outputs = block.out_channels
+            side = (side + 1) // 2
+        queries = side * side
+        scores.append(_Scores(heads, queries, keys, key_dim, value_dim))
+        linears += [
+            _Linear(queries, block.channels, heads * key_dim),
+            _Linear(queries, heads * value_dim, outputs),
         ]
-        if stage > 0:
-            before, keys = spec.channels[stage - 1], spec.grids[stage - 1] ** 2
-            shrink_heads, value_dim = spec.shrink_heads[stage - 1], spec.shrink_value_dim
-            scores.append(_Scores(shrink_heads, tokens, keys, key_dim, value_dim))
-            linears += [
-                _Linear(keys, before, shrink_heads * (key_dim + value_dim)),
-                _Linear(tokens, before, shrink_heads * key_dim),
-                _Linear(tokens, shrink_heads * value_dim, channels),
-                *mlp,
-            ]
-        for _ in range(spec.depths[stage]):
-            scores.append(_Scores(heads, tokens, tokens, key_dim, spec.value_dim))
-            linears += [
-                _Linear(tokens, channels, heads * (2 * key_dim + spec.value_dim)),
-                _Linear(tokens, heads * spec.value_dim, channels),
-                *mlp,
-            ]
     return linears, scores

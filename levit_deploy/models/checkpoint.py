@@ -1,7 +1,8 @@
-"""Checkpoint: trained weights under canonical names, whichever project wrote them.
+"""Checkpoint: trained weights under canonical names, whichever project wrote them, and their card.
 
-original | timm | transformers, any float type -> names, shapes and values checked -> float32 under
-the original repository's names, with the spec they fit and a digest of what they say.
+original | timm | transformers, any float type, in any wrapper, fused or not -> names, shapes and
+values checked -> float32 under the original repository's names, with the network that they are of,
+what stands beside them, and a digest of what they say.
 """
 
 from __future__ import annotations
@@ -17,39 +18,50 @@ import torch
 from torch import Tensor
 
 from levit_deploy.errors import DeployError
-from levit_deploy.models.checkpoint_files import read_tensors
-from levit_deploy.models.images import (
-    ORIGINAL_PREPROCESSING,
-    TIMM_PREPROCESSING,
-    Preprocessing,
+from levit_deploy.models.architecture import ShapeError, spec_of
+from levit_deploy.models.canonical import Canonical, canonical
+from levit_deploy.models.card import ASSUMED, ModelCard, default_card
+from levit_deploy.models.checkpoint_files import (
+    RESAVE_HINT,
+    is_plain,
+    read_content,
 )
-from levit_deploy.models.key_names import Origin, detect_origin, module_names
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.reference import Levit, attention_bias_indices
-from levit_deploy.models.spec import FAMILY, STEM_STRIDE, ModelSpec
+from levit_deploy.models.side_files import SideFiles
+from levit_deploy.models.spec import FAMILY, Activation, ModelSpec
+from levit_deploy.models.state_dicts import choose_state_dict, find_state_dicts
 
-# In a state_dict and yet not weights: derived from the grid, and a counter of training steps.
-INDICES = "attention_bias_idxs"
-COUNTER = "num_batches_tracked"
-
-MAX_GRID = 256  # 4096 px: a larger bias table is taken for a damaged file
+PICTURE_CHANNELS = (1, 3)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights of one LeViT.
 
-    `spec`: class count, image size and heads as the weights have them. `state`: every parameter
-    and BatchNorm statistic, finite float32, under the original repository's names. `digest`:
-    hexadecimal SHA-256 of names, shapes and values, the same whichever form they came in.
-    `preprocessing`: how their origin makes model inputs of photos. `source`: where they are from.
+    `spec`: the network, with the card's normalization. `state`: every parameter and BatchNorm
+    statistic, finite float32, under the original repository's names. `card`: what stood beside the
+    weights. `digest`: hexadecimal SHA-256 of names, shapes and values, the same whichever form they
+    came in. `source`: where they are from. `notes`: what was chosen or left out, in sentences.
     """
 
     spec: ModelSpec
     state: Mapping[str, Tensor]
-    origin: Origin
+    card: ModelCard
     digest: str
-    preprocessing: Preprocessing
     source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> Origin:
+        """Whose code wrote them."""
+        return self.card.origin
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How photos become model-sized pictures."""
+        return self.card.preprocessing
 
     def build(self) -> Levit:
         """The reference module with these weights, in evaluation mode."""
@@ -57,58 +69,49 @@ class Checkpoint:
         module.load_state_dict(dict(self.state), strict=False)  # all but indices and counters
         return module
 
-
-@dataclass(frozen=True)
-class _Slot:
-    """A place in the model for one tensor: its canonical name and its shape."""
-
-    name: str
-    shape: tuple[int, ...]
-
-    @property
-    def is_weight(self) -> bool:
-        return not self.name.endswith((INDICES, COUNTER))
+    def with_card(self, card: ModelCard) -> Checkpoint:
+        """The same weights, meant otherwise."""
+        spec = replace(self.spec, normalization=card.normalization)
+        return replace(self, spec=spec, card=card)
 
 
-def load_checkpoint(path: Path, spec: ModelSpec) -> Checkpoint:
-    """Read the weights of the variant `spec` from a file or a `save_pretrained` folder.
+def load_checkpoint(
+    path: Path, spec: ModelSpec | None = None, *, key: str | None = None, features: bool = False
+) -> Checkpoint:
+    """Read the weights in a file or in a folder of transformers or timm.
 
-    Class count, image size and number of heads follow the checkpoint; all else must be as `spec`
-    says. Raises DeployError, naming tensors as the file does, if it cannot be read, is another
-    architecture or variant, or holds values that are not finite.
+    `spec`: the variant that they must be, but for class count, image size, channels of the input
+    and heads; None: whatever they are. `key`: which weights of several. `features`: leave the heads
+    out. Raises DeployError, naming tensors as the file does, if they cannot be read, are another
+    architecture or variant, hold values that are not finite, or if a file beside them says what
+    cannot be followed.
     """
-    tensors = read_tensors(path)
-    origin = detect_origin(tensors)
-    if origin is None:
+    content = read_content(path)
+    found = find_state_dicts(content)
+    if not found:
         raise DeployError(
-            f"`{path}` is not a LeViT checkpoint: it holds {_some(tensors)}",
+            f"`{path}` is not a LeViT checkpoint: it holds {_some(content)}",
             hint="pass weights in the form of the original repository, timm or transformers",
         )
-    if origin is Origin.TIMM:
-        tensors = {name: _without_unit_kernel(tensor) for name, tensor in tensors.items()}
-    fitted = _fit(spec, tensors, origin)
-    slots = _slots(fitted, origin)
-    misfits = _misfits(tensors, slots)
-    if misfits:
-        for other in FAMILY.values():
-            if not _misfits(tensors, _slots(_fit(other, tensors, origin), origin)):
-                file = shlex.quote(str(path))
-                raise DeployError(
-                    f"`{path}` holds {other.name}, not {spec.name}",
-                    hint=f"levit-deploy compile --target host {other.name} --weights {file}",
-                )
-        raise DeployError(
-            f"`{path}` does not fit {spec.name}: {'; '.join(misfits)}",
-            hint="see the variants with `levit-deploy models`; layers must be as in the paper",
-        )
-    _check_values(path, tensors, slots)
-    state = {
-        slot.name: tensors[key].to(torch.float32).contiguous()
-        for key, slot in slots.items()
-        if slot.is_weight
-    }
-    preprocessing = TIMM_PREPROCESSING if origin is Origin.TIMM else ORIGINAL_PREPROCESSING
-    return Checkpoint(fitted, state, origin, weights_digest(state), preprocessing, str(path))
+    chosen, choice = choose_state_dict(str(path), found, key)
+    beside = SideFiles.beside(path, content, chosen.origin)
+    weights = canonical(chosen.tensors, chosen.origin)
+    _check_whole(path, weights)
+    outside = [*weights.outside, *chosen.beside]
+    if features:
+        weights = weights.without_heads()
+    else:
+        _check_head(path, weights, outside)
+    fitted, source = _spec(path, weights, spec, beside.activation())
+    _check_values(path, weights)
+    state = {name: tensor.float().contiguous() for name, tensor in weights.state.items()}
+    card = default_card(chosen.origin, fitted).stated(source, activation=fitted.activation)
+    card = beside.state(card, fitted)
+    notes = [choice] if choice else []
+    if outside:
+        notes.append(f"left out, as no part of the LeViT: {_some(outside)}")
+    bare = Checkpoint(fitted, state, card, weights_digest(state), str(path), tuple(notes))
+    return bare.with_card(card)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -121,81 +124,114 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _without_unit_kernel(weight: Tensor) -> Tensor:
-    """timm's levit_conv_* keep linear weights (out, in) as 1x1 convolutions (out, in, 1, 1)."""
-    is_linear = weight.ndim == 4 and weight.shape[2:] == (1, 1)
-    return weight[:, :, 0, 0] if is_linear else weight
-
-
-def _fit(spec: ModelSpec, tensors: Mapping[str, Tensor], origin: Origin) -> ModelSpec:
-    """`spec` with the class count, image size and heads that the tensors have."""
-    modules = module_names(replace(spec, distilled=True), origin)
-    head = tensors.get(f"{modules['head.l']}.weight")
-    if head is not None and head.ndim == 2 and head.shape[0] > 0:
-        spec = replace(spec, classes=head.shape[0])
-    biases = tensors.get(f"{modules['blocks.0.m']}.attention_biases")
-    if biases is not None and biases.ndim == 2:
-        grid = math.isqrt(biases.shape[1])  # one bias per offset: grid ** 2
-        if 0 < grid <= MAX_GRID:
-            spec = replace(spec, image_size=grid * STEM_STRIDE)
-    return replace(spec, distilled=f"{modules['head_dist.l']}.weight" in tensors)
-
-
-def _slots(spec: ModelSpec, origin: Origin) -> dict[str, _Slot]:
-    """Every tensor of the model by the name that a file from `origin` gives it."""
-    modules = module_names(spec, origin)
-    with torch.device("meta"):
-        state = Levit(spec).state_dict()
-    slots = {}
-    for name, tensor in state.items():
-        module, _, own = name.rpartition(".")
-        slots[f"{modules[module]}.{own}"] = _Slot(name, tuple(tensor.shape))
-    return slots
-
-
-def _misfits(tensors: Mapping[str, Tensor], slots: Mapping[str, _Slot]) -> list[str]:
-    """What keeps the tensors from filling the slots, in words; empty if nothing."""
-    missing = [key for key, slot in slots.items() if slot.is_weight and key not in tensors]
-    unexpected = [key for key in tensors if key not in slots]
-    misshapen = [
-        f"{key} is {tuple(tensors[key].shape)}, expected {slot.shape}"
-        for key, slot in slots.items()
-        if key in tensors and tuple(tensors[key].shape) != slot.shape
-    ]
-    return [
-        f"{len(keys)} {what}: {_some(keys)}"
-        for what, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", misshapen),
+def _check_whole(path: Path, weights: Canonical) -> None:
+    """Raise DeployError unless every layer is whole, and nothing is among them that is none."""
+    if weights.missing:
+        raise DeployError(
+            f"`{path}` is not whole: it lacks {_some(weights.missing)}", hint=RESAVE_HINT
         )
-        if keys
+    if weights.strange:
+        raise DeployError(
+            f"`{path}` holds {_some(weights.strange)}, which no LeViT has",
+            hint="layers must be those of the original repository, timm or transformers",
+        )
+    empty = [name for name, tensor in weights.state.items() if not is_plain(tensor)]
+    if empty:
+        raise DeployError(
+            f"{_own(weights, empty)} in `{path}` is not a plain tensor", hint=RESAVE_HINT
+        )
+
+
+def _check_head(path: Path, weights: Canonical, outside: list[str]) -> None:
+    """Raise DeployError if the classifier is not the LeViT's own, so that it would be lost."""
+    heads = [name for name in outside if name.endswith(".weight")]
+    if heads and "head.l.weight" not in weights.state:
+        raise DeployError(
+            f"`{path}` has no classifier that is the LeViT's own; {_some(heads)} is beside it",
+            hint="save it as the model's head, or compile without: --output features",
+        )
+
+
+def _spec(
+    path: Path, weights: Canonical, asked: ModelSpec | None, activation: Activation | None
+) -> tuple[ModelSpec, str]:
+    """The network that the weights are of, and where its activation came from.
+
+    Raises DeployError if it is none, not the one that was asked for, or not for pictures.
+    """
+    try:
+        fitted = spec_of(weights.state, activation or (asked.activation if asked else None))
+    except ShapeError as error:
+        name = str(error)
+        shape = tuple(weights.state[name].shape)
+        raise _misfit(path, f"{_own(weights, [name])} is {shape}") from error
+    with torch.device("meta"):
+        shapes = {name: tuple(t.shape) for name, t in Levit(fitted).state_dict().items()}
+    misshapen = [
+        f"{_own(weights, [name])} is {tuple(tensor.shape)}, expected {shapes[name]}"
+        for name, tensor in weights.state.items()
+        if tuple(tensor.shape) != shapes[name]
     ]
+    if misshapen:
+        raise _misfit(path, "; ".join(misshapen[:3]))
+    if asked and fitted.layout != asked.layout:
+        raise _other_variant(path, fitted, asked)
+    if fitted.in_chans not in PICTURE_CHANNELS:
+        raise DeployError(
+            f"`{path}` takes {fitted.in_chans} channels",
+            hint="pictures have 3 channels (RGB) or 1 (grey)",
+        )
+    if asked:
+        return replace(fitted, name=asked.name), f"{asked.name}, as asked for"
+    if fitted.name in FAMILY:
+        return fitted, f"{fitted.name}, as published"
+    return fitted, f"{ASSUMED}nothing names another"
 
 
-def _check_values(path: Path, tensors: Mapping[str, Tensor], slots: Mapping[str, _Slot]) -> None:
+def _misfit(path: Path, how: str) -> DeployError:
+    return DeployError(
+        f"the shapes in `{path}` are not a LeViT's: {how}",
+        hint="save the model again with the code of its origin, unmodified",
+    )
+
+
+def _other_variant(path: Path, held: ModelSpec, asked: ModelSpec) -> DeployError:
+    file = shlex.quote(str(path))
+    if held.name in FAMILY:
+        return DeployError(
+            f"`{path}` holds {held.name}, not {asked.name}",
+            hint=f"levit-deploy compile --target host {held.name} --weights {file}",
+        )
+    fields = ("stem_stride", "channels", "depths", "heads", "key_dim")
+    pairs = [(field, getattr(held, field), getattr(asked, field)) for field in fields]
+    how = [f"{field} {had}, not {wanted}" for field, had, wanted in pairs if had != wanted]
+    return DeployError(
+        f"`{path}` holds another LeViT than {asked.name}: {'; '.join(how) or 'sizes of layers'}",
+        hint="leave out the model's name: it is read from the weights",
+    )
+
+
+def _check_values(path: Path, weights: Canonical) -> None:
     """Raise DeployError for numbers that no trained model has."""
     retrain = "the training run diverged or the file is damaged: use an earlier checkpoint"
-    weights = [key for key, slot in slots.items() if slot.is_weight]
-    whole = [key for key in weights if not tensors[key].is_floating_point()]
+    state = weights.state
+    whole = [name for name, tensor in state.items() if not tensor.is_floating_point()]
     if whole:
         raise DeployError(
-            f"`{path}` has weights that are not floating point: {_some(whole)}",
+            f"`{path}` has weights that are not floating point: {_own(weights, whole)}",
             hint="save the weights before they are quantized",
         )
-    endless = [key for key in weights if not torch.isfinite(tensors[key].to(torch.float32)).all()]
+    endless = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
     if endless:
-        raise DeployError(f"`{path}` has NaN or infinite values in {_some(endless)}", hint=retrain)
-    negative = [k for k in weights if k.endswith("running_var") and (tensors[k] < 0).any()]
+        raise DeployError(
+            f"`{path}` has NaN or infinite values in {_own(weights, endless)}", hint=retrain
+        )
+    negative = [n for n, t in state.items() if n.endswith("running_var") and (t < 0).any()]
     if negative:
-        raise DeployError(f"`{path}` has negative variances in {_some(negative)}", hint=retrain)
-    reordered = [
-        key
-        for key, slot in slots.items()
-        if slot.name.endswith(INDICES)
-        and key in tensors
-        and not torch.equal(tensors[key], _bias_indices(slot))
-    ]
+        raise DeployError(
+            f"`{path}` has negative variances in {_own(weights, negative)}", hint=retrain
+        )
+    reordered = [name for name, indices in weights.indices.items() if not _is_bias_order(indices)]
     if reordered:
         raise DeployError(
             f"`{path}` orders its attention biases otherwise: {_some(reordered)}",
@@ -203,13 +239,21 @@ def _check_values(path: Path, tensors: Mapping[str, Tensor], slots: Mapping[str,
         )
 
 
-def _bias_indices(slot: _Slot) -> Tensor:
-    queries, keys = slot.shape
-    return attention_bias_indices(math.isqrt(keys), stride=1 if queries == keys else 2)
+def _is_bias_order(indices: Tensor) -> bool:
+    if indices.ndim != 2:
+        return False
+    queries, keys = indices.shape
+    ours = attention_bias_indices(math.isqrt(keys), stride=1 if queries == keys else 2)
+    return torch.equal(indices, ours)
 
 
-def _some(keys: Iterable[str]) -> str:
+def _own(weights: Canonical, names: list[str]) -> str:
+    """The first few of canonical names, as the file has them."""
+    return _some(weights.own_names.get(name, name) for name in names)
+
+
+def _some(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    names = list(keys)
-    shown = ", ".join(f"`{name}`" for name in names[:3]) or "nothing"
-    return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    every = list(names)
+    shown = ", ".join(f"`{name}`" for name in every[:3]) or "nothing"
+    return shown + (f" and {len(every) - 3} more" if len(every) > 3 else "")

@@ -1,4 +1,4 @@
-"""A checkpoint file of any kind -> its named tensors, without executing anything in it.
+"""A checkpoint file or folder of any kind -> its content, without executing anything in it.
 
 Kinds are told by content, not by extension: safetensors, PyTorch zip archives and PyTorch's older
 pickles, the latter two through `torch.load(weights_only=True)` alone.
@@ -7,28 +7,115 @@ pickles, the latter two through `torch.load(weights_only=True)` alone.
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from levit_deploy.errors import DeployError
 
-# In a folder that `save_pretrained` wrote, the safe format first.
-FOLDER_FILES = ("model.safetensors", "pytorch_model.bin")
-# Keys under which training scripts keep the state_dict: the original repository's, timm's.
-CONTAINERS = ("model", "state_dict")
-RESAVE_HINT = "save the weights alone: torch.save({'model': model.state_dict()}, 'weights.pth')"
+# What `save_pretrained`, timm's `save_for_hf` and its training leave in a folder, best first.
+FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model_best.pth.tar")
+INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SUFFIXES = (".bin", ".pt", ".pth", ".pth.tar", ".safetensors", ".ckpt")
+RESAVE_HINT = "save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
+
+_NUMPY_SCALAR = cast(Callable[..., object], np.float64(0).__reduce__()[0])
+# Values beside the weights, in training's own words: arguments, and metrics that numpy computed.
+_PLAIN_VALUES: list[Callable[..., object] | tuple[Callable[..., object], str]] = [
+    argparse.Namespace,
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+    (_NUMPY_SCALAR, "numpy._core.multiarray.scalar"),
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),
+]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint file, or of a folder that holds one, on the CPU, as stored.
+def weights_files(path: Path) -> list[Path]:
+    """The file itself, or the files in a folder that hold its weights.
 
-    Raises DeployError if it cannot be read, is damaged, or holds anything but named tensors.
+    Raises DeployError if the folder has none, or if its index names one that is not there.
     """
-    file = _file_in(path) if path.is_dir() else path
+    if not path.is_dir():
+        return [path]
+    for name in FOLDER_FILES[:2]:
+        if (path / name).is_file():
+            return [path / name]
+    for name in INDEX_FILES:
+        if (path / name).is_file():
+            return _shards(path / name)
+    if (path / FOLDER_FILES[2]).is_file():
+        return [path / FOLDER_FILES[2]]
+    others = [file for file in sorted(path.iterdir()) if file.name.endswith(SUFFIXES)]
+    if len(others) == 1:
+        return others
+    raise DeployError(
+        f"`{path}` holds neither of {', '.join(FOLDER_FILES)}"
+        + (f", but {len(others)} other checkpoints" if others else ""),
+        hint="pass the file itself: --weights FILE"
+        if others
+        else "write one with model.save_pretrained(...), or pass the file itself",
+    )
+
+
+def side_folder(path: Path) -> Path | None:
+    """Where files that belong to the weights lie; None for a file that may lie anywhere."""
+    if path.is_dir():
+        return path
+    return path.parent if path.name in FOLDER_FILES[:2] else None
+
+
+def read_content(path: Path) -> dict[str, object]:
+    """Tensors on the CPU as stored, other plain values, and dictionaries of such, by name.
+
+    Raises DeployError if it cannot be read, is damaged, or would have to be executed.
+    """
+    content: dict[str, object] = {}
+    for file in weights_files(path):
+        content |= _read(file)
+    return content
+
+
+def is_checkpoint(file: Path) -> bool:
+    """Whether the file begins as one of PyTorch's or safetensors'."""
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    return _is_safetensors(start) or _is_pytorch(start)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether it holds its numbers: not sparse, quantized, without storage, or one repeated."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    hint = "download the whole folder again"
+    try:
+        files = set(json.loads(index.read_text())["weight_map"].values())
+        names = sorted(Path(file).name for file in files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint) from error
+    lacking = [name for name in names if not (index.parent / name).is_file()]
+    if lacking or not names:
+        raise DeployError(f"`{index.parent}` lacks `{', '.join(lacking)}`", hint=hint)
+    return [index.parent / name for name in names]
+
+
+def _read(file: Path) -> dict[str, object]:
     try:
         with file.open("rb") as stream:
             start = stream.read(64)
@@ -36,9 +123,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise DeployError(
             f"cannot read `{file}`: {error.strerror}", hint="pass a checkpoint: --weights FILE"
         ) from error
-    if start[8:9] == b"{":
+    if _is_safetensors(start):
         return _read_safetensors(file)
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+    if _is_pytorch(start):
         return _read_pytorch(file)
     if start.startswith(b"version https://git-lfs"):
         raise DeployError(
@@ -50,58 +137,71 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     )
 
 
-def _file_in(folder: Path) -> Path:
-    for name in FOLDER_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise DeployError(
-        f"`{folder}` holds neither of {', '.join(FOLDER_FILES)}",
-        hint="write one with model.save_pretrained(...), or pass the file itself",
-    )
+def _is_safetensors(start: bytes) -> bool:
+    return start[8:9] == b"{"
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
+def _is_pytorch(start: bytes) -> bool:
+    return start.startswith((b"PK\x03\x04", b"\x80"))
+
+
+def _read_safetensors(file: Path) -> dict[str, object]:
     try:
-        return safetensors.torch.load_file(file)
+        return dict(safetensors.torch.load_file(file))
     except Exception as error:  # any kind: the content is not ours
         raise _damaged(file) from error
 
 
-def _read_pytorch(file: Path) -> dict[str, Tensor]:
+def _read_pytorch(file: Path) -> dict[str, object]:
+    _refuse_archives(file)
     try:
-        # Training scripts save their arguments beside the weights: a Namespace is data only.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_PLAIN_VALUES):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # any kind: the content is not ours
         # "Unsupported global: GLOBAL posix.system was not an allowed global by default."
         refused = re.search(r"Unsupported \w+: (?:GLOBAL )?(\S+)|GLOBAL (\S+)", str(error))
         if refused is None:
             raise _damaged(file) from error
-        raise DeployError(
-            f"`{file}` holds more than tensors: loading it would run `{refused[1] or refused[2]}`",
-            hint=RESAVE_HINT,
-        ) from error
-    for key in CONTAINERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict):
+        raise _executable(file, refused[1] or refused[2]) from error
+    if not isinstance(content, Mapping):
         raise DeployError(
             f"`{file}` holds a `{type(content).__name__}`, not named tensors", hint=RESAVE_HINT
         )
-    for name, value in content.items():
-        if not isinstance(name, str) or not _is_plain(value):
-            raise DeployError(f"`{name}` in `{file}` is not a plain tensor", hint=RESAVE_HINT)
     return dict(content)
 
 
-def _is_plain(value: object) -> bool:
-    """Whether it is a tensor that holds its numbers: not sparse, quantized or without storage."""
-    return (
-        isinstance(value, Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
+def _refuse_archives(file: Path) -> None:
+    """Raise DeployError for programs: they hold code beside the weights."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [name.partition("/")[2] for name in archive.namelist()]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return
+    load = f"'{file}'"
+    if "constants.pkl" in names:
+        raise DeployError(
+            f"`{file}` is a TorchScript archive, a program and not a checkpoint",
+            hint=f"torch.save(torch.jit.load({load}).state_dict(), 'weights.pth')",
+        )
+    if "models/model.json" in names or "serialized_exported_program.json" in names:
+        raise DeployError(
+            f"`{file}` is an archive of torch.export, a program and not a checkpoint",
+            hint=f"torch.save(torch.export.load({load}).state_dict, 'weights.pth')",
+        )
+
+
+def _executable(file: Path, refused: str) -> DeployError:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(str(file))
+    except Exception:  # any kind: older pickles are not looked into
+        names = []
+    if any(name.startswith("torch.nn.modules.") for name in [refused, *names]):
+        return DeployError(
+            f"`{file}` holds a whole module, and loading it would run `{refused}`",
+            hint=RESAVE_HINT,
+        )
+    return DeployError(
+        f"`{file}` holds more than tensors: loading it would run `{refused}`", hint=RESAVE_HINT
     )
 
 

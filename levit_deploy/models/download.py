@@ -1,7 +1,8 @@
 """One file over HTTP, whole and checked, or not at all.
 
 URL -> `NAME.part` (kept when cut off) -> SHA-256 checked -> renamed to `NAME`. A lock file lets
-one process download while others wait for its result.
+one process download while others wait for its result. Where no SHA-256 is known, `NAME.version`
+remembers what the server called this version of the file, and it is asked again the next time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from pathlib import Path
 from typing import IO
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import put_in_place
 
 TIMEOUT_S = 30.0  # without any byte
+AGENT = "levit-deploy"
+VERSION_HEADERS = ("ETag", "Last-Modified")
 ATTEMPTS = 4  # how often a cut-off transfer is taken up again in one go
 CHUNK_BYTES = 1 << 18
 
@@ -39,19 +43,24 @@ def download(
     sha256: str | None,
     progress: Progress = ignore_progress,
     timeout_s: float = TIMEOUT_S,
-) -> None:
+) -> str | None:
     """Make `path` the file at `url`; nothing is fetched if it is there already.
 
     `sha256`: the beginning of the file's hexadecimal SHA-256; None if unknown: then only the
-    length is checked, and an earlier, unfinished download is not continued.
+    length is checked, an earlier, unfinished download is not continued, and a file that the server
+    has another version of by now is fetched again. Returns what is to be told of that, if anything.
     Raises DeployError if the server or the disk fails, or the content is not as expected.
     """
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path.with_name(path.name + ".lock")):
-            if is_intact(path, sha256):
-                return
+            version = path.with_name(path.name + ".version")
+            now = "" if sha256 else _version(url, timeout_s)
+            then = version.read_text() if version.is_file() else ""
+            changed = path.is_file() and bool(then and now) and then != now
+            if is_intact(path, sha256) and not changed:
+                return None
             if sha256 is None:
                 part.unlink(missing_ok=True)
             continued = part.exists()
@@ -66,12 +75,27 @@ def download(
                     f"`{url}` has SHA-256 `{found}`, expected it to begin with `{sha256}`",
                     hint="try again; a proxy may have answered in the server's place",
                 )
-            part.replace(path)
+            if sha256 is None:
+                version.write_text(now)
+            put_in_place(part, path)
+            told = f"`{url}` has changed since it was downloaded: fetched again"
+            return told if changed else None
     except OSError as error:  # the server's errors are DeployErrors by now
         raise DeployError(
             f"cannot write `{error.filename or part}`: {os.strerror(error.errno or 0)}",
             hint="free some space, or choose another cache: XDG_CACHE_HOME=DIR",
         ) from error
+
+
+def _version(url: str, timeout_s: float) -> str:
+    """What the server calls the present version of the file; empty if it does not say."""
+    request = urllib.request.Request(url, headers={"User-Agent": AGENT}, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+            headers = [(name, response.headers.get(name)) for name in VERSION_HEADERS]
+    except (OSError, ValueError, http.client.HTTPException):
+        return ""  # no network, or a server that knows no HEAD: what is there is used
+    return "".join(f"{name}: {value}\n" for name, value in headers if value)
 
 
 def is_intact(path: Path, sha256: str | None) -> bool:
@@ -106,7 +130,7 @@ def _transfer(url: str, part: Path, progress: Progress, timeout_s: float) -> Non
 def _transfer_once(url: str, part: Path, progress: Progress, timeout_s: float) -> bool:
     """Whether the file is complete after one request."""
     had = part.stat().st_size if part.exists() else 0
-    headers = {"User-Agent": "levit-deploy", "Accept-Encoding": "identity"}
+    headers = {"User-Agent": AGENT, "Accept-Encoding": "identity"}
     if had:
         headers["Range"] = f"bytes={had}-"
     try:

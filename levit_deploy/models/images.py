@@ -7,9 +7,7 @@ which the library normalises itself as `normalize` does.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,35 +24,6 @@ class LabelledImages:
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How photos of any size become model-sized pictures: resize the shorter side, cut the centre.
-
-    `crop`: the share of the resized shorter side that is kept. `resample`: Pillow's filter.
-    """
-
-    name: str
-    crop: float
-    resample: Literal["bilinear", "bicubic"]
-
-    def resized_side(self, image_size: int) -> int:
-        """Pixels of the shorter side before the centre of `image_size` pixels is cut out."""
-        return math.floor(image_size / self.crop)
-
-    def describe(self, image_size: int) -> str:
-        """In words, how pictures come to be of `image_size`."""
-        return (
-            f"{self.name}: shorter side {self.resample} to {self.resized_side(image_size)}, "
-            f"centre {image_size}; pictures of {image_size} as they are"
-        )
-
-
-# 224 of 256: datasets.py of the original repository; transformers' LevitImageProcessor likewise.
-ORIGINAL_PREPROCESSING = Preprocessing("original", 224 / 256, "bicubic")
-TIMM_PREPROCESSING = Preprocessing("timm", 0.9, "bicubic")  # crop_pct of its levit configurations
-DEMO_PREPROCESSING = Preprocessing("demo", 1.0, "bilinear")
 
 
 def normalize(

@@ -12,7 +12,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from levit_deploy.models.spec import MLP_RATIO, ModelSpec
+from levit_deploy.models.spec import (
+    Activation,
+    AttentionSizes,
+    MlpSizes,
+    ModelSpec,
+    ShrinkSizes,
+)
+
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    Activation.HARD_SWISH: nn.Hardswish,
+    Activation.SILU: nn.SiLU,
+    Activation.RELU: nn.ReLU,
+    Activation.GELU: nn.GELU,
+}
 
 
 class ConvBN(nn.Sequential):
@@ -99,15 +112,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention with a learned bias for each offset, hardswish before the projection."""
+    """Attention with a learned bias for each offset, an activation before the projection."""
 
     attention_bias_idxs: Tensor
 
-    def __init__(self, channels: int, heads: int, key_dim: int, value_dim: int, grid: int) -> None:
+    def __init__(self, sizes: AttentionSizes, grid: int, activation: Activation) -> None:
         super().__init__()
-        self.heads, self.key_dim, self.value_dim = heads, key_dim, value_dim
-        self.qkv = LinearBN(channels, heads * (2 * key_dim + value_dim))
-        self.proj = nn.Sequential(nn.Hardswish(), LinearBN(heads * value_dim, channels))
+        heads = sizes.heads
+        self.heads, self.key_dim, self.value_dim = heads, sizes.key_dim, sizes.value_dim
+        self.qkv = LinearBN(sizes.channels, heads * (2 * self.key_dim + self.value_dim))
+        project = LinearBN(heads * self.value_dim, sizes.channels)
+        self.proj = nn.Sequential(ACTIVATIONS[activation](), project)
         self.attention_biases = nn.Parameter(torch.zeros(heads, grid * grid))
         self.register_buffer("attention_bias_idxs", attention_bias_indices(grid))
 
@@ -124,20 +139,14 @@ class ShrinkingAttention(nn.Module):
 
     attention_bias_idxs: Tensor
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        heads: int,
-        key_dim: int,
-        value_dim: int,
-        grid: int,
-    ) -> None:
+    def __init__(self, sizes: ShrinkSizes, grid: int, activation: Activation) -> None:
         super().__init__()
-        self.heads, self.key_dim, self.value_dim = heads, key_dim, value_dim
-        self.kv = LinearBN(in_channels, heads * (key_dim + value_dim))
-        self.q = nn.Sequential(Subsample(grid), LinearBN(in_channels, heads * key_dim))
-        self.proj = nn.Sequential(nn.Hardswish(), LinearBN(heads * value_dim, out_channels))
+        heads = sizes.heads
+        self.heads, self.key_dim, self.value_dim = heads, sizes.key_dim, sizes.value_dim
+        self.kv = LinearBN(sizes.channels, heads * (self.key_dim + self.value_dim))
+        self.q = nn.Sequential(Subsample(grid), LinearBN(sizes.channels, heads * self.key_dim))
+        project = LinearBN(heads * self.value_dim, sizes.out_channels)
+        self.proj = nn.Sequential(ACTIVATIONS[activation](), project)
         self.attention_biases = nn.Parameter(torch.zeros(heads, grid * grid))
         self.register_buffer("attention_bias_idxs", attention_bias_indices(grid, stride=2))
 
@@ -150,29 +159,31 @@ class ShrinkingAttention(nn.Module):
         return out
 
 
-def mlp(channels: int) -> Residual:
-    """Two linear layers with hardswish between them, around a residual."""
-    hidden = MLP_RATIO * channels
-    return Residual(
-        nn.Sequential(LinearBN(channels, hidden), nn.Hardswish(), LinearBN(hidden, channels))
+def mlp(sizes: MlpSizes, activation: Activation) -> Residual:
+    """Two linear layers with an activation between them, around a residual."""
+    expand, contract = (
+        LinearBN(sizes.channels, sizes.hidden),
+        LinearBN(sizes.hidden, sizes.channels),
     )
+    return Residual(nn.Sequential(expand, ACTIVATIONS[activation](), contract))
 
 
 def stem(spec: ModelSpec) -> nn.Sequential:
-    """Four stride-2 convolutions, hardswish between them: image -> `channels[0]` per 16x16."""
+    """Stride-2 convolutions, activations between them: image -> `channels[0]` per patch."""
     layers: list[nn.Module] = []
-    in_channels = 3
+    in_channels = spec.in_chans
     for out_channels in spec.stem_channels:
-        layers += [ConvBN(in_channels, out_channels), nn.Hardswish()]
+        layers += [ConvBN(in_channels, out_channels), ACTIVATIONS[spec.activation]()]
         in_channels = out_channels
     return nn.Sequential(*layers[:-1])
 
 
 class Levit(nn.Module):
-    """LeViT: stem, three stages with two shrinking attentions between them, mean, heads.
+    """LeViT: stem, stages with shrinking attentions between them, mean, heads.
 
-    Input: normalised RGB (batch, 3, image_size, image_size) float32. Output: logits
-    (batch, classes). Built in evaluation mode, with fresh weights.
+    Input: normalised pixels (batch, in_chans, image_size, image_size) float32. Output: logits
+    (batch, classes); without a head, features (batch, channels). Built in evaluation mode, with
+    fresh weights.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -180,33 +191,27 @@ class Levit(nn.Module):
         self.spec = spec
         self.patch_embed = stem(spec)
         blocks: list[nn.Module] = []
-        for stage, (channels, grid) in enumerate(zip(spec.channels, spec.grids, strict=True)):
-            if stage > 0:
-                blocks += [
-                    ShrinkingAttention(
-                        spec.channels[stage - 1],
-                        channels,
-                        spec.shrink_heads[stage - 1],
-                        spec.key_dim,
-                        spec.shrink_value_dim,
-                        spec.grids[stage - 1],
-                    ),
-                    mlp(channels),
-                ]
-            for _ in range(spec.depths[stage]):
-                attention = Attention(
-                    channels, spec.heads[stage], spec.key_dim, spec.value_dim, grid
-                )
-                blocks += [Residual(attention), mlp(channels)]
+        grid = spec.grids[0]
+        for sizes in spec.layout.blocks:
+            if isinstance(sizes, MlpSizes):
+                blocks.append(mlp(sizes, spec.activation))
+            elif isinstance(sizes, AttentionSizes):
+                blocks.append(Residual(Attention(sizes, grid, spec.activation)))
+            else:
+                blocks.append(ShrinkingAttention(sizes, grid, spec.activation))
+                grid = (grid + 1) // 2
         self.blocks = nn.Sequential(*blocks)
-        self.head = BNLinear(spec.channels[-1], spec.classes)
-        if spec.distilled:
-            self.head_dist = BNLinear(spec.channels[-1], spec.classes)
+        if spec.classes:
+            self.head = BNLinear(spec.channels[-1], spec.classes)
+            if spec.distilled:
+                self.head_dist = BNLinear(spec.channels[-1], spec.classes)
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
         tokens = self.patch_embed(image).flatten(2).transpose(1, 2)
-        features = self.blocks(tokens).mean(dim=1)
+        features: Tensor = self.blocks(tokens).mean(dim=1)
+        if not self.spec.classes:
+            return features
         logits: Tensor = self.head(features)
         if self.spec.distilled:
             logits = (logits + self.head_dist(features)) / 2

@@ -15,10 +15,13 @@ from urllib.parse import unquote, urlsplit
 import platformdirs
 
 from levit_deploy.errors import DeployError
+from levit_deploy.models.card import ModelCard
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
+from levit_deploy.models.checkpoint_files import is_checkpoint
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import ModelSpec
 
 OFFICIAL = "fb_dist_in1k"
@@ -36,32 +39,53 @@ OFFICIAL_URLS = {
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """`path`: a local file or folder. `source`: where it is from, for people and the manifest."""
+    """`path`: a local file or folder. `source`: where it is from, for people and the manifest.
+
+    `note`: what is to be told of it, if anything.
+    """
 
     path: Path
     source: str
+    note: str | None = None
 
 
 def load_weights(
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     weights: str = OFFICIAL,
     *,
+    key: str | None = None,
+    features: bool = False,
     offline: bool = False,
     progress: Progress = ignore_progress,
 ) -> Checkpoint:
-    """The weights of the variant `spec` that `--weights` names.
+    """The weights that `--weights` names, of the variant `spec`, or of any if that is None.
 
     Raises DeployError if they cannot be had, or as `load_checkpoint` does.
     """
     found = find_weights(spec, weights, offline=offline, progress=progress)
-    checkpoint = replace(load_checkpoint(found.path, spec), source=found.source)
+    checkpoint = load_checkpoint(found.path, spec, key=key, features=features)
+    notes = (found.note, *checkpoint.notes) if found.note else checkpoint.notes
+    checkpoint = replace(checkpoint, source=found.source, notes=notes)
     if weights == DEMO:
-        checkpoint = replace(checkpoint, preprocessing=DEMO_PREPROCESSING)
+        return checkpoint.with_card(_demo_card(checkpoint.card))
+    if weights == OFFICIAL:
+        return checkpoint.with_card(_certain(checkpoint.card, "the original repository"))
     return checkpoint
 
 
+def _demo_card(card: ModelCard) -> ModelCard:
+    """How the demo's weights were trained."""
+    card = card.stated("the demo", preprocessing=DEMO_PREPROCESSING, origin=Origin.OURS)
+    return _certain(card, "the demo")
+
+
+def _certain(card: ModelCard, source: str) -> ModelCard:
+    """The same values, where they are known to be right."""
+    return replace(card, sources={**card.sources, **dict.fromkeys(card.assumed, source)})
+
+
 def find_weights(
-    spec: ModelSpec,
+    spec: ModelSpec | None,
     weights: str = OFFICIAL,
     *,
     offline: bool = False,
@@ -72,13 +96,17 @@ def find_weights(
     Raises DeployError if they cannot be had; no other weights are ever put in their place.
     """
     if weights == DEMO:
-        if spec.name != DEMO_MODEL:
+        if spec and spec.name != DEMO_MODEL:
             raise DeployError(
                 f"`demo` weights are for {DEMO_MODEL}, not {spec.name}",
                 hint=f"levit-deploy compile --target host {DEMO_MODEL} --weights demo",
             )
         return WeightsFile(DEMO_WEIGHTS, DEMO)
     if weights == OFFICIAL:
+        if spec is None:
+            raise DeployError(
+                f"`{OFFICIAL}` are weights of several models", hint="name one: levit_128s"
+            )
         if spec.name not in OFFICIAL_URLS:
             raise DeployError(
                 f"there are no official weights for `{spec.name}`",
@@ -96,7 +124,7 @@ def find_weights(
     return WeightsFile(path, weights)
 
 
-def _from_url(spec: ModelSpec, url: str, offline: bool, progress: Progress) -> WeightsFile:
+def _from_url(spec: ModelSpec | None, url: str, offline: bool, progress: Progress) -> WeightsFile:
     path = cached_path(url)
     sha256 = _sha256_in_name(url)
     if offline:
@@ -107,10 +135,17 @@ def _from_url(spec: ModelSpec, url: str, offline: bool, progress: Progress) -> W
             )
         return WeightsFile(path, url)
     try:
-        download(url, path, sha256=sha256, progress=progress)
+        note = download(url, path, sha256=sha256, progress=progress)
     except DeployError as error:
         raise DeployError(error.message, hint=error.hint or _without_network(spec)) from error
-    return WeightsFile(path, url)
+    if not is_checkpoint(path):
+        start = path.read_bytes()[:40].decode(errors="replace").strip()
+        path.unlink()
+        raise DeployError(
+            f"`{url}` gives no checkpoint: it begins with `{start}`",
+            hint="a page may ask to log in: open the address in a browser, and pass the file",
+        )
+    return WeightsFile(path, url, note)
 
 
 def cached_path(url: str) -> Path:
@@ -127,8 +162,8 @@ def _sha256_in_name(url: str) -> str | None:
     return match[1] if match else None
 
 
-def _without_network(spec: ModelSpec) -> str:
-    if spec.name == DEMO_MODEL:
+def _without_network(spec: ModelSpec | None) -> str:
+    if spec is None or spec.name == DEMO_MODEL:
         return "check the network, or use the weights in the package: --weights demo"
     return (
         "check the network, or pass a file: --weights FILE; "

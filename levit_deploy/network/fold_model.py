@@ -43,10 +43,11 @@ def fold_model(net: reference.Levit) -> Network:
     blocks = tuple(
         folding.block(f"blocks.{index}", block) for index, block in net.blocks.named_children()
     )
-    heads = [net.head, net.head_dist] if net.spec.distilled else [net.head]
-    head = Linear("head", *merge_heads([folding.bn_linear(head) for head in heads]))
+    names = ["head", "head_dist"] if net.spec.distilled else ["head"]
+    heads = [folding.bn_linear(getattr(net, name)) for name in names if net.spec.classes]
+    head = Linear("head", *merge_heads(heads)) if heads else None
     folding.check_nothing_left(net)
-    return Network(stem, blocks, head, net.spec.image_size)
+    return Network(stem, blocks, head, net.spec.image_size, net.spec.activation)
 
 
 class _Folding:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.errors import DeployError
+from levit_deploy.models.spec import Activation
 from levit_deploy.network.arithmetic import (
     FLOAT32,
     AttentionArithmetic,
@@ -83,7 +84,7 @@ class Linear(Layer):
 
 @dataclass(frozen=True, eq=False)
 class Attention(Values):
-    """`x + proj(hardswish(softmax(q k^T + bias) v))` over the tokens x of a square grid.
+    """`x + proj(act(softmax(q k^T + bias) v))` over the tokens x of a square grid.
 
     qkv: rows by head; in each head `key_dim` of q, `key_dim` of k, then v.
     bias: (heads, tokens, tokens).
@@ -113,7 +114,7 @@ class Attention(Values):
 
 @dataclass(frozen=True, eq=False)
 class ShrinkingAttention(Values):
-    """`proj(hardswish(softmax(q k^T + bias) v))`; only every second row and column of the token
+    """`proj(act(softmax(q k^T + bias) v))`; only every second row and column of the token
     grid asks, so that the grid shrinks.
 
     q: rows by head. kv: rows by head; in each head `key_dim` of k, then v.
@@ -145,7 +146,7 @@ class ShrinkingAttention(Values):
 
 @dataclass(frozen=True, eq=False)
 class Mlp(Values):
-    """`x + contract(hardswish(expand(x)))` for each token x."""
+    """`x + contract(act(expand(x)))` for each token x."""
 
     name: str
     expand: Linear
@@ -168,17 +169,23 @@ Block = Attention | ShrinkingAttention | Mlp
 
 @dataclass(frozen=True, eq=False)
 class Network(Values):
-    """The whole LeViT. A hardswish sits between the convolutions of `stem`; `head` follows the
-    mean over tokens. `image_size` is in pixels."""
+    """The whole LeViT.
+
+    `head` follows the mean over tokens; without one, that mean is the output: features. The same
+    `activation` sits between the convolutions of `stem` and inside every block, where the blocks'
+    descriptions say act. `image_size` is in pixels.
+    """
 
     stem: tuple[Conv, ...]
     blocks: tuple[Block, ...]
-    head: Linear
+    head: Linear | None
     image_size: int
+    activation: Activation = Activation.HARD_SWISH
 
     @property
-    def classes(self) -> int:
-        return self.head.outputs
+    def outputs(self) -> int:
+        """Values that one image gives: logits, or features where there is no head."""
+        return writing_layer(self.blocks[-1]).outputs if self.head is None else self.head.outputs
 
     @property
     def grid(self) -> int:
@@ -210,7 +217,8 @@ class Network(Values):
                 yield layer, x
             yield writing_layer(block), block.hidden
             x = block.output
-        yield self.head, MEAN
+        if self.head is not None:
+            yield self.head, MEAN
 
 
 def reading_layers(block: Block) -> tuple[Linear, ...]:
@@ -230,7 +238,7 @@ def writing_layer(block: Block) -> Linear:
 
 
 def activated(conv: Conv) -> str:
-    """The tensor behind a convolution of the stem and its hardswish: `patch_embed.1` for the
+    """The tensor behind a convolution of the stem and its activation: `patch_embed.1` for the
     convolution `patch_embed.0`."""
     module, index = conv.name.rsplit(".", 1)
     return f"{module}.{int(index) + 1}"
@@ -255,7 +263,7 @@ def map_layers(
         network,
         stem=tuple(map(conv, network.stem)),
         blocks=tuple(map(changed, network.blocks)),
-        head=linear(network.head),
+        head=linear(network.head) if network.head else None,
     )
 
 

@@ -50,7 +50,7 @@ def residual_streams(network: Network) -> tuple[Stream, ...]:
                 names.append([])
         writers[-1].append(writing_layer(block).name)
         tensors[-1].append(block.output)
-    readers[-1].append(network.head.name)
+    readers[-1] += [network.head.name] if network.head else []
     return tuple(
         Stream(tuple(w), tuple(r), tuple(t))
         for w, r, t in zip(writers, readers, tensors, strict=True)

@@ -49,20 +49,17 @@ class Artifact:
 
         Raises DeployError if it is none, or if a file is missing or not the one that was built.
         """
-        artifact = Artifact(folder, Manifest.load(folder))
+        artifact, hint = Artifact(folder, Manifest.load(folder)), "compile the model again"
         for name, record in artifact.manifest.files.items():
             path = folder / name
             try:
-                found = FileRecord.of(path)
+                inside = path.resolve().is_relative_to(folder.resolve())
+                same = inside and FileRecord.of(path) == record
             except OSError as error:
-                raise DeployError(
-                    f"cannot read `{path}`: {error.strerror}", hint="compile the model again"
-                ) from error
-            if found != record:
-                raise DeployError(
-                    f"`{path}` is not the file that was built: its SHA-256 differs",
-                    hint="compile the model again",
-                )
+                raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=hint) from error
+            if not same:
+                reason = "its SHA-256 differs" if inside else "it lies elsewhere"
+                raise DeployError(f"`{path}` is not the file that was built: {reason}", hint=hint)
         return artifact
 
 

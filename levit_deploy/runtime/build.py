@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from levit_deploy.compiler.program import Program
+from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, folder_name
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.debug_build import DebugBuild, Taps
 from levit_deploy.runtime.driver import (
     ABI_VERSION,
     CSRC,
@@ -21,7 +21,7 @@ from levit_deploy.runtime.driver import (
 )
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
-from levit_deploy.runtime.publish import staged_folder
+from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
 
@@ -51,7 +51,7 @@ def build_artifact(
     library would ask for more than the C library, or if the folder cannot be written.
     """
     destination = parent / folder_name(program.name, program.target, program.precision)
-    with staged_folder(destination) as folder:
+    with artifact_folder(destination) as folder:
         work = folder / _WORK
         work.mkdir()
         driver = generate_sources(program, toolchain, self_test, work)
@@ -83,13 +83,13 @@ def build_debug(
         work = Path(name)
         generate_sources(program, toolchain, self_test, work)
         objects = _compile(program.name, toolchain, work, ("taps.c",))
-        build = DebugBuild.of(program, folder)
+        build = DebugBuild(folder, Taps.of(program))
         library, archive = work / build.shared_library.name, work / build.static_library.name
         toolchain.link_shared(objects.shared, library)
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / build.header.name):
             path.replace(folder / path.name)
-    build.save()
+    build.taps.save(folder)
     return build
 
 
@@ -182,15 +182,11 @@ def _manifest(
 ) -> Manifest:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Manifest(
-        name=program.name,
-        model=program.model,
-        precision=program.precision,
-        target=program.target,
+        **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
         libc=str(toolchain.libc),
         image_size=program.image_size,
         classes=program.classes,
-        weights_digest=program.weights_digest,
         program_digest=program.digest,
         build_id=driver.build_id,
         abi_version=ABI_VERSION,

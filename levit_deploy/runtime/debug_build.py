@@ -11,74 +11,62 @@ A folder with one or both forms of the library, which have one more function,
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from levit_deploy.compiler.program import Program
-from levit_deploy.compiler.program import QuantizedTensor as QuantizedTensor
-from levit_deploy.errors import DeployError
+from levit_deploy.compiler.program import Program, QuantizedTensor
+from levit_deploy.files import write_files
+from levit_deploy.records import load_record, to_json
 
-SCHEMA_VERSION = 1
 FILE_NAME = "taps.json"
-_HINT = "compile the model again"
 
 
 @dataclass(frozen=True)
-class DebugBuild:
-    """`folder`: where it is. The other fields are as in Program."""
+class Taps:
+    """The content of taps.json. The fields are as in Program."""
 
-    folder: Path
+    SCHEMA_VERSION: ClassVar[int] = 2
+
     name: str
     program_digest: str
     tensors: tuple[QuantizedTensor, ...]
 
+    @staticmethod
+    def of(program: Program) -> Taps:
+        return Taps(program.name, program.digest, program.tensors)
+
+    def save(self, folder: Path) -> None:
+        """Write `folder`/taps.json, the numbers of a tensor in one line."""
+        write_files({folder / FILE_NAME: to_json(self).encode()}, hint="choose another: -o DIR")
+
+    @staticmethod
+    def load(folder: Path) -> Taps:
+        """Read `folder`/taps.json; raises DeployError if it is missing, damaged or of another
+        schema version."""
+        return load_record(Taps, folder / FILE_NAME, hint="compile the model again")
+
+
+@dataclass(frozen=True)
+class DebugBuild:
+    """`folder`: where it is. `taps`: where its 8-bit tensors are."""
+
+    folder: Path
+    taps: Taps
+
     @property
     def shared_library(self) -> Path:
-        return self.folder / f"lib{self.name}.so"
+        return self.folder / f"lib{self.taps.name}.so"
 
     @property
     def static_library(self) -> Path:
-        return self.folder / f"lib{self.name}.a"
+        return self.folder / f"lib{self.taps.name}.a"
 
     @property
     def header(self) -> Path:
-        return self.folder / f"{self.name}.h"
-
-    @staticmethod
-    def of(program: Program, folder: Path) -> DebugBuild:
-        """What the debug build of `program` in `folder` is."""
-        return DebugBuild(folder, program.name, program.digest, program.tensors)
-
-    def save(self) -> None:
-        """Write `folder`/taps.json, the numbers of a tensor in one line."""
-        values = {
-            "schema_version": SCHEMA_VERSION,
-            "name": self.name,
-            "program_digest": self.program_digest,
-            "tensors": [asdict(tensor) for tensor in self.tensors],
-        }
-        text = json.dumps(values, indent=1)
-        lines = re.sub(r"\[[-+.\deE,\s]*\]", lambda match: " ".join(match[0].split()), text)
-        (self.folder / FILE_NAME).write_text(lines + "\n")
+        return self.folder / f"{self.taps.name}.h"
 
     @staticmethod
     def load(folder: Path) -> DebugBuild:
-        """Read `folder`/taps.json; raises DeployError if it is missing, damaged or of another
-        schema version."""
-        path = folder / FILE_NAME
-        try:
-            values = json.loads(path.read_bytes())
-            version = values["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise DeployError(
-                    f"`{path}` has schema version `{version}`, expected `{SCHEMA_VERSION}`",
-                    hint=_HINT,
-                )
-            tensors = tuple(QuantizedTensor.of(entry) for entry in values["tensors"])
-            return DebugBuild(folder, values["name"], values["program_digest"], tensors)
-        except OSError as error:
-            raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=_HINT) from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise DeployError(f"`{path}` is damaged", hint=_HINT) from error
+        """Raises DeployError as `Taps.load` does."""
+        return DebugBuild(folder, Taps.load(folder))

@@ -60,6 +60,7 @@ def public_functions(name: str) -> frozenset[str]:
         f"{name}_{function}"
         for function in (
             "describe",
+            "preprocessing",
             "workspace_bytes",
             "run",
             "run_rgb8",
@@ -102,8 +103,10 @@ def generate_driver(
         "required_cpu": required_bits(toolchain.target),
         "tolerance": _float(self_test.tolerance),
         "self_test_logits": [_float(value) for value in self_test.logits],
-        "mean": _floats(program.mean),
-        "std": _floats(program.std),
+        "mean": _floats(program.card.normalization.mean),
+        "std": _floats(program.card.normalization.std),
+        "recipe": _comment(program.card.recipe),
+        "recipe_bytes": _bytes(program.card.recipe),
         "steps": [_step(call) for call in program.calls],
         "kernels": _arities(program.calls),
         "digest": constants_digest,
@@ -175,6 +178,16 @@ def _float(value: float) -> str:
 
 def _floats(values: Sequence[float]) -> str:
     return ", ".join(_float(value) for value in values)
+
+
+def _comment(text: str) -> str:
+    """What may stand inside of a C comment."""
+    return text.encode("ascii", "replace").decode().replace("*/", "* /")
+
+
+def _bytes(text: str) -> str:
+    """The initializer of a C string: numbers, so that no character has a meaning of its own."""
+    return ", ".join(map(str, (*text.encode(), 0)))
 
 
 @functools.cache

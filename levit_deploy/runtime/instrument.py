@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.runtime.debug_build import DebugBuild, Taps
 from levit_deploy.runtime.driver import CSRC
 from levit_deploy.targets.toolchain import Toolchain
 
@@ -47,14 +46,14 @@ def build_taps(artifact: Artifact, toolchain: Toolchain, folder: Path) -> DebugB
     `toolchain`: for the artifact's target. Raises DeployError if the artifact does not say where
     its 8-bit tensors are, or if it cannot be linked.
     """
-    build = replace(DebugBuild.load(artifact.folder), folder=folder)
+    build = DebugBuild(folder, Taps.load(artifact.folder))
     folder.mkdir(parents=True)
     for file in (artifact.static_library, artifact.header):
         shutil.copyfile(file, folder / file.name)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as name:
         compiled = _compile(artifact, toolchain, "taps.c", Path(name))
         toolchain.add_to_archive((compiled,), build.static_library)
-    build.save()
+    build.taps.save(folder)
     return build
 
 

@@ -51,6 +51,7 @@ class Description:
     weights_digest: str
     build_id: str
     tool_version: str
+    preprocessing: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -152,9 +153,17 @@ class Library:
             weights_digest=info.weights_digest.decode(),
             build_id=info.build_id.decode(),
             tool_version=info.tool_version.decode(),
+            preprocessing=self._text("preprocessing"),
             mean=(info.mean[0], info.mean[1], info.mean[2]),
             std=(info.std[0], info.std[1], info.std[2]),
         )
+
+    def _text(self, function: str) -> str:
+        """What a function without arguments says."""
+        says = self._function(function)
+        says.restype = ctypes.c_char_p
+        text: bytes = says()
+        return text.decode()
 
     def _create_threads(self, count: int) -> ctypes.c_void_p:
         if count == 1:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from levit_deploy import __version__
-from levit_deploy.compiler.program import KernelCall
+from levit_deploy.compiler.program import Entry, Identity, KernelCall
 from levit_deploy.errors import DeployError
-from levit_deploy.runtime.one_step import write_in_one_step
+from levit_deploy.files import open_regular, write_files
+from levit_deploy.models.card import ModelCard
+from levit_deploy.records import Text, load_record, printable, to_json
 
-SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 _PACKAGES = (
     "apache-tvm",
@@ -35,20 +37,18 @@ class FileRecord:
 
     @staticmethod
     def of(path: Path) -> FileRecord:
-        with path.open("rb") as file:
+        """Raises OSError, also for what is no regular file."""
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256")
-        return FileRecord(path.stat().st_size, digest.hexdigest())
+            return FileRecord(os.fstat(file.fileno()).st_size, digest.hexdigest())
 
 
 @dataclass(frozen=True)
 class KernelRecord:
-    """One kernel call: what it computes, in what tile, over how many tasks, and what it costs.
-
-    `entry`: for which kind of image it is made (compiler.program.Entry).
-    """
+    """One kernel call: what it computes, in what tile, over how many tasks, and what it costs."""
 
     symbol: str
-    entry: str
+    entry: Entry
     kind: str
     shape: str
     tile: str
@@ -60,7 +60,7 @@ class KernelRecord:
     def of(call: KernelCall) -> KernelRecord:
         return KernelRecord(
             symbol=call.symbol,
-            entry=call.entry.value,
+            entry=call.entry,
             kind=call.kind,
             shape=call.shape,
             tile=call.tile,
@@ -77,78 +77,73 @@ class AuditRecord:
     sha256: str
     passed: bool
 
-    @staticmethod
-    def read(fields: Mapping[str, Any] | None) -> AuditRecord | None:
-        return None if fields is None else AuditRecord(**fields)
+
+@dataclass(frozen=True)
+class Build(Identity):
+    """Which library it is. `build_id`: of all that its bytes depend on."""
+
+    build_id: str
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(Build):
     """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
 
     `program_digest`: of kernels, constants and calls; `build_id` is also of the self test and the C
     around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
+    `card`: how pictures become its images, and what its outputs mean.
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
     packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
     their path in the folder, all but this file and verify.json. `audit`: the last one of the
     artifact, None before the first.
     """
 
-    name: str
-    model: str
-    precision: str
-    target: str
+    SCHEMA_VERSION: ClassVar[int] = 2
+
     base_target: str
     libc: str
     image_size: int
     classes: int
-    weights_digest: str
+    card: ModelCard
     program_digest: str
-    build_id: str
     abi_version: int
     workspace_bytes: int
     arena_bytes: int
     scratch_bytes: int
     constants_bytes: int
-    command_line: tuple[str, ...]
+    command_line: tuple[Text, ...]
     toolchain: str
     versions: Mapping[str, str]
     kernels: tuple[KernelRecord, ...]
     files: Mapping[str, FileRecord]
     audit: AuditRecord | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if it names files outside of the folder."""
+        if not re.fullmatch(r"\w+", self.name, re.ASCII):
+            raise ValueError(f"`name` is `{self.name}`, not a name")
+        for name in self.files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts or printable(name) != str(path):
+                raise ValueError(f"`files` has `{printable(name)}`, which is no file of the folder")
+
     def save(self, folder: Path) -> None:
-        text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(self)}, indent=2)
-        write_in_one_step(folder / FILE_NAME, text + "\n")
+        write_files({folder / FILE_NAME: to_json(self).encode()}, hint=f"chmod u+w {folder}")
 
     @staticmethod
     def load(folder: Path) -> Manifest:
         """Read `folder`/manifest.json; raises DeployError if it is missing, damaged or of another
         schema version."""
         path = folder / FILE_NAME
-        try:
-            fields = json.loads(path.read_text())
-            found = fields.pop("schema_version")
-            if found != SCHEMA_VERSION:
-                raise DeployError(
-                    f"`{path}` has schema version `{found}`, expected `{SCHEMA_VERSION}`",
-                    hint="compile the model again with this version of levit-deploy",
-                )
-            files = {name: FileRecord(**record) for name, record in fields.pop("files").items()}
-            kernels = tuple(KernelRecord(**record) for record in fields.pop("kernels"))
-            command_line = tuple(fields.pop("command_line"))
-            audit = AuditRecord.read(fields.pop("audit", None))
-            return Manifest(
-                **fields, files=files, kernels=kernels, command_line=command_line, audit=audit
-            )
-        except OSError as error:
+        if not path.exists():
             raise DeployError(
-                f"`{folder}` is not an artifact: {FILE_NAME}: {error.strerror}",
+                f"`{folder}` is not an artifact: it has no {FILE_NAME}",
                 hint="levit-deploy compile --target host levit_128s --weights demo",
-            ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DeployError(f"`{path}` is damaged", hint="compile the model again") from error
+            )
+        return load_record(
+            Manifest, path, hint="compile the model again with this version of levit-deploy"
+        )
 
 
 def package_versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.records import Extended
 from levit_deploy.verify.tolerance import Tolerance
 
 Logits = NDArray[np.float32]  # (images, classes)
@@ -24,8 +25,8 @@ class Comparison:
 
     tolerance: Tolerance
     images: int
-    max_error: float
-    error_of_range: float
+    max_error: Extended
+    error_of_range: Extended
     same_top1: int
 
     def __bool__(self) -> bool:

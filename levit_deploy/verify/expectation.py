@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.exported import ExportedModel, Normalization
+from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.reference import Levit
+from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import Precision
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images

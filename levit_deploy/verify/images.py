@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.program import Entry
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.images import normalize, rgb8_input
 from levit_deploy.models.spec import Normalization
+
+# The entry points of a library that take an image: C functions, after `<name>_`.
+FUNCTIONS: Mapping[Entry, str] = {Entry.FLOAT: "run", Entry.RGB8: "run_rgb8"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,10 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.rgb8)
+
+    def of(self, entry: Entry) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """What that entry point takes, one image after the other."""
+        return self.rgb8 if entry is Entry.RGB8 else self.floats
 
     def first(self, count: int) -> Images:
         """The first `count` of them."""

@@ -10,7 +10,6 @@ import json
 import signal
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Self
 
 from levit_deploy.errors import DeployError
 from levit_deploy.verify.peer import Peer
+from levit_deploy.verify.process import worker_command
 
 TURN_S = 0.05
 
@@ -78,7 +78,7 @@ class _Worker:
         one = self.contender
         arguments = (one.peer.value, one.file, str(one.threads), str(one.image_size))
         self._process = subprocess.Popen(
-            (sys.executable, "-m", module, *arguments),
+            worker_command(module, *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY f32|rgb8 THREADS IMAGES.npy LOGITS.npy`. It imports nothing
-but the loader and numpy: it is started for every few images, and is to start at once.
+Run as a module: `library_worker LIBRARY run|run_rgb8 THREADS IMAGES.npy LOGITS.npy`. It imports
+nothing but the loader and numpy: it is started for every few images, and is to start at once.
 """
 
 from __future__ import annotations
@@ -15,15 +15,12 @@ from levit_deploy.errors import DeployError
 from levit_deploy.runtime.loader import Library
 
 
-def main(library: str, entry: str, threads: str, inputs: str, outputs: str) -> None:
+def main(library: str, function: str, threads: str, inputs: str, outputs: str) -> None:
     loaded = Library(Path(library), threads=int(threads))
     loaded.self_test()
     images = np.load(inputs)
-    if entry == "f32":
-        logits = [loaded.run(image) for image in images]
-    else:
-        logits = [loaded.run_rgb8(image) for image in images]
-    np.save(outputs, np.stack(logits))
+    classify = loaded.run_rgb8 if function == "run_rgb8" else loaded.run
+    np.save(outputs, np.stack([classify(image) for image in images]))
     loaded.close()
 
 

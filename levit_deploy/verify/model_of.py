@@ -38,7 +38,10 @@ def check_weights(artifact: Artifact, weights_digest: str) -> None:
 def float_model_of(checkpoint: Checkpoint) -> ExportedModel:
     """What the weights are compiled from in fp32."""
     return export_model(
-        checkpoint.build(), name=checkpoint.spec.name, weights_digest=checkpoint.digest
+        checkpoint.build(),
+        name=checkpoint.spec.name,
+        weights_digest=checkpoint.digest,
+        card=checkpoint.card,
     )
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from levit_deploy.verify.runner import RunError
 
 TIMEOUT_S = 600  # the largest variant takes seconds an image under qemu-user
+
+
+def worker_command(module: str, *arguments: str | Path) -> tuple[str | Path, ...]:
+    """What runs a module of this package in a Python of its own; see start_worker.py."""
+    here = Path.cwd()
+    path = [place for place in sys.path if place and Path(place).resolve() != here]
+    script = Path(__file__).with_name("start_worker.py")
+    return (sys.executable, "-E", "-P", script, os.pathsep.join(path), module, *arguments)
 
 
 def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> None:

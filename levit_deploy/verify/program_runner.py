@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from levit_deploy.compiler.program import Entry
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.entry import Entry
-from levit_deploy.verify.images import Images
+from levit_deploy.verify.images import FUNCTIONS, Images
 from levit_deploy.verify.process import run_child
 from levit_deploy.verify.runner import RunError, Runner
 
@@ -42,14 +42,14 @@ class ProgramRunner(Runner):
     def __init__(self, program: Path, entry: Entry, emulator: tuple[str, ...] = ()) -> None:
         self._program, self._entry, self._emulator = program, entry, emulator
         place = " ".join((Path(emulator[0]).name, *emulator[1:])) if emulator else "this CPU"
-        self.name = f"{entry.function} in a C program on {place}"
+        self.name = f"{FUNCTIONS[entry]} in a C program on {place}"
 
     def infer(self, images: Images) -> Logits:
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
             inputs, outputs = Path(name) / "images", Path(name) / "logits"
-            self._entry.pixels(images).tofile(inputs)
-            command = (*self._emulator, self._program, self._entry.value, inputs, outputs)
-            run_child(command)
+            images.of(self._entry).tofile(inputs)
+            function = FUNCTIONS[self._entry]
+            run_child((*self._emulator, self._program, function, inputs, outputs))
             logits: Logits = np.fromfile(outputs, np.float32)
             if logits.size == 0 or logits.size % len(images):
                 raise RunError(f"wrote {logits.size} logits for {len(images)} images")

@@ -12,6 +12,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
@@ -20,9 +21,8 @@ from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
-from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.expectation import Expectation, Reference, expect
-from levit_deploy.verify.images import Images, real_images
+from levit_deploy.verify.images import FUNCTIONS, Images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
@@ -75,11 +75,8 @@ def verify_artifact(
             *_check_static(artifact, target, emulator, batch, expected, on_check),
         ]
     return Verification(
-        artifact=manifest.name,
-        target=manifest.target,
+        **Build.of(manifest),
         machine=read_cpu().model,
-        build_id=manifest.build_id,
-        weights_digest=manifest.weights_digest,
         reference=expected.reference,
         images=f"{len(batch)} {batch.source}",
         checks=tuple(checks),
@@ -91,7 +88,7 @@ def verify_artifact(
 def _check_shared(
     artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
 ) -> Iterator[Check]:
-    for entry in Entry:
+    for entry in FUNCTIONS:
         yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
 
 
@@ -111,7 +108,7 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program)
-        for entry in Entry:
+        for entry in FUNCTIONS:
             yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
 
 

@@ -7,7 +7,7 @@ from levit_deploy.calibration.image_set import ImageSet, open_images
 from levit_deploy.calibration.statistics import collect_statistics
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY
 from tests.randomize import randomize

@@ -15,7 +15,7 @@ from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES
 from levit_deploy.calibration.rounding_int16 import LARGEST_WEIGHT
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.network.network import Linear
 from tests.calibration.running import run, signal_to_noise_db
 

@@ -5,23 +5,29 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.image_utils import load_image
 from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
 
 from levit_deploy.calibration.image_set import MIN_IMAGES, model_sized, open_images
 from levit_deploy.calibration.pictures import FolderPictures
 from levit_deploy.errors import DeployError
+from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import (
+from levit_deploy.models.images import rgb8_input
+from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
     TIMM_PREPROCESSING,
-    rgb8_input,
+    Resize,
 )
+from levit_deploy.models.spec import TINY
+from tests.models.libraries import transformers_model
 
 
 @pytest.fixture
@@ -71,14 +77,54 @@ def test_all_kinds_of_pictures_become_rgb(folder):
 
 @pytest.mark.parametrize("size", [(300, 257), (256, 256), (224, 501), (100, 90), (224, 224)])
 def test_original_preprocessing_is_that_of_transformers(rng, size):
-    """But where a margin is odd: there torchvision, as the original, cuts one pixel later."""
+    """But where a margin is odd: there torchvision, as the original, may cut one pixel later."""
     picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
     processor = LevitImageProcessorPil(do_rescale=False, do_normalize=False)
     expected = processor(picture, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
-    if size == (224, 224):  # ours: model-sized pictures stay as they are
-        expected = picture
     got = model_sized(picture, ORIGINAL_PREPROCESSING, 224)
     assert np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("size", [(300, 257), (257, 301), (224, 224), (101, 90), (333, 77)])
+@pytest.mark.parametrize(
+    "processor",
+    [
+        {},
+        {"size": {"height": 224, "width": 224}, "resample": 2},
+        {"size": {"height": 251, "width": 251}, "resample": 1},
+        {"size": {"shortest_edge": 225}, "resample": 0},
+    ],
+    ids=str,
+)
+def test_transformers_preprocessing_is_its_processors_to_the_pixel(rng, size, processor, tmp_path):
+    transformers_model(replace(TINY, image_size=224)).inner.save_pretrained(tmp_path)
+    theirs = LevitImageProcessorPil(**processor)
+    theirs.save_pretrained(tmp_path)
+    way = load_checkpoint(tmp_path).preprocessing
+    picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = theirs(picture, do_rescale=False, do_normalize=False, return_tensors="np")
+    got = model_sized(picture, way, 224)
+    assert np.array_equal(got, expected["pixel_values"][0].transpose(1, 2, 0))
+
+
+def test_pictures_as_they_are(rng):
+    way = replace(DEMO_PREPROCESSING, resize=Resize.NONE)
+    picture = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(model_sized(picture, way, 32), picture)
+    with pytest.raises(DeployError, match="`32 x 32` is not of the model's size, 48"):
+        model_sized(picture, way, 48)
+
+
+def test_pictures_are_turned_as_their_tag_says_where_the_origin_does(tmp_path, rng):
+    """transformers' own `load_image` turns them; torchvision and timm do not."""
+    pixels = rng.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(pixels).save(tmp_path / "1.png", exif=exif)
+    turned = np.asarray(load_image(str(tmp_path / "1.png")))
+    assert turned.shape == (6, 4, 3)
+    assert np.array_equal(FolderPictures(tmp_path, exif=True).picture(0), turned)
+    assert np.array_equal(FolderPictures(tmp_path).picture(0), pixels)
 
 
 def test_demo_pictures_are_those_of_the_8_bit_entry():
@@ -141,7 +187,8 @@ def test_arrays(tmp_path, rng):
     images = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", images=images, labels=np.arange(20, dtype=np.int32))
     opened = open_images(str(tmp_path / "a.npz"), TIMM_PREPROCESSING, 32)
-    assert np.array_equal(np.stack(list(opened)), images)
+    expected = [model_sized(image, TIMM_PREPROCESSING, 32) for image in images]
+    assert np.array_equal(np.stack(list(opened)), expected)
     assert opened.labels.tolist() == list(range(20))
 
 
@@ -215,6 +262,23 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
     with pytest.raises(DeployError, match=r"cannot read `.*dog`: Permission denied") as error:
         FolderPictures(folder)
     assert error.value.hint == f"chmod -R u+rX {folder}"
+
+
+def test_what_lies_beside_and_among_classes_is_left_out_and_told(folder):
+    """A preview beside the class folders takes no labels away; camera files are pictures."""
+    Image.new("RGB", (40, 40)).save(folder / "preview.png")
+    Image.new("RGB", (40, 40)).save(folder / "cat" / "camera.jfif", "JPEG")
+    (folder / "cat" / "video.mp4").write_bytes(b"moving")
+    (folder / "dog" / ".DS_Store").write_bytes(b"desktop")
+    (folder / "emu").mkdir()
+    pictures = FolderPictures(folder)
+    assert len(pictures) == 19
+    assert pictures.labels.tolist() == [0] * 10 + [1] * 9
+    assert pictures.notes == (
+        "beside the folders of classes, left out: 1 (preview.png)",
+        "no image files, left out: 1 (cat/video.mp4)",
+        "without image files: 1 (emu)",
+    )
 
 
 def test_only_files_are_pictures(folder):

@@ -6,6 +6,7 @@ import pytest
 
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES, Recipe, get_recipe
 from levit_deploy.errors import DeployError
+from levit_deploy.records import to_plain
 
 
 def test_names_are_keys():
@@ -28,16 +29,16 @@ def test_an_unknown_name_gets_the_nearest():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"observer": "median"}, "`observer` in .* is wrong"),
+        ({"observer": "median"}, "`observer` is .*median.*, not one of"),
         ({"bits": 4}, "unknown field `bits`"),
         ({"schema_version": 2}, "schema version `2`"),
-        ({"float_layers": "head"}, "is not a list of names"),
-        ({"channel_factors": 1}, "`channel_factors` in .* is not true or false"),
+        ({"float_layers": "head"}, "`float_layers` is .*, not a list"),
+        ({"channel_factors": 1}, "`channel_factors` is `1`, not true or false"),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, change, message):
     file = tmp_path / "recipe.json"
-    file.write_text(json.dumps({**DEFAULT_RECIPE.to_json(), **change}))
+    file.write_text(json.dumps(to_plain(DEFAULT_RECIPE) | change))
     with pytest.raises(DeployError, match=message):
         get_recipe(str(file))
 

@@ -77,8 +77,8 @@ def test_scales_span_the_range(table):
     ("change", "message"),
     [
         ({"schema_version": 99}, "schema version `99`"),
-        ({"tensors": [{"tensor": "x"}]}, "is damaged"),
-        ({"layers": 3}, "is damaged"),
+        ({"tensors": [{"tensor": "x"}]}, r"missing field `tensors\[0\].factors`"),
+        ({"layers": 3}, "`layers` is `3`, not a list"),
         ({"recipe": {"schema_version": 1}}, "missing field"),
     ],
 )

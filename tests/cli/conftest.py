@@ -62,7 +62,6 @@ def cli(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Cli]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the children of a verification
     monkeypatch.setitem(FAMILY, TINY.name, TINY)
     handler = signal.getsignal(signal.SIGTERM)
     yield Cli(tmp_path, capsys)

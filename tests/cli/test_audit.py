@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from levit_deploy.audit.images import open_audit_images
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.loader import Library
-from levit_deploy.verify.audit.images import open_audit_images
 from levit_deploy.verify.model_of import quantized_model_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.report import Verification

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from levit_deploy.commands.audit_summary import print_audit
-from tests.verify.audit import sample
+from tests.audit import sample
 
 COLUMNS, LINES = 80, 40  # lines besides the commands, which are never broken
 

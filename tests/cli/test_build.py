@@ -63,6 +63,19 @@ def test_inspect_says_what_an_artifact_is(cli: Cli, compiled: tuple[Path, str]):
     assert all(shape in for_people.stdout for shape in kernels)
 
 
+def test_what_a_manifest_holds_does_not_command_the_terminal(cli: Cli, fp32: Path):
+    manifest = fp32 / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["command_line"] = ["levit-deploy", "\x1b[2J", "\udc80"]
+    manifest.write_text(json.dumps(document))
+    done = cli.run("inspect", fp32)
+    assert done.returncode == 0
+    assert "levit-deploy \N{REPLACEMENT CHARACTER}[2J \N{REPLACEMENT CHARACTER}" in done.stdout
+    done = cli.run("inspect", fp32.with_name("\x1b[2J"))
+    assert done.returncode in (1, 2)
+    assert "\x1b" not in done.stderr
+
+
 def test_verify_runs_an_artifact_again(cli: Cli, compiled: tuple[Path, str]):
     folder = cli.folder / "copy"
     shutil.copytree(compiled[0], folder)
@@ -120,7 +133,7 @@ def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     assert phases == ["weights", "export", "compile", "link", "verify"]
     summary = "\n".join(done.stderr.splitlines()[12:])
     assert "million multiply-adds" in summary
-    assert "default lowering: none" in summary
+    assert "constants 0.50 MB" in summary
     *dumps, log = sorted(path.name for path in (cli.folder / "ir").iterdir())
     assert dumps[0].startswith("01_")
     assert (cli.folder / "ir" / log).read_text().endswith(summary + "\n")

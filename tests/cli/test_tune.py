@@ -71,6 +71,7 @@ def test_a_file_that_is_none_of_tiles_is_left_alone(cli: Cli):
     done = cli.run(*tune_args(path))
     assert done.returncode == 1
     assert "is not JSON" in done.stderr
+    assert "hint: search again with `levit-deploy tune`" in done.stderr
     assert path.read_text() == "my notes"
 
 

@@ -10,15 +10,28 @@ from levit_deploy.compiler.program import Program
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.reference import Levit
-from levit_deploy.models.spec import TINY, get_spec
+from levit_deploy.models.spec import TINY, Activation, get_spec
 from levit_deploy.targets.table import get_target
 from tests.randomize import randomize
 
 
 @functools.cache
-def exported_tiny(image_size: int = 64, classes: int = 10, key_dim: int = 8) -> ExportedModel:
+def exported_tiny(
+    image_size: int = 64,
+    classes: int = 10,
+    key_dim: int = 8,
+    activation: Activation = Activation.HARD_SWISH,
+    stem_stride: int = 16,
+) -> ExportedModel:
     """With keys of 16 channels, as LeViT-128S has them, attention can be in 8 bits."""
-    spec = replace(TINY, image_size=image_size, classes=classes, key_dim=key_dim)
+    spec = replace(
+        TINY,
+        image_size=image_size,
+        classes=classes,
+        key_dim=key_dim,
+        activation=activation,
+        stem_stride=stem_stride,
+    )
     net = randomize(Levit(spec), seed=image_size + classes)
     return export_model(net, name="tiny", weights_digest="00" * 32)
 

@@ -15,7 +15,7 @@ from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES, Recipe
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.targets.table import get_target
 from tests.compiler.levit import exported_tiny
 

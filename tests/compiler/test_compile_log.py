@@ -2,6 +2,9 @@ from dataclasses import replace
 
 from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.program import Arg, Entry, KernelCall, Program, Space
+from levit_deploy.models.card import default_card
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.spec import TINY
 
 CALL = KernelCall(
     symbol="net_gemm",
@@ -21,8 +24,7 @@ PROGRAM = Program(
     target="x86-64-v3",
     image_size=16,
     classes=10,
-    mean=(0.5, 0.5, 0.5),
-    std=(0.2, 0.2, 0.2),
+    card=default_card(Origin.ORIGINAL, TINY),
     weights_digest="00",
     kernels_object=b"",
     constants=bytes(2_500_000),

@@ -7,7 +7,7 @@ import pytest
 
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry
-from levit_deploy.models.spec import FAMILY
+from levit_deploy.models.spec import FAMILY, TINY, Activation
 from levit_deploy.targets.table import get_target
 from tests.compiler.execute import run
 from tests.compiler.graphs import Array, random_image, random_rgb8, reference
@@ -35,6 +35,33 @@ def test_grids_of_one_token(image_size: int) -> None:
     program = compile_model(model, HOST)
     image = random_image(model)
     assert_close(run(program, HOST, image), reference(model, image))
+
+
+@pytest.mark.parametrize("activation", Activation)
+@pytest.mark.parametrize("target_name", ["x86-64", "x86-64-v3", "arm64", "armv7"])
+def test_activations(activation: Activation, target_name: str) -> None:
+    """With FMA the logits have x86-64-v3's bits."""
+    model, target = exported_tiny(activation=activation), get_target(target_name)
+    image = 3 * random_image(model)
+    logits = run(compile_model(model, target), target, image)
+    assert_close(logits, reference(model, image))
+    if target.fma and target != HOST:
+        here = run(compile_model(model, HOST), HOST, image)
+        assert logits.tobytes() == here.tobytes()
+
+
+def test_without_a_head_the_features_come_out() -> None:
+    model = exported_tiny(classes=0)
+    assert model.classes == TINY.channels[-1]
+    image = random_image(model)
+    assert_close(run(compile_model(model, HOST), HOST, image), reference(model, image))
+
+
+def test_a_stem_of_three_convolutions() -> None:
+    model = exported_tiny(image_size=32, stem_stride=8)
+    assert len(model.network.stem) == 3
+    image = random_image(model)
+    assert_close(run(compile_model(model, HOST), HOST, image), reference(model, image))
 
 
 def test_the_8_bit_entry() -> None:

@@ -22,6 +22,8 @@ class FileServer:
     status: int | None = None
     pause_s: float = 0.0
     declares_length: bool = True
+    headers: dict[str, str] = field(default_factory=dict)
+    knows_head: bool = True
     cuts: list[int] = field(default_factory=list)
     requests: list[str | None] = field(default_factory=list)  # the Range header of each
 
@@ -29,6 +31,18 @@ class FileServer:
 @contextmanager
 def serve(content: bytes) -> Iterator[FileServer]:
     class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            if server.status is not None or not server.knows_head:
+                self.send_error(server.status or 405)
+                return
+            self.send_response(200)
+            self.send_versions()
+            self.end_headers()
+
+        def send_versions(self) -> None:
+            for name, value in server.headers.items():
+                self.send_header(name, value)
+
         def do_GET(self) -> None:
             wanted = self.headers["Range"]
             server.requests.append(wanted)
@@ -48,6 +62,7 @@ def serve(content: bytes) -> Iterator[FileServer]:
                 self.send_header("Content-Range", f"bytes {start}-{end - 1}/{end}")
             else:
                 self.send_response(200)
+            self.send_versions()
             body = server.content[start:]
             if server.declares_length:
                 self.send_header("Content-Length", str(len(body)))

@@ -15,15 +15,25 @@ from torch import Tensor, nn
 from levit_deploy.models.spec import FAMILY, ModelSpec
 
 
+def timm_module(name: str) -> Any:
+    """A module of timm by its dotted name."""
+    with _torchvision_or_stand_in():
+        return importlib.import_module(name)
+
+
 def timm_model(spec: ModelSpec, *, conv: bool) -> nn.Module:
     """timm's levit_* (linear layers) or levit_conv_* (1x1 convolutions), fresh."""
-    with _torchvision_or_stand_in():
-        timm = importlib.import_module("timm")
-        levit = importlib.import_module("timm.models.levit")
-    shape = {"img_size": spec.image_size, "num_classes": spec.classes}
-    if spec.name in FAMILY:
+    shape = {
+        "img_size": spec.image_size,
+        "num_classes": spec.classes,
+        "in_chans": spec.in_chans,
+        "act_layer": spec.activation.value,
+    }
+    published = FAMILY.get(spec.name)
+    if published and published.distilled is spec.distilled:
         name = spec.name.replace("levit_", "levit_conv_") if conv else spec.name
-        return timm.create_model(name, distilled=spec.distilled, **shape)
+        return timm_module("timm").create_model(name, **shape)
+    levit = timm_module("timm.models.levit")
     cls = levit.LevitDistilled if spec.distilled else levit.Levit
     return cls(
         embed_dim=spec.channels,
@@ -31,34 +41,52 @@ def timm_model(spec: ModelSpec, *, conv: bool) -> nn.Module:
         num_heads=spec.heads,
         depth=spec.depths,
         use_conv=conv,
+        stem_type=f"s{spec.stem_stride}",
         **shape,
     )
 
 
 class TransformersLogits(nn.Module):
-    """A transformers model whose output is the logits alone; `inner` saves and loads itself."""
+    """A transformers model whose output is the logits, or the pooled features, alone.
+
+    `inner` saves and loads itself.
+    """
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
         self.inner = inner
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.inner(image).logits
+        output = self.inner(image)
+        return output.logits if "logits" in output else output.pooler_output
 
 
-def transformers_model(spec: ModelSpec) -> TransformersLogits:
-    """LevitForImageClassification, ...WithTeacher if the spec is distilled, fresh."""
+def transformers_config(spec: ModelSpec, **changes: object) -> Any:
+    """A LevitConfig of the spec's sizes, with changes."""
+    sizes = {
+        "image_size": spec.image_size,
+        "num_channels": spec.in_chans,
+        "hidden_sizes": list(spec.channels),
+        "num_attention_heads": list(spec.heads),
+        "depths": list(spec.depths),
+        "key_dim": [spec.key_dim] * len(spec.depths),
+        "num_labels": spec.classes,
+    }
+    return importlib.import_module("transformers").LevitConfig(**{**sizes, **changes})
+
+
+def transformers_model(spec: ModelSpec, config: Any = None) -> TransformersLogits:
+    """LevitModel, LevitForImageClassification or ...WithTeacher, as the spec's heads say, fresh."""
     transformers = importlib.import_module("transformers")
-    config = transformers.LevitConfig(
-        image_size=spec.image_size,
-        hidden_sizes=list(spec.channels),
-        num_attention_heads=list(spec.heads),
-        depths=list(spec.depths),
-        key_dim=[spec.key_dim] * 3,
-        num_labels=spec.classes,
-    )
     suffix = "WithTeacher" if spec.distilled else ""
-    return TransformersLogits(getattr(transformers, f"LevitForImageClassification{suffix}")(config))
+    name = f"LevitForImageClassification{suffix}" if spec.classes else "LevitModel"
+    return TransformersLogits(getattr(transformers, name)(config or transformers_config(spec)))
+
+
+def transformers_processor(**values: object) -> Any:
+    """transformers' own LevitImageProcessor, by Pillow."""
+    module = importlib.import_module("transformers.models.levit.image_processing_pil_levit")
+    return module.LevitImageProcessorPil(**values)
 
 
 class _AnyAttribute(type):

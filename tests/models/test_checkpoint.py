@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from levit_deploy.errors import DeployError
+from levit_deploy.models.canonical import canonical
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint, weights_digest
 from levit_deploy.models.demo import DEMO_WEIGHTS
-from levit_deploy.models.key_names import Origin, module_names
+from levit_deploy.models.key_names import Origin
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY, ModelSpec, get_spec
 from tests.models.libraries import timm_model, transformers_model
@@ -40,12 +41,15 @@ def save(content: object, path: Path) -> Path:
     return path
 
 
-def renamed(checkpoint: Checkpoint, origin: Origin) -> State:
-    modules = module_names(checkpoint.spec, origin)
-    return {
-        f"{modules[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": tensor
-        for name, tensor in checkpoint.state.items()
-    }
+def fill(model: nn.Module, checkpoint: Checkpoint, origin: Origin) -> None:
+    """Load the checkpoint's weights into a model of its origin."""
+    state = model.state_dict()
+    bare = {name.removeprefix("levit."): name for name in state}
+    names = canonical({name: state[full] for name, full in bare.items()}, origin).own_names
+    assert set(names) == set(checkpoint.state)
+    for name, own in names.items():
+        state[bare[own]] = checkpoint.state[name].reshape(state[bare[own]].shape)
+    model.load_state_dict(state)
 
 
 def test_digest_is_the_same_in_every_form(state: State, tmp_path: Path) -> None:
@@ -57,18 +61,16 @@ def test_digest_is_the_same_in_every_form(state: State, tmp_path: Path) -> None:
     save_file(state, original)
 
     linear = timm_model(TINY, conv=False)
-    linear.load_state_dict(renamed(checkpoint, Origin.TIMM), strict=False)
+    fill(linear, checkpoint, Origin.TIMM)
     timm = tmp_path / "timm.safetensors"
     save_file(linear.state_dict(), timm)
 
     conv = timm_model(TINY, conv=True)
-    shapes = {name: tensor.shape for name, tensor in conv.state_dict().items()}
-    as_conv = {n: t.reshape(shapes[n]) for n, t in renamed(checkpoint, Origin.TIMM).items()}
-    conv.load_state_dict(as_conv, strict=False)
+    fill(conv, checkpoint, Origin.TIMM)
     timm_conv = save(conv.state_dict(), tmp_path / "timm_conv.bin")
 
     teacher = transformers_model(TINY).inner
-    teacher.load_state_dict(renamed(checkpoint, Origin.TRANSFORMERS), strict=False)
+    fill(teacher, checkpoint, Origin.TRANSFORMERS)
     folder = tmp_path / "transformers"
     teacher.save_pretrained(folder)
 
@@ -130,28 +132,42 @@ def test_checkpoint_of_a_training_run(state: State, tmp_path: Path) -> None:
 # What does not fit
 
 
-def test_missing_and_unexpected_keys_are_named(state: State, tmp_path: Path) -> None:
-    del state["blocks.0.m.qkv.c.weight"]
+def test_missing_keys_are_named(state: State, tmp_path: Path) -> None:
     for n in range(5):
-        state[f"extra_{n}"] = torch.zeros(1)
-    error = refuse(save(state, tmp_path / "a.pth"), "does not fit levit_tiny")
-    assert "1 missing: `blocks.0.m.qkv.c.weight`" in error.message
-    assert "5 unexpected: `extra_0`, `extra_1`, `extra_2` and 2 more" in error.message
+        del state[
+            f"blocks.{n}.{'' if n == 2 else 'm.'}{('qkv', '0', 'kv')[(0, 1, 2, 1, 0)[n]]}.c.weight"
+        ]
+    error = refuse(save(state, tmp_path / "a.pth"), "is not whole")
+    assert "lacks `blocks.0.m.qkv.c.weight`, `blocks.1.m.0.c.weight`" in error.message
+    assert "and 2 more" in error.message
+
+
+def test_keys_that_no_levit_has_are_named(state: State, tmp_path: Path) -> None:
+    """A layer scale, for one, changes the numbers: it cannot be left out."""
+    state["blocks.0.m.gamma"] = torch.ones(32)
+    refuse(save(state, tmp_path / "a.pth"), "holds `blocks.0.m.gamma`, which no LeViT has")
 
 
 def test_misshapen_keys_are_named_as_in_the_file(tmp_path: Path) -> None:
     weights = timm_model(TINY, conv=True).state_dict()
-    weights["stages.0.blocks.0.attn.qkv.linear.weight"] = torch.zeros(64, 31, 1, 1)
-    error = refuse(save(weights, tmp_path / "a.bin"), "does not fit levit_tiny")
-    assert "stages.0.blocks.0.attn.qkv.linear.weight is (64, 31), expected (64, 32)" in (
+    weights["stages.0.blocks.0.attn.proj.ln.linear.weight"] = torch.zeros(31, 32, 1, 1)
+    error = refuse(save(weights, tmp_path / "a.bin"), "not a LeViT's")
+    assert "`stages.0.blocks.0.attn.proj.ln.linear.weight` is (31, 32), expected (32, 32)" in (
         error.message
     )
 
 
 def test_heads_of_different_class_counts(state: State, tmp_path: Path) -> None:
     state["head_dist.l.weight"] = torch.zeros(7, 64)
-    error = refuse(save(state, tmp_path / "a.pth"), "1 of another shape")
-    assert "head_dist.l.weight is (7, 64), expected (10, 64)" in error.message
+    error = refuse(save(state, tmp_path / "a.pth"), "not a LeViT's")
+    assert "`head_dist.l.weight` is (7, 64), expected (10, 64)" in error.message
+
+
+def test_another_levit_than_asked_for_is_told_by_its_sizes(tmp_path: Path) -> None:
+    spec = replace(TINY, channels=(48, 56, 64), depths=(1, 2, 1))
+    path = save(Levit(spec).state_dict(), tmp_path / "a.pth")
+    error = refuse(path, "another LeViT than levit_128s", get_spec("levit_128s"))
+    assert "channels (48, 56, 64), not (128, 256, 384); depths (1, 2, 1)" in error.message
 
 
 @pytest.mark.parametrize(
@@ -225,7 +241,7 @@ def test_hostile_pickle_is_refused_and_not_run(zipped: bool, state: State, tmp_p
 
 
 def test_whole_module_is_refused(random_tiny: Levit, tmp_path: Path) -> None:
-    error = refuse(save(random_tiny, tmp_path / "a.pth"), "holds more than tensors")
+    error = refuse(save(random_tiny, tmp_path / "a.pth"), "holds a whole module")
     assert "reference.Levit" in error.message
 
 
@@ -259,15 +275,21 @@ def test_other_content(content: bytes, match: str, tmp_path: Path) -> None:
     [
         ([1, 2], "holds a `list`"),
         (torch.zeros(3), "holds a `Tensor`"),
-        ({"epoch": 3}, "`epoch` in `.*` is not a plain tensor"),
-        ({"model": {1: torch.zeros(1)}}, "`1` in `.*` is not a plain tensor"),
-        ({"a": torch.eye(3).to_sparse()}, "`a` in `.*` is not a plain tensor"),
-        ({"a": torch.zeros(3, device="meta")}, "`a` in `.*` is not a plain tensor"),
+        ({"epoch": 3}, "not a LeViT checkpoint: it holds `epoch`"),
+        ({"model": {1: torch.zeros(1)}}, "not a LeViT checkpoint: it holds `model`"),
         ({}, "holds nothing"),
     ],
 )
 def test_pickles_without_named_tensors(content: object, match: str, tmp_path: Path) -> None:
     refuse(save(content, tmp_path / "a.pth"), match)
+
+
+@pytest.mark.parametrize(
+    "hollow", [torch.eye(10, 64).to_sparse(), torch.zeros(10, 64, device="meta")]
+)
+def test_tensors_without_their_numbers(hollow: Tensor, state: State, tmp_path: Path) -> None:
+    state["head.l.weight"] = hollow
+    refuse(save(state, tmp_path / "a.pth"), "`head.l.weight` in `.*` is not a plain tensor")
 
 
 def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
@@ -277,6 +299,6 @@ def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["head.l.weight", "blocks.0.m.attention_biases"])
 def test_huge_expanded_tensor_costs_no_memory(name: str, state: State, tmp_path: Path) -> None:
-    """Strides of zero make a terabyte of one number: its shape alone must refuse it."""
+    """Strides of zero make a terabyte of one number."""
     state[name] = torch.zeros(1).expand(10, 2**38)
-    refuse(save(state, tmp_path / "a.pth"), "of another shape")
+    refuse(save(state, tmp_path / "a.pth"), f"`{name}` in `.*` is not a plain tensor")

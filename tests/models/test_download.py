@@ -153,3 +153,41 @@ def test_two_processes_share_one_download(server: FileServer, path: Path) -> Non
     assert [process.wait(timeout=60) for process in processes] == [0, 0]
     assert path.read_bytes() == CONTENT
     assert len(server.requests) == 1
+
+
+# Another version at the same address
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_another_version_is_fetched_and_told(header: str, server: FileServer, path: Path) -> None:
+    server.headers = {header: "one"}
+    assert download(server.url, path, sha256=None) is None
+    assert download(server.url, path, sha256=None) is None
+    assert len(server.requests) == 1
+    server.content, server.headers = CONTENT[::-1], {header: "two"}
+    note = download(server.url, path, sha256=None)
+    assert note is not None
+    assert "has changed since it was downloaded" in note
+    assert path.read_bytes() == CONTENT[::-1]
+    assert download(server.url, path, sha256=None) is None
+
+
+@pytest.mark.parametrize("silence", ["no header", "no HEAD", "no server"])
+def test_what_is_there_is_used_where_the_server_does_not_say(
+    silence: str, server: FileServer, path: Path
+) -> None:
+    server.headers = {"ETag": "one"}
+    download(server.url, path, sha256=None)
+    server.headers, server.content = {}, b"other"
+    server.knows_head = silence != "no HEAD"
+    server.status = 503 if silence == "no server" else None
+    assert download(server.url, path, sha256=None) is None
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_known_hash_asks_nothing(server: FileServer, path: Path) -> None:
+    server.headers = {"ETag": "one"}
+    download(server.url, path, sha256=SHA256)
+    server.headers = {"ETag": "two"}
+    assert download(server.url, path, sha256=SHA256) is None
+    assert len(server.requests) == 1

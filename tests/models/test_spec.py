@@ -18,7 +18,13 @@ def test_derived_sizes_of_levit_128s() -> None:
 
 @pytest.mark.parametrize(
     ("name", "suggestion"),
-    [("levit_128x", "levit_128"), ("LeViT-192", "levit_192"), ("levit265", "levit_256")],
+    [
+        ("levit_128x", "levit_128"),
+        ("LeViT-192", "levit_192"),
+        ("levit265", "levit_256"),
+        ("timm/levit_384.fb_dist_in1k", "levit_384"),
+        ("facebook/levit-128S", "levit_128s"),
+    ],
 )
 def test_unknown_model_suggests_the_nearest(name: str, suggestion: str) -> None:
     with pytest.raises(DeployError, match=f"unknown model `{name}`") as caught:
@@ -27,9 +33,10 @@ def test_unknown_model_suggests_the_nearest(name: str, suggestion: str) -> None:
     assert suggestion in caught.value.hint
 
 
-def test_unknown_model_far_from_any_lists_all() -> None:
+@pytest.mark.parametrize("name", ["resnet50", "levit_640", "android", ""])
+def test_unknown_model_far_from_any_lists_all(name: str) -> None:
     with pytest.raises(DeployError) as caught:
-        get_spec("resnet50")
+        get_spec(name)
     assert caught.value.hint is not None
     assert all(name in caught.value.hint for name in FAMILY)
 
@@ -42,6 +49,12 @@ def test_impossible_image_size_names_the_nearest(size: int, nearest: str) -> Non
     assert nearest in caught.value.hint
 
 
-def test_class_count_must_be_positive() -> None:
-    with pytest.raises(DeployError, match="class count `0`"):
-        replace(TINY, classes=0)
+def test_impossible_ends() -> None:
+    with pytest.raises(DeployError, match="`-1` classes"):
+        replace(TINY, classes=-1)
+    with pytest.raises(DeployError, match="`0` channels"):
+        replace(TINY, in_chans=0)
+
+
+def test_timms_other_forms_are_the_same_networks() -> None:
+    assert get_spec("levit_conv_512_s8") is get_spec("levit_512_s8") is FAMILY["levit_512_s8"]

@@ -9,8 +9,9 @@ import pytest
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models import weights
+from levit_deploy.models.catalogue import PAPER_TOP1
 from levit_deploy.models.demo import DEMO_WEIGHTS
-from levit_deploy.models.images import (
+from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
     TIMM_PREPROCESSING,
@@ -42,7 +43,7 @@ def official(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_official_weights_have_a_checked_url_for_every_variant() -> None:
-    assert set(weights.OFFICIAL_URLS) == set(FAMILY)
+    assert set(weights.OFFICIAL_URLS) == set(PAPER_TOP1) < set(FAMILY)
     for url in weights.OFFICIAL_URLS.values():
         assert weights._sha256_in_name(url) == url[-12:-4]
 
@@ -87,6 +88,25 @@ def test_no_network_hints_at_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_url_with_a_query(server: FileServer) -> None:
     checkpoint = load_weights(TINY, f"{server.url}/resolve/model%20a.pth?download=true")
     assert checkpoint.spec == TINY
+
+
+def test_a_page_in_place_of_weights_is_not_kept(server: FileServer, cache: Path) -> None:
+    weights, server.content = server.content, b"<!DOCTYPE html><title>Log in</title>"
+    with pytest.raises(DeployError, match="no checkpoint: it begins with `<!DOCTYPE html>"):
+        load_weights(TINY, f"{server.url}/w.pth")
+    assert not list(cache.rglob("*.pth"))
+    server.content = weights
+    assert load_weights(TINY, f"{server.url}/w.pth").spec == TINY
+
+
+def test_weights_that_have_changed_are_told_of(server: FileServer, data_dir: Path) -> None:
+    url, server.headers = f"{server.url}/model", {"ETag": "one"}
+    first = load_weights(TINY, url)
+    server.headers = {"ETag": "two"}
+    server.content = (data_dir / "levit_tiny_cifar10.safetensors").read_bytes()
+    second = load_weights(TINY, url)
+    assert second.digest != first.digest
+    assert second.notes == (f"`{url}` has changed since it was downloaded: fetched again",)
 
 
 def test_different_urls_do_not_share_a_file(server: FileServer, data_dir: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from levit_deploy.models.reference import Levit
-from levit_deploy.models.spec import TINY, ModelSpec
+from levit_deploy.models.spec import TINY, Activation, ModelSpec
 from levit_deploy.network.arithmetic import DYNAMIC_INT8, Int8, Int16
 from levit_deploy.network.fold_model import fold_model
 from levit_deploy.network.network import Block, Conv, Linear, Mlp, Network, Precision, map_layers
@@ -70,6 +70,8 @@ def networks(draw: st.DrawFn) -> Network:
         heads=tuple(draw(st.integers(1, 3)) for _ in range(3)),
         key_dim=key_dim,
         image_size=16 * draw(st.integers(1, 6)),
-        classes=draw(st.sampled_from([1, 2, 10, 33])),
+        classes=draw(st.sampled_from([0, 1, 2, 10, 33])),
         distilled=draw(st.booleans()),
+        activation=draw(st.sampled_from(Activation)),
+        stem_stride=draw(st.sampled_from([8, 16])),
     )

@@ -9,12 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import Arg, Entry, KernelCall, Program, Space
+from levit_deploy.models.card import default_card
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.toolchain import Toolchain
 
 SIDE, HIDDEN, CLASSES = 8, 50, 5
 PIXELS = 3 * SIDE * SIDE
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CARD = default_card(Origin.ORIGINAL, TINY).stated("the test", image_size=SIDE, mean=MEAN, std=STD)
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,7 @@ class SmallNetwork:
             target=toolchain.target.name,
             image_size=SIDE,
             classes=CLASSES,
-            mean=MEAN,
-            std=STD,
+            card=CARD,
             weights_digest="0" * 64,
             kernels_object=kernels.read_bytes(),
             calls=(

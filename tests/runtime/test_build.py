@@ -19,9 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from levit_deploy import files
 from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
-from levit_deploy.runtime import publish
 from levit_deploy.runtime.artifact import Artifact, folder_name
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
@@ -150,7 +150,7 @@ def test_file_system_that_cannot_exchange(
     build_of: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_of(tmp_path)
-    monkeypatch.setattr(publish, "_renameat2", lambda *_: errno.EINVAL)
+    monkeypatch.setattr(files, "_renameat2", lambda *_: errno.EINVAL)
     newer = build_of(tmp_path, command_line=("newer",))
     assert Artifact.load(tmp_path / FOLDER) == newer
     assert [path.name for path in tmp_path.iterdir()] == [FOLDER]
@@ -263,9 +263,9 @@ def test_two_builds_into_one_folder(
 RIVAL_SCRIPT = """
 import sys
 from pathlib import Path
-from levit_deploy.runtime.publish import staged_folder
+from levit_deploy.runtime.publish import artifact_folder
 for i in range(100):
-    with staged_folder(Path(sys.argv[1])) as folder:
+    with artifact_folder(Path(sys.argv[1])) as folder:
         for name in ("one", "two", "manifest.json"):
             (folder / name).write_text(f"{sys.argv[2]} {i}")
 """
@@ -345,10 +345,41 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
     with pytest.raises(DeployError, match="schema version `2`"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text("[]")
-    with pytest.raises(DeployError, match="damaged"):
+    with pytest.raises(DeployError, match="not an object"):
         Artifact.load(folder)
     with pytest.raises(DeployError, match="is not an artifact"):
         Artifact.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "link", "folder"])
+def test_only_files_of_the_folder_are_read(
+    kind: str, build_of: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    library = build_of(tmp_path).folder / "libsmall.a"
+    outside = tmp_path / "outside.a"
+    library.rename(outside)
+    if kind == "pipe":
+        os.mkfifo(library)
+    elif kind == "folder":
+        library.mkdir()
+    else:
+        library.symlink_to("/dev/zero" if kind == "device" else outside)
+    with pytest.raises(DeployError, match=r"cannot read `.*libsmall\.a`|lies elsewhere") as caught:
+        Artifact.load(library.parent)
+    assert caught.value.hint == "compile the model again"
+
+
+@pytest.mark.parametrize("name", ["../outside.a", "/etc/passwd", "a/../../b", "a//b", "", "a\0b"])
+def test_files_elsewhere_are_not_believed(
+    name: str, build_of: Callable[..., Artifact], tmp_path: Path
+) -> None:
+    manifest = build_of(tmp_path).folder / "manifest.json"
+    document = json.loads(manifest.read_text())
+    document["files"][name] = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
+    manifest.write_text(json.dumps(document))
+    with pytest.raises(DeployError, match=r"`.*manifest.json`: .*files") as caught:
+        Artifact.load(manifest.parent)
+    assert caught.value.hint
 
 
 def test_folder_names() -> None:

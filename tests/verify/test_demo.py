@@ -1,6 +1,5 @@
 """The demonstration: LeViT-128S as trained, on images that it never saw."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from levit_deploy.deploy import deploy
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import load_weights
+from levit_deploy.records import to_json
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.model_of import reference_of
@@ -23,7 +23,7 @@ def test_the_demo_agrees_with_the_reference(name: str, images: int, tmp_path: Pa
     checkpoint = load_weights(get_spec("levit_128s"), "demo")
     artifact = deploy(checkpoint, find_toolchain(target), tmp_path).artifact
     verification = verify_artifact(artifact, reference_of(artifact, checkpoint), images=images)
-    assert verification, json.dumps(verification.to_json())
+    assert verification, to_json(verification)
     for check in verification.checks:
         assert check.comparison is not None
         assert check.comparison.same_top1 == images

@@ -17,7 +17,7 @@ from levit_deploy.calibration.recipe import DEFAULT_RECIPE
 from levit_deploy.deploy import Calibration, deploy
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import get_target

@@ -7,17 +7,17 @@ import pytest
 
 from levit_deploy.calibration.image_set import open_images
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE
+from levit_deploy.compiler.program import Entry
 from levit_deploy.deploy import Calibration, deploy
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import HOST, get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.entry import Entry
 from levit_deploy.verify.images import real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.model_of import quantized_model_of
@@ -44,7 +44,7 @@ def check(artifact: Artifact, checkpoint: Checkpoint, least_db: float, least_sam
     images = real_images(checkpoint.spec, IMAGES)
     model = quantized_model_of(artifact, checkpoint)
     assert model is not None
-    got = LibraryRunner(artifact, Entry.F32).infer(images)
+    got = LibraryRunner(artifact, Entry.FLOAT).infer(images)
     with OnnxRunner(model, as_written=True) as runner:
         expected = runner.infer(images)
     float_logits = TorchRunner(checkpoint.build()).infer(images)

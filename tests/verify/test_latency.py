@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from levit_deploy.compiler.program import Entry
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_model
 from levit_deploy.models.reference import Levit
@@ -49,7 +50,7 @@ def test_the_peak_is_that_of_vectors(tmp_path: Path) -> None:
 
 
 def test_a_kernel_at_the_peak_has_share_one() -> None:
-    call = KernelRecord("s", "both", "gemm", "4x4x4", "1x1", 1, 64, 192)
+    call = KernelRecord("s", Entry.BOTH, "gemm", "4x4x4", "1x1", 1, 64, 192)
     timed = _kernel_time(call, ns=16, peak_gflops=8.0)
     assert np.isclose(timed.gflops, 8.0)
     assert np.isclose(timed.share_of_peak, 1.0)

@@ -6,7 +6,7 @@ from levit_deploy.deploy import Deployment
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.verify.expectation import expect
+from levit_deploy.verify.expectation import Reference, expect
 from levit_deploy.verify.images import real_images
 from levit_deploy.verify.model_of import quantized_model_of, reference_of, table_of
 from levit_deploy.verify.verification import verify_artifact
@@ -30,11 +30,8 @@ def test_the_table_makes_the_8_bit_model_again(int8_deployment: Deployment, tiny
 
 
 def test_verify_holds_the_library_against_that_model(int8_deployment: Deployment, tiny: Checkpoint):
-    again = verify_artifact(
-        Artifact.load(int8_deployment.artifact.folder),
-        reference_of(Artifact.load(int8_deployment.artifact.folder), tiny),
-        images=2,
-    )
+    artifact = Artifact.load(int8_deployment.artifact.folder)
+    again = verify_artifact(artifact, reference_of(artifact, tiny), images=2)
     assert again
     assert again.reference == int8_deployment.verification.reference
     assert again.reference == "8-bit model in ONNX Runtime"
@@ -49,5 +46,5 @@ def test_without_its_table_an_8_bit_library_is_not_judged(
     int8_deployment: Deployment, tiny: Checkpoint
 ):
     images = real_images(tiny.spec, 1)
-    with pytest.raises(DeployError, match="calibration table, which is missing"):
-        expect(tiny, int8_deployment.artifact.manifest.precision, None, images)
+    with pytest.raises(DeployError, match="calibration table; both are missing"):
+        expect(Reference.of_weights(tiny), int8_deployment.artifact.manifest.precision, images)

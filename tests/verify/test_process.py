@@ -1,11 +1,20 @@
 """A child's crash, hang or failure is a report of ours."""
 
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from levit_deploy.compiler.program import Entry
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.verify.images import Images
+from levit_deploy.verify.latency import Contender, measure
+from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.peer import Peer
 from levit_deploy.verify.process import run_child
 from levit_deploy.verify.runner import RunError
+from tests.planted_modules import plant_modules
 
 
 def python(code: str) -> list[str]:
@@ -42,3 +51,22 @@ def test_a_hang_is_ended():
 def test_a_program_that_is_not_there(tmp_path):
     with pytest.raises(RunError, match="could not be started"):
         run_child([tmp_path / "missing"])
+
+
+@pytest.mark.parametrize("variable", [None, "PYTHONPATH", "PYTHONHOME"])
+def test_what_lies_around_is_not_imported(
+    variable: str | None, host_artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A worker loads a library while the current folder and the environment hold other modules."""
+    told = plant_modules(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as `python -m` does
+    if variable:
+        monkeypatch.setenv(variable, str(tmp_path))
+    images = Images(
+        np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 3, 64, 64), np.float32), "zero"
+    )
+    assert LibraryRunner(host_artifact, Entry.FLOAT).infer(images).shape == (1, 10)
+    (latency,) = measure([Contender("a", Peer.ARTIFACT, host_artifact.shared_library, 1, 64)], 1)
+    assert latency.images
+    assert not told.exists()

@@ -17,8 +17,8 @@ from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.tolerance import CLOSE
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
+from tests.deployment import Builder
 from tests.machine import foreign_target
-from tests.verify.conftest import Builder
 
 
 def test_a_right_artifact_passes_every_way_it_can_be_run(host_artifact: Artifact, tiny: Checkpoint):
@@ -106,7 +106,7 @@ def test_without_an_emulator_nothing_has_failed(
     (check,) = verification.checks
     assert f"{check.outcome.value}: {check.detail}" == f"not executed: no emulator for {name}"
     assert verification.hint == "apt-get install qemu-user"
-    assert not verification.to_json()["passed"]
+    assert not verification.passed
 
 
 def test_a_host_artifact_of_another_machine_is_taken_for_what_it_is(
@@ -138,7 +138,9 @@ def test_verify_json_round_trip(tmp_path: Path):
     passed = Check("run on a toaster", Outcome.PASSED, close.describe(), close)
     failed = Check("run in the rain", Outcome.FAILED, "too wet")
     verification = Verification(
-        artifact="levit_tiny",
+        name="levit_tiny",
+        model="levit_tiny",
+        precision="fp32",
         target="toaster",
         machine="Toastmaster 2000",
         build_id="1234",
@@ -153,7 +155,7 @@ def test_verify_json_round_trip(tmp_path: Path):
         assert Verification.load(tmp_path) == each
         assert [path.name for path in tmp_path.iterdir()] == ["verify.json"]
     fields = json.loads((tmp_path / "verify.json").read_text())
-    assert fields["schema_version"] == 1
+    assert fields["schema_version"] == 2
     assert fields["passed"] is False
     assert fields["checks"][0]["comparison"]["tolerance"]["name"] == "close"
 
@@ -165,10 +167,10 @@ def test_no_verify_json(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 99}', "schema version `99`, expected `1`"),
-        ('{"schema_version": 1}', "is damaged"),
-        ("{", "is damaged"),
-        ("[]", "is damaged"),
+        ('{"schema_version": 99}', "schema version `99`, expected `2`"),
+        ('{"schema_version": 2}', "missing field `audit`"),
+        ("{", "is not JSON"),
+        ("[]", "not an object"),
     ],
 )
 def test_a_verify_json_that_cannot_be_read(tmp_path: Path, text: str, message: str):

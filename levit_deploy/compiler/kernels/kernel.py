@@ -20,7 +20,10 @@ Proof = Callable[[NDArray[np.int8]], str]
 
 class Activation(StrEnum):
     NONE = "linear"
-    HARDSWISH = "hardswish"  # z * min(max(z / 6 + 0.5, 0), 1)
+    HARDSWISH = "hardswish"
+    SILU = "silu"
+    RELU = "relu"
+    GELU = "gelu"
 
 
 @dataclass(frozen=True)

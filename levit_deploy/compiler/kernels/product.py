@@ -29,9 +29,9 @@ class Arithmetic(NamedTuple):
     multiply_add: Callable[[Expr, Expr, Expr], Expr]
 
 
-def accumulators(simd: Simd, rows: int, vectors: int) -> Accumulators:
+def accumulators(simd: Simd, rows: int, vectors: int, dtype: str = "float32") -> Accumulators:
     """Registers for rows x vectors sums, not yet set."""
-    return [[simd.register() for _ in range(vectors)] for _ in range(rows)]
+    return [[simd.register(dtype) for _ in range(vectors)] for _ in range(rows)]
 
 
 def steps_together(isa: Isa) -> int:

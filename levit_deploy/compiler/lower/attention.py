@@ -3,7 +3,7 @@
     attention             gemm of qkv into PANELS, attention kernel
     shrinking attention   gemm of q on every second row and column, gemm of kv, attention kernel
 
-The attention kernel ends with the hardswish in front of the projection, which is a linear layer
+The attention kernel ends with the activation in front of the projection, which is a linear layer
 like others.
 """
 
@@ -21,6 +21,7 @@ from levit_deploy.compiler.kernels.attention.spec import (
     pack_bias,
 )
 from levit_deploy.compiler.kernels.gemm.spec import Layout
+from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.tiles.registry import family_of
@@ -31,7 +32,7 @@ from levit_deploy.network.network import Attention, ShrinkingAttention
 
 def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tensor) -> Tensor:
     """What the block's `proj` reads, (queries, heads * value_dim)."""
-    spec = _spec(block)
+    spec = _spec(block, calls.activation)
     match block:
         case Attention():
             inputs = [lower_linear(calls, block.qkv, x, layout=Layout.PANELS)]
@@ -63,7 +64,7 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
     return Tensor(value, spec.queries, spec.heads * spec.value_dim)
 
 
-def _spec(block: Attention | ShrinkingAttention) -> AttentionSpec:
+def _spec(block: Attention | ShrinkingAttention, activation: Activation) -> AttentionSpec:
     heads, queries, keys = block.bias.shape
     kind = AttentionInt8Spec if isinstance(block.arithmetic, DynamicInt8) else AttentionSpec
     return kind(
@@ -74,4 +75,5 @@ def _spec(block: Attention | ShrinkingAttention) -> AttentionSpec:
         key_side=isqrt(keys),
         stride=2 if isinstance(block, ShrinkingAttention) else 1,
         fused_qkv=isinstance(block, Attention),
+        activation=activation,
     )

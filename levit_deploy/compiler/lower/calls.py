@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Constant, FlatProgram, QuantizedCopy, Step, Value
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
-from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.program import Entry, Space
@@ -61,13 +61,15 @@ class _Call:
 class Calls:
     """`name` starts every symbol; `tiles` says how each kernel is cut for `target`.
 
-    `normalization`: what kernels that read 8-bit images do to them first.
+    `normalization`: what kernels that read 8-bit images do to them first. `activation`: the
+    network's.
     """
 
     name: str
     target: Target
     tiles: TileTable
     normalization: Normalization
+    activation: Activation
     _calls: list[_Call] = field(default_factory=list)
     _buffer_bytes: list[int] = field(default_factory=list)
     _constants: dict[tuple[str, tuple[int, ...], bytes], tuple[int, Constant]] = field(

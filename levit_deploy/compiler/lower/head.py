@@ -10,6 +10,7 @@ so what is called depends on the arithmetic of both:
                              token, and a head call of that row
     float head               a gemm of the body, a head call that takes the mean
     8-bit head               a gemm of the body, a mean call, a gemm of one row
+    no head                  the same without what comes last
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ from levit_deploy.network.network import Linear
 
 
 def lower_head(
-    calls: Calls, head: Linear, last: Linear, hidden: Tensor, residual: Tensor | None
+    calls: Calls, head: Linear | None, last: Linear, hidden: Tensor, residual: Tensor | None
 ) -> Tensor:
-    """head(mean over tokens of last(hidden) (+ residual)), one row of logits."""
+    """head(mean over tokens of last(hidden) (+ residual)), one row of logits, or of features."""
+    takes_float = head is None or isinstance(head.arithmetic, Float32)
+    if takes_float and residual is not None and isinstance(last.arithmetic, Float32):
+        features = _mean_layer(calls, last, hidden, residual)
+        return features if head is None else _mean_layer(calls, head, features)
+    x = lower_linear(calls, last, hidden, residual=residual)
+    if head is None:
+        return _mean(calls, x)
     match head.arithmetic:
         case Float32():
-            if residual is not None and isinstance(last.arithmetic, Float32):
-                return _mean_layer(calls, head, _mean_layer(calls, last, hidden, residual))
-            return _mean_layer(calls, head, lower_linear(calls, last, hidden, residual=residual))
+            return _mean_layer(calls, head, x)
         case Int8():
-            x = lower_linear(calls, last, hidden, residual=residual)
             return lower_linear(calls, head, _mean(calls, x))
 
 

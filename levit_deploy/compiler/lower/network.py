@@ -14,6 +14,7 @@ from levit_deploy.compiler.lower.head import lower_head
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.lower.stem import lower_stem
 from levit_deploy.compiler.tiles.table import TileTable
+from levit_deploy.models.spec import Activation as NetworkActivation
 from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import (
     Attention,
@@ -25,6 +26,13 @@ from levit_deploy.network.network import (
 )
 from levit_deploy.targets.target import Target
 
+_ACTIVATIONS = {
+    NetworkActivation.HARD_SWISH: Activation.HARDSWISH,
+    NetworkActivation.SILU: Activation.SILU,
+    NetworkActivation.RELU: Activation.RELU,
+    NetworkActivation.GELU: Activation.GELU,
+}
+
 
 def lower_network(
     network: Network, name: str, target: Target, tiles: TileTable, normalization: Normalization
@@ -34,7 +42,7 @@ def lower_network(
 
     Raises DeployError, naming the layer, if there is no kernel for it.
     """
-    calls = Calls(name, target, tiles, normalization)
+    calls = Calls(name, target, tiles, normalization, _ACTIVATIONS[network.activation])
     x = lower_stem(calls, network.stem, network.image_size)
     *blocks, last = network.blocks
     for block in blocks:
@@ -49,7 +57,7 @@ def _branch(calls: Calls, block: Block, x: Tensor) -> Tensor:
     """The block up to the layer that ends it."""
     match block:
         case Mlp():
-            return lower_linear(calls, block.expand, x, activation=Activation.HARDSWISH)
+            return lower_linear(calls, block.expand, x, activation=calls.activation)
         case Attention() | ShrinkingAttention():
             return lower_attention(calls, block, x)
 

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Value
 from levit_deploy.compiler.kernels.conv.family import CONV
-from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16
+from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16, prove_exact
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
-from levit_deploy.compiler.kernels.conv.proof import prove_exact
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, Proof
 from levit_deploy.compiler.kernels.output import Stored
@@ -43,7 +42,7 @@ def lower_stem(calls: Calls, stem: Sequence[Conv], image_size: int) -> Tensor:
             in_size=size,
             in_channels=conv.inputs,
             out_channels=conv.outputs,
-            activation=Activation.HARDSWISH if reader else Activation.NONE,
+            activation=calls.activation if reader else Activation.NONE,
             source=Source.IMAGE_F32 if x == IMAGE else _padded_source(conv),
             destination=_destination(reader),
         )

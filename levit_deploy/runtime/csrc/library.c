@@ -8,6 +8,11 @@ const NAME(info) *NAME(describe)(void)
     return &NAME(info_record);
 }
 
+const char *NAME(preprocessing)(void)
+{
+    return (const char *)NAME(recipe);
+}
+
 size_t NAME(workspace_bytes)(void)
 {
     return CODE(WORKSPACE_BYTES);

@@ -1,6 +1,6 @@
 /* Runs an artifact on a file of images: the C program that a verification compiles and executes.
  *
- *   run_images f32|rgb8 IMAGES_FILE LOGITS_FILE
+ *   run_images run|run_rgb8 IMAGES_FILE LOGITS_FILE
  *
  * IMAGES_FILE holds images one after the other as the entry point takes them; LOGITS_FILE gets the
  * logits of each, as floats. MODEL, the artifact's name, and HEADER come from the compiler's
@@ -25,9 +25,9 @@ static int fail(const char *what)
 int main(int argc, char **argv)
 {
     if (argc != 4)
-        return fail("usage: run_images f32|rgb8 IMAGES_FILE LOGITS_FILE");
+        return fail("usage: run_images run|run_rgb8 IMAGES_FILE LOGITS_FILE");
     const MODEL_(_info) *info = MODEL_(_describe)();
-    int rgb8 = strcmp(argv[1], "rgb8") == 0;
+    int rgb8 = strcmp(argv[1], "run_rgb8") == 0;
     size_t values = (size_t)3 * info->image_size * info->image_size;
     size_t image_bytes = rgb8 ? values : values * sizeof(float);
 

@@ -19,6 +19,7 @@ from levit_deploy.targets.target import Target
 from tests.compiler.kernels.harness import Buffer, undefined
 from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.rounding import Float32, fma, hardswish, quantize
+from tests.compiler.kernels.storage import pack, unpack
 from tests.compiler.kernels.suite import Case, Suite
 
 
@@ -85,7 +86,7 @@ def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.g
     panels = pack_weights_int8(
         layer.weights, layer.multiplier, layer.bias, zero_point, tile, target
     )
-    inputs = [isa_of(target).storage.pack(layer.q), panels]
+    inputs = [pack(isa_of(target).storage, layer.q), panels]
     inputs += [layer.residual] * spec.residual
     return inputs + [pack_quantization(layer.factors, layer.zero_points[1])] * spec.stored.quantized
 
@@ -170,7 +171,7 @@ def case(layer: Layer, vectors: int | None = None) -> Case:
         if spec.stored.float:
             np.testing.assert_array_equal(rows_of(spec, written[0]), x)
         if spec.stored.quantized:
-            stored = isa_of(target).storage.unpack(written[-1], spec.rows, spec.columns)
+            stored = unpack(isa_of(target).storage, written[-1], spec.rows, spec.columns)
             np.testing.assert_array_equal(stored, q)
 
     return Case(

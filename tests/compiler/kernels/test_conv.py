@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from levit_deploy.compiler.kernels.conv.family import default_tile
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
 from levit_deploy.compiler.kernels.conv.spec import (
     ConvSpec,
@@ -16,7 +17,6 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
-from levit_deploy.compiler.kernels.conv.tile import default_tile
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import STACK, assembly, innermost_loops
 from levit_deploy.models.spec import IMAGENET

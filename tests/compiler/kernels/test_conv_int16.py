@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from levit_deploy.compiler.kernels.conv.family import default_tile
 from levit_deploy.compiler.kernels.conv.int16 import (
     INT32_MAX,
     largest_step,
     pack_weights_int16,
+    prove_exact,
 )
 from levit_deploy.compiler.kernels.conv.int16 import (
     LARGEST as LARGEST_INT16,
 )
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
-from levit_deploy.compiler.kernels.conv.proof import prove_exact
-from levit_deploy.compiler.kernels.conv.tile import default_tile
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target

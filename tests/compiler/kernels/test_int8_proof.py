@@ -11,8 +11,12 @@ import pytest
 from levit_deploy.compiler.kernels.gemm.int8 import default_tile
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
-from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut, pack_weights_int8
-from levit_deploy.compiler.kernels.gemm.int8_proof import prove_exact, unpack_panels
+from levit_deploy.compiler.kernels.gemm.int8_panels import (
+    PanelCut,
+    pack_weights_int8,
+    prove_exact,
+    unpack_panels,
+)
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target

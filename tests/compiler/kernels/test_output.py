@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.attention.spec import default_tile as attention_tile
+from levit_deploy.compiler.kernels.conv.family import default_tile as conv_tile
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
-from levit_deploy.compiler.kernels.conv.tile import default_tile as conv_tile
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.mean import mean_kernel
@@ -26,6 +26,7 @@ from tests.compiler.kernels.conv_cases import make_layer
 from tests.compiler.kernels.harness import Buffer, Call, run, undefined
 from tests.compiler.kernels.kernel_targets import STORAGE_TARGETS, TARGETS
 from tests.compiler.kernels.rounding import quantize
+from tests.compiler.kernels.storage import unpack
 
 ZERO_POINT = 90
 
@@ -149,5 +150,5 @@ def test_the_copy_is_that_of_the_float_result(
     q = quantize(x.reshape(rows, channels), factors(producer), ZERO_POINT)
     assert len(np.unique(q)) > 8
     for buffer in (written[name, Stored.BOTH][1], written[name, Stored.QUANTIZED][0]):
-        stored = isa_of(target).storage.unpack(buffer, rows, channels)
+        stored = unpack(isa_of(target).storage, buffer, rows, channels)
         np.testing.assert_array_equal(stored, q)

@@ -21,6 +21,7 @@ from levit_deploy.targets.table import get_target
 from tests.compiler.kernels.harness import Call, run, undefined
 from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.rounding import Float32, fma, quantize
+from tests.compiler.kernels.storage import pack, unpack
 
 HUGE = [1e30, -1e30, 3e9, -3e9, np.inf, -np.inf, 40000.0, -40000.0, 0.0, -0.0]
 
@@ -62,21 +63,21 @@ def test_every_bit(target) -> None:  # type: ignore[no-untyped-def]
         calls.append(Call(kernel, [x, constants], [out], [(1, kernel.tasks), (0, 1)]))
         expected.append(quantize(x, factors, zero_point))
     for (spec, _), q, (written,) in zip(SPECS, expected, run(calls, target), strict=True):
-        np.testing.assert_array_equal(storage.unpack(written, spec.rows, spec.channels), q)
+        np.testing.assert_array_equal(unpack(storage, written, spec.rows, spec.channels), q)
 
 
 @pytest.mark.parametrize("storage", ActivationStorage)
 @pytest.mark.parametrize(("rows", "channels"), [(1, 1), (4, 16), (5, 40)])
 def test_storage_round_trip(storage: ActivationStorage, rows: int, channels: int) -> None:
     q = np.random.default_rng(0).integers(0, 256, (rows, channels), np.uint8)
-    flat = storage.pack(q)
+    flat = pack(storage, q)
     assert flat.size == storage.size(rows, channels)
-    np.testing.assert_array_equal(storage.unpack(flat, rows, channels), q)
+    np.testing.assert_array_equal(unpack(storage, flat, rows, channels), q)
 
 
 def test_pairs_of_rows_are_the_operand_of_smmla() -> None:
     q = np.arange(128, 128 + 32, dtype=np.uint8).reshape(2, 16)
-    flat = ActivationStorage.S8_PAIRS.pack(q)
+    flat = pack(ActivationStorage.S8_PAIRS, q)
     expected = [*range(0, 8), *range(16, 24), *range(8, 16), *range(24, 32)]
     assert flat.tolist() == expected
 

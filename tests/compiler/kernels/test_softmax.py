@@ -11,7 +11,8 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
-from levit_deploy.compiler.kernels.attention.softmax import ExpConstants, exponential, softmax_rows
+from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
+from levit_deploy.compiler.kernels.exponential import ExpConstants, exponential
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel

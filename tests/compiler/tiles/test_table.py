@@ -147,7 +147,7 @@ def damaged(tmp_path: Path, change: str, value: object) -> Path:
         ("family", "winograd", r"rows\[0\].family"),
         ("spec.rows", "many", r"rows\[0\].spec.rows` is `.*many"),
         ("spec.residual", 1, r"rows\[0\].spec.residual"),
-        ("spec.activation", "gelu", "gelu"),
+        ("spec.activation", "swish", "swish"),
         ("spec.padding", 1, r"unknown field `rows\[0\].spec.padding`"),
         ("tile", [4, 24], r"rows\[0\].tile"),
         ("microseconds", "fast", r"rows\[0\].microseconds"),

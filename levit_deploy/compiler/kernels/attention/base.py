@@ -12,17 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.attention.columns import Columns, panels_size
+from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
-from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.attention.spec import PANEL, QUAD, AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.isa.lanes import transpose_quads
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.isa.transpose import transpose_quads
-from levit_deploy.compiler.kernels.isa.vector_constants import load_constants, store_constants
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.targets.target import Target
@@ -31,6 +31,26 @@ LINE_FLOATS = 16  # a cache line
 
 # For some keys: what gives four words of each, from the given word on, as float32x4.
 QuadsOf = Callable[[list[Expr]], Callable[[int], list[Expr]]]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Where queries, keys or values are: columns of a matrix of `rows` rows in panels."""
+
+    buffer: tirx.Buffer
+    rows: int
+    stride: int  # columns from a head to the next
+    first: int
+    offset: int = 0  # of the matrix in the buffer
+
+    @property
+    def alignment(self) -> int:
+        """So many columns, from a multiple of it on, lie side by side in every head."""
+        return math.gcd(PANEL, self.stride, self.first)
+
+    def at(self, head: Expr | int, column: Expr | int, row: Expr | int) -> Expr:
+        column = head * self.stride + self.first + column
+        return self.offset + (column // PANEL * self.rows + row) * PANEL + column % PANEL
 
 
 @dataclass(frozen=True)
@@ -126,8 +146,10 @@ class AttentionKernel(ABC):
     def weigh(
         self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
     ) -> list[Expr]:
-        """Emit the weights of some rows, numbers `numbers` of the block, from their scores; returns
-        one over the sum of each."""
+        """Emit the weights of some rows from their scores; returns one over the sum of each.
+
+        `numbers`: of the rows in their block. `constants`: `self.constants`, loaded.
+        """
 
     @abstractmethod
     def values(self, tile: QueryTile) -> None:
@@ -157,7 +179,7 @@ class AttentionKernel(ABC):
             self.scratch = parameter("scratch", self.scratch_size)
             begin, end = task_range()
 
-            store_constants(self.simd, self.scratch, self.constants_at, self.constants)
+            self.simd.store_constants(self.scratch, self.constants_at, self.constants)
             with T.serial(begin // side, (end + side - 1) // side) as head:
                 self.start_head(head)
                 first = T.bind(T.max(begin - head * side, 0))
@@ -214,7 +236,7 @@ class AttentionKernel(ABC):
 
     def weights(self) -> None:
         """Weights of all rows from their scores, and the inverses of their sums."""
-        loaded = load_constants(self.simd, self.scratch, self.constants_at, len(self.constants))
+        loaded = self.simd.load_constants(self.scratch, self.constants_at, len(self.constants))
 
         def some_rows(row: Expr | int, count: int) -> None:
             numbers = [row + i for i in range(count)]
@@ -246,7 +268,13 @@ class AttentionKernel(ABC):
         self.key_panels.each(panel)
 
     def store_output(self, tile: QueryTile, i: int, values: list[Expr]) -> None:
-        """Emit the hardswish of `values`, registers of row `i` of the tile, and store them."""
+        """Emit the activation of `values`, registers of row `i` of the tile, and store them."""
         token = T.bind((tile.y + (tile.row + i)) * self.spec.query_side + tile.x)
         channel = T.bind(tile.head * self.spec.value_dim + tile.vector * self.simd.lanes)
-        self.output.store(self.simd, token, channel, [self.simd.hardswish(z) for z in values])
+        active = [activate(self.simd, self.spec.activation, z) for z in values]
+        self.output.store(self.simd, token, channel, active)
+
+
+def panels_size(rows: int, columns: int) -> int:
+    """Values of a matrix in panels, the last of which may not be full."""
+    return -(-columns // PANEL) * PANEL * rows

@@ -17,8 +17,7 @@ from collections.abc import Callable
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.attention.base import AttentionKernel
-from levit_deploy.compiler.kernels.attention.columns import Columns
+from levit_deploy.compiler.kernels.attention.base import AttentionKernel, Columns
 from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, LARGEST, SIGN
 from levit_deploy.compiler.kernels.isa.simd import ROUNDING
 

@@ -14,6 +14,7 @@ from levit_deploy.compiler.kernels.attention.spec import (
 )
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family
+from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, near_tiles
 from levit_deploy.targets.target import Target
 
@@ -47,6 +48,7 @@ def _symbol(spec: AttentionSpec, tile: AttentionTile) -> str:
     words += ["int8"] * isinstance(spec, AttentionInt8Spec)
     words += [f"h{spec.heads}", f"q{spec.queries}", f"k{spec.keys}"]
     words += [f"d{spec.key_dim}", f"v{spec.value_dim}"]
+    words += [spec.activation.value] * (spec.activation is not Activation.HARDSWISH)
     words += [f"b{tile.rows}", f"{tile.score_rows}x{tile.score_columns}"]
     return "_".join([*words, f"{tile.value_rows}x{tile.value_columns}"])
 

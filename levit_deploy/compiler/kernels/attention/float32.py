@@ -24,11 +24,11 @@ from collections.abc import Callable
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.attention.base import AttentionKernel, QueryTile
-from levit_deploy.compiler.kernels.attention.columns import Columns
+from levit_deploy.compiler.kernels.attention.base import AttentionKernel, Columns, QueryTile
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, rows_together
-from levit_deploy.compiler.kernels.attention.softmax import ExpConstants, softmax_rows
+from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
 from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.exponential import ExpConstants
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.product import accumulators, add_products, for_steps

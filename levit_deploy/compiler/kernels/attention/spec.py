@@ -12,6 +12,7 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.product import steps_together
 from levit_deploy.targets.target import Target
 
@@ -48,7 +49,7 @@ class AttentionSpec(CutBy[AttentionTile]):
     `fused_qkv`: queries, keys and values are columns of one matrix, a head at a time
     [q key_dim | k key_dim | v value_dim]; otherwise two matrices: queries [heads * key_dim], and
     [k key_dim | v value_dim] a head at a time. The q scale is already in the weights.
-    Output: (query_side ** 2, heads * value_dim) row-major, after hardswish.
+    Output: (query_side ** 2, heads * value_dim) row-major, after the activation.
     """
 
     heads: int
@@ -58,6 +59,7 @@ class AttentionSpec(CutBy[AttentionTile]):
     key_side: int
     stride: int
     fused_qkv: bool
+    activation: Activation = Activation.HARDSWISH
 
     @property
     def queries(self) -> int:

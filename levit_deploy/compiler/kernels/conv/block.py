@@ -17,6 +17,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Activation
@@ -116,7 +117,7 @@ class PixelBlock(ABC):
 
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
         """The sums of a register of channels."""
-        return acc.vload([pixel * self.width + channel], f"{self.sum_dtype}x{simd.lanes}")
+        return simd.load(acc, pixel * self.width + channel)
 
     @abstractmethod
     def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
@@ -139,7 +140,7 @@ class PixelBlock(ABC):
                 for _, channel in registers:
                     total = self.total(simd, acc, pixel, channel)
                     z = T.bind(self.result(simd, total, w, panel_at, channel))
-                    values.append(simd.hardswish(z) if activation is Activation.HARDSWISH else z)
+                    values.append(activate(simd, activation, z))
                 store(pixel, first, simd, values)
 
 

@@ -85,7 +85,7 @@ class _PairBlock(Int16Block):
             pairs = {simd.lanes: T.bind(value(simd)) for simd, _ in self.registers}
             for (simd, channel), weight in zip(self.registers, weights, strict=True):
                 at = pixel * self.width + channel
-                total = acc.vload([at], f"int32x{simd.lanes}")
+                total = simd.load(acc, at)
                 simd.store(acc, at, self.add_products(simd, total, pairs[simd.lanes], weight))
 
     @abstractmethod
@@ -138,7 +138,7 @@ class LaneBlock(Int16Block):
                     at = pixel * self.width + channel
                     product = neon_of(simd).long_product("int32x4", part, value(simd))
                     # Unfenced, LLVM adds up the products of several steps first.
-                    total = acc.vload([at], "int32x4")
+                    total = simd.load(acc, at)
                     simd.store(acc, at, simd.fence(total + product))
 
 

@@ -8,8 +8,8 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
 from levit_deploy.compiler.kernels.conv.row import block_family
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
-from levit_deploy.compiler.kernels.conv.tile import default_tile, vectors_of_width
 from levit_deploy.compiler.kernels.family import Family
+from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
@@ -19,6 +19,91 @@ from levit_deploy.compiler.kernels.register_tiles import (
     most_accumulators,
 )
 from levit_deploy.targets.target import Target
+
+TASKS = 28
+MOST_BAND_ROWS = 4  # of an image: what a band converts of it stays in the first cache
+SSE_BYTES = 16
+MOST_VECTORS = 4  # of a panel: more leave so few pixels that LLVM runs out of registers on NEON
+
+
+def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
+    """The tile that computes a row of the output with the fewest instructions.
+
+    There are 28 tasks or a little more: they divide evenly among 2, 4 or 7 threads and well among
+    16. Of a padded source a task takes one panel, whose weights then stay in a near cache while
+    the input streams by. An 8-bit image is converted once for all panels.
+    """
+    isa = isa_of(target)
+    widths = [w for w in range(4, spec.out_channels + 1, 4) if spec.out_channels % w == 0]
+    fitting = [
+        (pixels, vectors)
+        for vectors in (_vectors_of_width(width, isa.lanes) for width in widths)
+        if len(vectors) <= MOST_VECTORS
+        and (pixels := _pixels_in_registers(len(vectors), spec, isa)) > 0
+    ]
+    pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, isa))
+    side = spec.out_size
+    if not spec.source.image:
+        panels = spec.out_channels // sum(vectors)
+        return ConvTile(pixels, vectors, min(side, -(-TASKS // panels)), True)
+    bands = max(TASKS, -(-side // MOST_BAND_ROWS))
+    return ConvTile(pixels, vectors, min(side, bands), False)
+
+
+def _vectors_of_width(width: int, lanes: int) -> tuple[int, ...]:
+    """`width` channels in registers of at most `lanes`: 24 in lanes of 16 is 16 + 8."""
+    vectors: list[int] = []
+    while width:
+        while lanes > width:
+            lanes //= 2
+        vectors.append(lanes)
+        width -= lanes
+    return tuple(vectors)
+
+
+def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
+    """How many pixels fit: each takes `vectors` accumulators and its input values.
+
+    Broadcast, padded: one value at a time, and the weights; image: a column's value is shared by
+    two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
+    pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
+    two registers for the next ones. Without FMA, two hold products.
+    """
+    image = spec.source.image
+    block = block_family(spec, isa)
+    if block.sums > 1:
+        # Two registers of weights; three for two pixels.
+        return int((isa.registers - 2) // (block.sums * vectors + 1.5))
+    if block.half_suffices:
+        return isa.registers // 2 // vectors
+    spare = isa.registers - (0 if isa.fma else 2)
+    if not isa.multiplies_by_lane:
+        return (spare - vectors - 1) // (vectors + image)
+    if image:
+        return (2 * (spare - 4) - 1) // (2 * vectors + 1)
+    return (spare - 4) // (vectors + 1)
+
+
+def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa: Isa) -> float:
+    """Multiply-adds and loads for a row of the output, all channels, one step of the depth."""
+    cut = Blocks.of(spec.out_size, pixels)
+    panels = spec.out_channels // sum(vectors)
+    block = block_family(spec, isa)
+    if block.sums > 1:
+        rows = sum(count * block(isa, vectors, size).rows for size, count in cut.sizes)
+        loads = 3 * cut.count * len(vectors) + block.input_cost * rows  # pairs of weights
+        return panels * (block.products * rows * len(vectors) + loads)
+    multiply_adds = spec.out_size * len(vectors)
+    weights = cut.count * len(vectors)
+    new_values = 2 / 3 if spec.source.image else 1  # of three columns, two are new
+    values = spec.out_size * new_values
+    if isa.multiplies_by_lane:
+        loads = weights / 2 + values / 4  # pairs, and four lanes
+    elif isa.vector_bytes == SSE_BYTES:
+        loads = weights + 2 * values  # a load and a shuffle
+    else:
+        loads = weights + values
+    return panels * (multiply_adds + loads)
 
 
 def _is_legal(tile: ConvTile, spec: ConvSpec, target: Target) -> bool:
@@ -39,7 +124,7 @@ def _near(spec: ConvSpec, default: ConvTile, target: Target) -> list[ConvTile]:
     sums = block_family(spec, isa_of(target)).sums
     shapes = [
         (Blocks.of(spec.out_size, pixels).size, vectors)
-        for vectors in (vectors_of_width(width, target.float_lanes) for width in widths)
+        for vectors in (_vectors_of_width(width, target.float_lanes) for width in widths)
         for pixels in range(1, min(spec.out_size, target.vector_registers) + 1)
         if sums * pixels * len(vectors) >= MIN_ACCUMULATORS
     ]

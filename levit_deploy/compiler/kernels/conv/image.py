@@ -15,7 +15,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.export.exported import Normalization
+from levit_deploy.models.spec import Normalization
 
 CHANNELS = 3
 CONVERTED_PIXELS = 16  # at a time: 48 bytes, three full loads of 16

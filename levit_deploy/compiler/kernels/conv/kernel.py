@@ -38,7 +38,7 @@ from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.export.exported import Normalization
+from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
 

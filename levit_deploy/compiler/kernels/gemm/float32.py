@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.activation import activate, gate
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmSpec, GemmTile, Layout
@@ -84,8 +85,8 @@ def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> 
     """Parameters: a, panels (of `pack_weights`), residual if any, out, begin, end.
 
     Every output is one chain: acc = bias; acc = fma(a[k], w[k], acc) for k = 0, 1, ...; then the
-    activation; then + residual (in one rounding with the product that ends a hardswish). So it does
-    not depend on tile or target.
+    activation; then + residual (in one rounding with the product that ends an activation). So it
+    does not depend on tile or target.
     """
     return _Generator(symbol, spec, tile, target).kernel()
 
@@ -173,12 +174,13 @@ class _Generator:
 
     def store_vector(self, z: Expr, at: Expr, count: int) -> None:
         simd = self.simd
-        gate = None
-        if self.spec.activation is Activation.HARDSWISH:
-            gate = simd.hardswish_gate(z)
-        if self.spec.residual:
+        activation = self.spec.activation
+        if not self.spec.residual:
+            z = activate(simd, activation, z)
+        else:
             residual = simd.load_first(self.residual, at, count)
-            z = z + residual if gate is None else simd.fma(z, gate, residual)
-        elif gate is not None:
-            z = z * gate
+            if activation is Activation.NONE:
+                z = z + residual
+            else:
+                z = simd.fma(z, gate(simd, activation, z), residual)
         simd.store_first(self.out, at, z, count)

@@ -19,9 +19,9 @@ from functools import partial
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut
-from levit_deploy.compiler.kernels.gemm.int8_proof import prove_exact
+from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut, prove_exact
 from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, load_float
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.activation_storage import row_stride
@@ -200,8 +200,8 @@ class _Generator:
                 for g, v in enumerate(group):
                     total = T.cast(registers[v], simd.type())
                     z = T.bind(simd.fma(total, scales[g], biases[g]))
-                    if self.spec.activation is Activation.HARDSWISH:
-                        z = T.bind(simd.fence(simd.hardswish(z)))
+                    if self.spec.activation is not Activation.NONE:
+                        z = T.bind(simd.fence(activate(simd, self.spec.activation, z)))
                     x = self.store_float(z, row + i, column, v, vectors)
                     if quantizer:
                         steps[i].append(quantizer.steps(x, factors[g]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors, read, write
+from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import (
     pmaddubsw,
@@ -26,7 +26,7 @@ from levit_deploy.compiler.kernels.isa.integer_instructions import (
     vpdpbusd,
 )
 from levit_deploy.compiler.kernels.isa.isa import Isa
-from levit_deploy.compiler.kernels.product import Accumulators
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 
 GROUP = 4  # k in one lane
 WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next are loaded
@@ -42,15 +42,15 @@ class _DotTile(Int8Tile):
         return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
 
     def start(self, at: Expr) -> Accumulators:
-        acc = self.accumulators(self.mr, self.vectors)
+        acc = accumulators(self.simd, self.mr, self.vectors, "int32")
         for v in range(self.vectors):
             initial = self.initial(at, v)
             for row in acc:
-                write(row[v], initial)
+                self.simd.store(row[v], 0, initial)
         return acc
 
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
-        return [[read(register) for register in row] for row in acc]
+        return [[self.simd.load(register, 0) for register in row] for row in acc]
 
 
 class _BroadcastTile(_DotTile):
@@ -69,7 +69,8 @@ class _BroadcastTile(_DotTile):
             for i, registers in enumerate(acc):
                 activations = splats[i] if wide else self.splat(rows[i] + k)
                 for v, weight in zip(group, weights, strict=True):
-                    write(registers[v], self.dot(read(registers[v]), activations, weight))
+                    total = self.dot(self.simd.load(registers[v], 0), activations, weight)
+                    self.simd.store(registers[v], 0, total)
 
     def splat(self, at: Expr) -> Expr:
         """Four k in every lane."""
@@ -149,4 +150,4 @@ class SdotTile(_DotTile):
                 for registers, quads in zip(acc, loaded, strict=True):
                     four = T.reinterpret("int8x16", simd.lane(quads, lane))
                     for v, weight in zip(group, weights, strict=True):
-                        write(registers[v], sdot(read(registers[v]), weight, four))
+                        simd.store(registers[v], 0, sdot(simd.load(registers[v], 0), weight, four))

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors, read, write
+from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import half
 from levit_deploy.compiler.kernels.isa.neon import neon_of
-from levit_deploy.compiler.kernels.product import Accumulators
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 
 _BYTES = 16  # of a register
 
@@ -53,10 +53,10 @@ class MlalTile(Int8Tile):
         return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
 
     def start(self, at: Expr) -> Accumulators:
-        acc = self.accumulators(self.mr, self.width)
+        acc = accumulators(self.simd, self.mr, self.width, "int32")
         for row in acc:
             for register in row:
-                write(register, T.broadcast(T.int32(0), self.simd.lanes))
+                self.simd.store(register, 0, T.broadcast(T.int32(0), self.simd.lanes))
         return acc
 
     def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
@@ -70,16 +70,18 @@ class MlalTile(Int8Tile):
                         neon.long_product("int16x8", half(row, which), half(weight, which))
                         for which in (0, 1)
                     )
-                    register = registers[column]
-                    write(register, neon.add_pairs(self.simd, read(register), low + high))
+                    total = self.simd.load(registers[column], 0)
+                    total = neon.add_pairs(self.simd, total, low + high)
+                    self.simd.store(registers[column], 0, total)
 
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
         neon = neon_of(self.simd)
         initial = [self.initial(at, v) for v in range(self.vectors)]
+        lanes = [[self.simd.load(register, 0) for register in row] for row in acc]
         return [
             [
-                T.bind(neon.sums_of_each([read(r) for r in row[4 * v : 4 * v + 4]]) + initial[v])
+                T.bind(neon.sums_of_each(row[4 * v : 4 * v + 4]) + initial[v])
                 for v in range(self.vectors)
             ]
-            for row in acc
+            for row in lanes
         ]

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors, read, write
+from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors
 from levit_deploy.compiler.kernels.isa.activation_storage import PAIR_CHANNELS, ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import smmla
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import concat, shuffle
-from levit_deploy.compiler.kernels.product import Accumulators
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 
 _BYTES = 16  # of a register
 
@@ -42,13 +42,13 @@ class SmmlaTile(Int8Tile):
         return np.ascontiguousarray(pairs.transpose(0, 2, 3, 1)).ravel()
 
     def start(self, at: Expr) -> Accumulators:
-        acc = self.accumulators(self.mr // 2, 2 * self.vectors)
+        acc = accumulators(self.simd, self.mr // 2, 2 * self.vectors, "int32")
         for v in range(self.vectors):
             initial = self.initial(at, v)
             for pair in (0, 1):
                 doubled = T.bind(shuffle([initial], [2 * pair, 2 * pair + 1] * 2))
                 for row in acc:
-                    write(row[2 * v + pair], doubled)
+                    self.simd.store(row[2 * v + pair], 0, doubled)
         return acc
 
     def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
@@ -60,7 +60,8 @@ class SmmlaTile(Int8Tile):
                 weights = int8_vectors(self.w, places)
                 for registers, pair in zip(acc, loaded, strict=True):
                     for j, weight in zip(group, weights, strict=True):
-                        write(registers[j], smmla(read(registers[j]), pair, weight))
+                        total = smmla(self.simd.load(registers[j], 0), pair, weight)
+                        self.simd.store(registers[j], 0, total)
 
     def _rows(self, rows: list[Expr], k: Expr | int, eight: int) -> Expr:
         """Eight k of two rows. Gathered rows are first ones of their pairs."""
@@ -70,11 +71,9 @@ class SmmlaTile(Int8Tile):
         return T.bind(concat(self.a.vload([first], "int8x8"), self.a.vload([second], "int8x8")))
 
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
+        sums = [[self.simd.load(register, 0) for register in pair] for pair in acc]
         return [
-            [
-                T.bind(shuffle([read(pair[j]), read(pair[j + 1])], lanes))
-                for j in range(0, len(pair), 2)
-            ]
-            for pair in acc
+            [T.bind(shuffle(pair[j : j + 2], lanes)) for j in range(0, len(pair), 2)]
+            for pair in sums
             for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])
         ]

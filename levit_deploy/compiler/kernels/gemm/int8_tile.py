@@ -124,14 +124,6 @@ class Int8Tile(ABC):
         for at in range(0, stride, CACHE_LINE_BYTES):
             self.simd.prefetch(self.w, w_at + panel_bytes + turn * stride + at)
 
-    def accumulators(self, rows: int, columns: int) -> Accumulators:
-        """Variables of an int32 register each."""
-        lanes = self.simd.lanes
-        return [
-            [T.alloc_buffer((lanes,), "int32", scope="local") for _ in range(columns)]
-            for _ in range(rows)
-        ]
-
     def initial(self, at: Expr, vector: int) -> Expr:
         """What the sums of a register of columns start from; the panel is at byte `at`."""
         simd = self.simd
@@ -148,14 +140,3 @@ def int8_vectors(buffer: tirx.Buffer, places: Iterable[Expr], count: int = 16) -
 def load_float(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:
     """A register of float32 from byte `at` of an int8 buffer."""
     return T.reinterpret(simd.type(), buffer.vload([at], f"int8x{4 * simd.lanes}"))
-
-
-def read(register: tirx.Buffer) -> Expr:
-    """What is in an int32 register."""
-    lanes = int(register.shape[0])
-    return register.vload([0], f"int32x{lanes}")
-
-
-def write(register: tirx.Buffer, value: Expr) -> None:
-    """Set an int32 register."""
-    T.buffer_store(register, value, [T.ramp(0, 1, int(register.shape[0]))])

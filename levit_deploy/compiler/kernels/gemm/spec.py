@@ -62,7 +62,8 @@ class GemmSpec(CutBy[GemmTile]):
     gather_side: int = 0
 
     def __post_init__(self) -> None:
-        assert not (self.residual and self.layout is Layout.PANELS), "a residual is row-major"
+        if self.residual and self.layout is Layout.PANELS:
+            raise ValueError("a residual is row-major")
 
     @property
     def output_size(self) -> int:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm.ir import Expr
 
 CHANNEL_ALIGNMENT = 16
@@ -56,22 +54,6 @@ class ActivationStorage(StrEnum):
             return row * stride + channel
         block = channel // PAIR_CHANNELS * (2 * PAIR_CHANNELS) + channel % PAIR_CHANNELS
         return row // 2 * (2 * stride) + row % 2 * PAIR_CHANNELS + block
-
-    def pack(self, q: NDArray[np.uint8]) -> NDArray[np.generic]:
-        """`q` (rows, channels) as it is stored, flat; the padding is arbitrary."""
-        rows, channels = q.shape
-        flat = np.full(self.size(rows, channels), 99, self.dtype)
-        flat[self._places(rows, channels)] = q.astype(np.int16) + self.offset
-        return flat
-
-    def unpack(self, flat: NDArray[np.generic], rows: int, channels: int) -> NDArray[np.uint8]:
-        """The inverse of `pack`: q (rows, channels)."""
-        stored = flat[self._places(rows, channels)].astype(np.int16)
-        return (stored - self.offset).astype(np.uint8)
-
-    def _places(self, rows: int, channels: int) -> NDArray[np.int64]:
-        row, channel = np.mgrid[:rows, :channels]
-        return np.asarray(self.place(row, channel, channels))
 
 
 def row_stride(channels: int) -> int:

@@ -6,7 +6,7 @@ here is left for LLVM to contract. Kernels must not write `a * b + c`; they call
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from tvm import tirx
 from tvm.ir import Expr
@@ -32,8 +32,8 @@ class Simd:
         return f"float32x{lanes or self.lanes}"
 
     def load(self, buffer: tirx.Buffer, index: Expr | int) -> Expr:
-        """`lanes` consecutive values from `index`."""
-        return buffer.vload([index], self.type())
+        """`lanes` consecutive values from `index`, of the buffer's type."""
+        return buffer.vload([index], f"{buffer.dtype}x{self.lanes}")
 
     def store(self, buffer: tirx.Buffer, index: Expr | int, value: Expr) -> None:
         T.buffer_store(buffer, value, [T.ramp(index, 1, self.lanes)])
@@ -44,9 +44,9 @@ class Simd:
         for first in range(0, count, group):
             yield range(first, min(first + group, count))
 
-    def register(self) -> tirx.Buffer:
+    def register(self, dtype: str = "float32") -> tirx.Buffer:
         """A variable of one vector, to be used with `load` and `store` at index 0."""
-        return T.alloc_buffer((self.lanes,), "float32", scope="local")
+        return T.alloc_buffer((self.lanes,), dtype, scope="local")
 
     def splat(self, value: Expr | float) -> Expr:
         if isinstance(value, float | int):
@@ -87,6 +87,23 @@ class Simd:
     def extract(self, vector: Expr, index: int) -> Expr:
         """Lane `index` of `vector` as a scalar."""
         return shuffle([vector], [index])
+
+    def store_constants(
+        self, buffer: tirx.Buffer, at: int, numbers: Iterable[Expr | float]
+    ) -> None:
+        """Store a register of each number from `at` on, for `load_constants`.
+
+        Constants of its own LLVM makes anew in every turn of a loop (NEON: dup), or it gives them
+        all registers and spills what it computes (AVX2).
+        """
+        for i, number in enumerate(numbers):
+            self.store(buffer, at + i * self.lanes, self.splat(number))
+
+    def load_constants(self, buffer: tirx.Buffer, at: int, count: int) -> list[Expr]:
+        """Stored constants, loaded here, or, with 16 registers, where they are used: operands in
+        memory cost x86 nothing."""
+        loads = [self.load(buffer, at + i * self.lanes) for i in range(count)]
+        return [T.bind(load) for load in loads] if self.isa.registers > 16 else loads
 
     def prefetch(self, buffer: tirx.Buffer, index: Expr | int, level: int = 2) -> None:
         """Ask for the cache line of `buffer[index]`, which may lie past the buffer's end.
@@ -140,11 +157,3 @@ class Simd:
         while lanes_of(vector) > 1:
             vector = T.bind(combine(half(vector, 0), half(vector, 1)))
         return vector
-
-    def hardswish(self, z: Expr) -> Expr:
-        return z * self.hardswish_gate(z)
-
-    def hardswish_gate(self, z: Expr) -> Expr:
-        """min(max(z / 6 + 0.5, 0), 1), with 1/6 as a float32 factor: what z is multiplied by."""
-        gate = self.fma(z, self.splat(1 / 6), self.splat(0.5))
-        return self.minimum(self.maximum(gate, self.splat(0.0)), self.splat(1.0))

@@ -1,0 +1,157 @@
+"""Images -> chunks on disk, several at a time: decode, classify by every runner, store.
+
+Each chunk is made by one thread from beginning to end, so memory is that of `jobs` chunks however
+large the set is; runners work in child processes or release Python's lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.audit.chunk import UNLABELLED, Chunk
+from levit_deploy.audit.images import AuditImages, LoadedImages
+from levit_deploy.audit.probe import LayerProbe
+from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.settings import Settings
+from levit_deploy.audit.state import State
+from levit_deploy.audit.tensor_sums import FIELDS
+from levit_deploy.errors import DeployError
+from levit_deploy.verify.comparison import Logits
+from levit_deploy.verify.runner import RunError, Runner
+
+PICTURE_SIDE = 128  # larger ones are made smaller before they are kept for the report
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What makes chunks. `machine`: the CPU model of this one. `probe`: None for no look inside."""
+
+    settings: Settings
+    images: AuditImages
+    runners: Mapping[RunnerName, Runner]
+    machine: str
+    probe: LayerProbe | None
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def chunk(self, number: int) -> Chunk:
+        """Raises DeployError for a broken image, or if a runner gives no logits."""
+        loaded = self.images.read(self.settings.positions(number))
+        logits = {name: self._infer(name, loaded) for name in self.settings.runners}
+        tensor_sums, taps_equal = self._probe(loaded, logits[RunnerName.ARTIFACT])
+        count = len(loaded.indices)
+        unlabelled = np.full(count, UNLABELLED, np.int64)
+        return Chunk(
+            number=number,
+            machine=self.machine,
+            skipped=loaded.skipped,
+            indices=loaded.indices,
+            names=loaded.names,
+            labels=unlabelled if loaded.labels is None else loaded.labels,
+            digests=np.frombuffer(b"".join(loaded.digests), np.uint8).reshape(count, 32),
+            logits=logits,
+            pictures={
+                int(loaded.indices[row]): _small(loaded.images.rgb8[row])
+                for row in _disagreements(logits)
+            },
+            tensor_sums=tensor_sums,
+            taps_equal=taps_equal,
+        )
+
+    def _infer(self, name: RunnerName, loaded: LoadedImages) -> Logits:
+        if not len(loaded.indices):
+            return np.empty((0, self.settings.classes), np.float32)
+        where = f"on `{loaded.names[0]}` to `{loaded.names[-1]}`"
+        with _explained(f"the {name} gave no logits {where}"):
+            logits = self.runners[name].infer(loaded.images)
+        if logits.shape != (len(loaded.indices), self.settings.classes):
+            raise DeployError(f"the {name} gave logits {logits.shape} {where}")
+        finite = np.isfinite(logits).all(axis=1)
+        if not finite.all():
+            culprit = loaded.names[int(finite.argmin())]
+            raise DeployError(
+                f"the {name} gave logits that are not finite for `{culprit}`",
+                hint="levit-deploy verify DIR --weights W",
+            )
+        return logits
+
+    def _probe(
+        self, loaded: LoadedImages, logits: Logits
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Of every `layer_step`-th image: sums of the tensors, and whether the logits are equal."""
+        sums, equal = [], []
+        if self.probe is not None:
+            for row, position in enumerate(loaded.positions):
+                if position % self.settings.layer_step == 0:
+                    with self._one_at_a_time, _explained("the debug build failed"):
+                        tapped, of_image = self.probe.probe(loaded.images.rgb8[row])
+                    sums.append(of_image)
+                    equal.append(tapped.tobytes() == logits[row].tobytes())
+        shape = (len(sums), len(self.settings.tensors), FIELDS)
+        return np.array(sums, np.float64).reshape(shape), np.array(equal, np.bool_)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """A crash of what is audited, as an error of the audit."""
+    try:
+        yield
+    except RunError as error:
+        raise DeployError(
+            f"{what}: {error.message}", hint="levit-deploy verify DIR --weights W"
+        ) from error
+
+
+def run_chunks(
+    work: Work,
+    state: State,
+    numbers: Sequence[int],
+    jobs: int,
+    on_images: Callable[[int, int], None],
+) -> None:
+    """Make those chunks that are not in `state` yet, `jobs` at a time.
+
+    `on_images` is told how many images are done, and how many there are. Raises DeployError as
+    `Work.chunk` does.
+    """
+    sizes = {number: len(work.settings.positions(number)) for number in numbers}
+    missing = [number for number in numbers if not state.has(number)]
+    total = sum(sizes.values())
+    left = sum(sizes[number] for number in missing)
+    on_images(total - left, total)
+
+    def make(number: int) -> int:
+        state.store(number, work.chunk(number))
+        return sizes[number]
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        for done in as_completed([pool.submit(make, number) for number in missing]):
+            left -= done.result()
+            on_images(total - left, total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _disagreements(logits: Mapping[RunnerName, Logits]) -> NDArray[np.intp]:
+    """Rows on which not all runners have the same top-1."""
+    first, *others = (rows.argmax(axis=1) for rows in logits.values())
+    differs = np.zeros(len(first), np.bool_)
+    for other in others:
+        differs |= other != first
+    return np.flatnonzero(differs)
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Square blocks averaged until no side is longer than PICTURE_SIDE."""
+    block = -(-max(picture.shape) // PICTURE_SIDE)
+    side = len(picture) // block
+    cut = picture[: side * block, : side * block].reshape(side, block, side, block, 3)
+    small: NDArray[np.uint8] = np.rint(cut.mean(axis=(1, 3))).astype(np.uint8)
+    return small

@@ -1,0 +1,124 @@
+"""A debug build in a C program that keeps running, on this CPU or under an emulator.
+
+Images go in through its stdin, logits and 8-bit tensors come out of its stdout: a library that
+crashes takes nothing else along, and an emulator starts once.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit_deploy.compiler.program import QuantizedTensor
+from levit_deploy.runtime.debug_build import DebugBuild
+from levit_deploy.targets.toolchain import Toolchain
+from levit_deploy.verify.comparison import Logits
+from levit_deploy.verify.process import TIMEOUT_S, how_it_ended
+from levit_deploy.verify.runner import RunError
+
+SOURCE = Path(__file__).parent / "csrc" / "run_taps.c"
+
+
+class TappedProgram:
+    """A context manager: the program runs inside of the block.
+
+    `emulator`: the command before the program's own, empty where this CPU runs it. Raises
+    DeployError if the program cannot be linked.
+    """
+
+    def __init__(
+        self, build: DebugBuild, classes: int, toolchain: Toolchain, emulator: tuple[str, ...] = ()
+    ) -> None:
+        self._build, self._classes = build, classes
+        self._toolchain, self._emulator = toolchain, emulator
+        self._turn = threading.Lock()
+
+    def run(self, image: NDArray[np.float32]) -> tuple[Logits, list[NDArray[np.generic]]]:
+        """A normalised image (3, size, size) -> logits (classes,), and of each 8-bit tensor
+        (rows, channels) what is stored.
+
+        Threads take turns. Raises RunError if the program crashed, hung or returned an error code.
+        """
+        with self._turn:
+            watchdog = threading.Timer(TIMEOUT_S, self._process.kill)
+            watchdog.start()
+            try:
+                self._write(np.ascontiguousarray(image, np.float32).tobytes())
+                logits = np.frombuffer(self._read(4 * self._classes), np.float32)
+                data = [self._read(tensor.size_bytes) for tensor in self._build.taps.tensors]
+            except BrokenPipeError:
+                raise self._end() from None
+            finally:
+                watchdog.cancel()
+        return logits, list(map(stored, self._build.taps.tensors, data))
+
+    def __enter__(self) -> Self:
+        self._work = Path(tempfile.mkdtemp(prefix="levit-deploy-"))
+        try:
+            program = self._work / "run_taps"
+            build = self._build
+            flags = (
+                f"-DMODEL={build.taps.name}",
+                f'-DHEADER="{build.header.name}"',
+                f"-I{build.folder.resolve()}",
+            )
+            inputs = (SOURCE.resolve(), build.static_library.resolve())
+            self._toolchain.link_program(inputs, program, flags)
+            places = (f"{t.step}:{t.offset_bytes}:{t.size_bytes}" for t in build.taps.tensors)
+            self._stderr = (self._work / "stderr").open("w+")
+            self._process = subprocess.Popen(
+                (*self._emulator, str(program), *places),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+            )
+        except BaseException:
+            shutil.rmtree(self._work, ignore_errors=True)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._stderr.close()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(data)
+        self._process.stdin.flush()
+
+    def _read(self, size: int) -> bytes:
+        assert self._process.stdout is not None
+        data = self._process.stdout.read(size)
+        if len(data) < size:
+            raise self._end()
+        return data
+
+    def _end(self) -> RunError:
+        returncode = self._process.wait()
+        self._stderr.seek(0)
+        return RunError(how_it_ended(returncode, self._stderr.read()))
+
+
+def stored(tensor: QuantizedTensor, data: bytes) -> NDArray[np.generic]:
+    """The bytes of a tensor in the order of its rows and channels, (rows, channels)."""
+    row, channel = np.ogrid[: tensor.rows, : tensor.channels]
+    pair, odd, block = tensor.strides
+    places = row // 2 * pair + row % 2 * odd + channel // 8 * block + channel % 8
+    values: NDArray[np.generic] = np.frombuffer(data, np.int8 if tensor.signed else np.uint8)
+    ordered: NDArray[np.generic] = values[places]
+    return ordered

@@ -1,0 +1,68 @@
+"""Files beside the weights, or arguments in their own file -> the model's card.
+
+config.json                 timm: preprocessing, activation, labels; transformers: labels
+preprocessor_config.json    transformers' preprocessing, whoever wrote the weights
+a training checkpoint       timm's arguments
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from levit_deploy.models import timm_config, transformers_config
+from levit_deploy.models.card import ModelCard, with_labels
+from levit_deploy.models.checkpoint_files import side_folder
+from levit_deploy.models.config import Config
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.spec import Activation, ModelSpec
+
+_LABELS = ("id2label", "label_names", "labels")  # transformers, timm, timm before 0.9
+
+
+@dataclass(frozen=True)
+class SideFiles:
+    """What is beside weights of `origin`; each None if it is not there."""
+
+    origin: Origin
+    config: Config | None
+    processor: Config | None
+
+    @staticmethod
+    def beside(path: Path, content: Mapping[str, object], origin: Origin) -> SideFiles:
+        """Read them. Raises DeployError if one is damaged."""
+        folder = side_folder(path)
+        config = Config.read(folder / "config.json") if folder else None
+        processor = Config.read(folder / "preprocessor_config.json") if folder else None
+        if config is None and origin is Origin.TIMM:
+            config = timm_config.training_config(content, str(path))
+        return SideFiles(origin, config, processor)
+
+    def activation(self) -> Activation | None:
+        """The one that is named, or that the origin has alone; None if nothing says."""
+        if self.origin is Origin.TRANSFORMERS:
+            return Activation.HARD_SWISH
+        is_timm = self.origin is Origin.TIMM and self.config
+        return timm_config.activation(self.config) if is_timm and self.config else None
+
+    def state(self, card: ModelCard, spec: ModelSpec) -> ModelCard:
+        """The card with what they say. Raises DeployError for what cannot be followed."""
+        if self.config:
+            if self.origin is Origin.TIMM:
+                card = timm_config.state_config(card, self.config, spec)
+            elif self.origin is Origin.TRANSFORMERS:
+                card = transformers_config.state_config(card, self.config, spec)
+            card = _with_labels(card, self.config, spec)
+        if self.processor and not transformers_config.is_timms(self.processor):
+            card = transformers_config.state_processor(card, self.processor)
+        return card
+
+
+def _with_labels(card: ModelCard, config: Config, spec: ModelSpec) -> ModelCard:
+    for name in _LABELS:
+        labels = config.names(name)
+        placeholders = [f"LABEL_{number}" for number in range(len(labels or ()))]
+        if labels and spec.classes and list(labels) != placeholders:
+            return with_labels(card, labels, spec.classes, config.source)
+    return card
