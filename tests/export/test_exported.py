@@ -88,7 +88,7 @@ def test_unreadable_description(saved, key, value):
         if prop.key == f"levit_deploy.{key}":
             prop.value = value
     onnx.save(model, saved)
-    with pytest.raises(DeployError, match="my_levit.onnx`") as error:
+    with pytest.raises(DeployError, match=r"my_levit\.onnx`") as error:
         ExportedModel.load(saved)
     assert error.value.hint
 
