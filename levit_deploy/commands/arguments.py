@@ -82,8 +82,11 @@ def _library_name(name: str) -> str:
 
 
 model_argument: Decorator = click.argument("spec", metavar="MODEL", type=Named("model", _spec))
+optional_model_argument: Decorator = click.argument(
+    "spec", metavar="[MODEL]", required=False, type=Named("model", _spec)
+)
 model_or_file_argument: Decorator = click.argument(
-    "model", metavar="MODEL|FILE.onnx", type=Named("model", _model_or_file)
+    "model", metavar="[MODEL|FILE.onnx]", required=False, type=Named("model", _model_or_file)
 )
 artifact_argument: Decorator = click.argument(
     "folder", metavar="DIR", type=click.Path(path_type=Path)
@@ -93,16 +96,6 @@ target_option: Decorator = click.option(
     required=True,
     type=Named("target", _target),
     help="The CPU or board to compile for; `levit-deploy targets` lists them, `host` is this one.",
-)
-weights_option: Decorator = click.option(
-    "--weights",
-    default="fb_dist_in1k",
-    show_default=True,
-    help="A checkpoint (.pth, .bin, .safetensors, a save_pretrained folder), a URL, or a tag: "
-    "`fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
-)
-offline_option: Decorator = click.option(
-    "--offline", is_flag=True, help="Never use the network; only what was downloaded before."
 )
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."

@@ -13,9 +13,7 @@ from levit_deploy.commands.arguments import (
     Named,
     artifact_argument,
     finite,
-    offline_option,
     skip_broken_option,
-    weights_option,
 )
 from levit_deploy.commands.audit_merge import merge_command
 from levit_deploy.commands.audit_progress import ImageProgress
@@ -26,7 +24,8 @@ from levit_deploy.commands.audit_report import (
     report_options,
 )
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.settings import load_checkpoint, show_settings
+from levit_deploy.commands.settings import load_for, show_settings
+from levit_deploy.commands.weights import WeightsChoice, weights_options
 
 if TYPE_CHECKING:
     from levit_deploy.audit.settings import Settings, Shard
@@ -56,8 +55,7 @@ class _AuditCommand(click.Command):
 
 @click.command("audit", cls=_AuditCommand)
 @artifact_argument
-@weights_option
-@offline_option
+@weights_options
 @click.option(
     "--data",
     required=True,
@@ -104,8 +102,7 @@ class _AuditCommand(click.Command):
 )
 def audit_command(
     folder: Path,
-    weights: str,
-    offline: bool,
+    choice: WeightsChoice,
     data: str,
     images: int | None,
     layer_images: int | None,
@@ -141,13 +138,12 @@ def audit_command(
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
-    from levit_deploy.models.spec import get_spec
     from levit_deploy.runtime.artifact import Artifact
 
     artifact = Artifact.load(folder)
     check_writable(folder)
     with Phases() as phases, ExitStack() as stack:
-        checkpoint = load_checkpoint(phases, get_spec(artifact.manifest.model), weights, offline)
+        checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit
         from levit_deploy.audit.images import open_audit_images

@@ -12,25 +12,29 @@ from levit_deploy.commands.arguments import (
     data_option,
     json_option,
     libc_option,
-    model_argument,
     model_or_file_argument,
     name_option,
-    offline_option,
+    optional_model_argument,
     recipe_option,
     skip_broken_option,
     target_option,
-    weights_option,
 )
 from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
-from levit_deploy.commands.settings import load_checkpoint, load_source, show_settings
+from levit_deploy.commands.settings import load_source, show_settings
+from levit_deploy.commands.weights import (
+    OPTION_NAMES,
+    WeightsChoice,
+    output_option,
+    size_option,
+    weights_options,
+)
 from levit_deploy.files import check_writable
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
-    from levit_deploy.export.exported import ExportedModel
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
@@ -41,18 +45,21 @@ _TYPED = click.core.ParameterSource.COMMANDLINE
 
 
 @click.command("export")
-@model_argument
-@weights_option
-@offline_option
-@click.option(
-    "-o",
-    "--output",
+@optional_model_argument
+@weights_options
+@size_option
+@output_option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The ONNX file to write.  [default: MODEL.onnx]",
 )
 @json_option
 def export_command(
-    spec: ModelSpec, weights: str, offline: bool, output: Path | None, as_json: bool
+    spec: ModelSpec | None,
+    choice: WeightsChoice,
+    size: int | None,
+    features: bool,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Write MODEL as an ONNX file for any runtime.
 
@@ -63,16 +70,18 @@ def export_command(
       levit-deploy export levit_128s --weights demo -o levit_128s.onnx
       levit-deploy export levit_256 --weights checkpoint.safetensors
     """
-    path = output or Path(f"{spec.name}.onnx")
-    check_writable(path)
+    if output:
+        check_writable(output)  # what cannot work is told of before the long work
     with Phases() as phases:
-        checkpoint = load_checkpoint(phases, spec, weights, offline)
+        checkpoint = choice.load(phases, spec, features=features, size=size)
+        path = output or Path(f"{checkpoint.spec.name}.onnx")
+        check_writable(path)
         show_settings(phases, checkpoint, {"output": str(path)})
         phases.begin("export")
         from levit_deploy.export.export_model import export_model
 
         net = checkpoint.build()
-        export_model(net, name=spec.name, weights_digest=checkpoint.digest).save(path)
+        export_model(net, name=net.spec.name, weights_digest=checkpoint.digest).save(path)
     size_bytes = path.stat().st_size
     if as_json:
         print_json({"path": str(path), "bytes": size_bytes, "weights_digest": checkpoint.digest})
@@ -83,13 +92,9 @@ def export_command(
 @click.command("compile")
 @model_or_file_argument
 @target_option
-@weights_option
-@offline_option
-@click.option(
-    "-o",
-    "--output",
-    "parent",
-    default=".",
+@weights_options
+@size_option
+@output_option(
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder that gets the artifact's folder.  [default: here]",
 )
@@ -124,11 +129,12 @@ def export_command(
 @click.pass_obj
 def compile_command(
     command_line: tuple[str, ...],
-    model: ModelSpec | Path,
+    model: ModelSpec | Path | None,
     target: Target,
-    weights: str,
-    offline: bool,
-    parent: Path,
+    choice: WeightsChoice,
+    size: int | None,
+    features: bool,
+    output: Path | None,
     name: str | None,
     libc: Libc,
     precision: str,
@@ -143,7 +149,7 @@ def compile_command(
     """Compile MODEL into a C library for one CPU.
 
     MODEL is a variant, whose weights are named by --weights, or a file that `levit-deploy export`
-    or `quantize` wrote, in its own precision.
+    or `quantize` wrote, in its own precision. Without MODEL the weights say what they are of.
 
     The library is run on real images and compared with PyTorch (int8 and files: with ONNX Runtime
     on the same model) before it is handed over.
@@ -155,30 +161,38 @@ def compile_command(
     \b
     Examples:
       levit-deploy compile --target host levit_128s --weights demo -o build/
-      levit-deploy compile --target rpi4 --libc glibc-2.31 levit_256 --weights model.pth
+      levit-deploy compile --target rpi4 --libc glibc-2.31 --weights folder/
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
     from levit_deploy.export.exported import ExportedModel
 
-    source: Checkpoint | ExportedModel
+    parent = output or Path()
+    source: ExportedModel | Checkpoint | None = None
+    checkpoint: Checkpoint | None = None
     if isinstance(model, Path):
         _check_no_weights_options()
         source = ExportedModel.load(model)
-        model_name, precision = source.name, source.precision.value
+        precision = source.precision.value
     else:
         _check_calibration_options(precision)
-        model_name = model.name
     from levit_deploy.runtime.artifact import folder_name
     from levit_deploy.runtime.publish import check_destination
     from levit_deploy.targets.toolchain import find_toolchain
 
-    destination = parent / folder_name(name or model_name, target.name, precision)
-    check_destination(destination)  # what cannot work is told of before the long work
+    def check(model_name: str) -> Path:
+        destination = parent / folder_name(name or model_name, target.name, precision)
+        check_destination(destination)
+        return destination
+
+    if known := source or model:
+        check(known.name)  # what cannot work is told of before the long work
     toolchain = find_toolchain(target, libc)
     with Phases() as phases:
         if not isinstance(model, Path):
-            source = load_checkpoint(phases, model, weights, offline)
+            source = checkpoint = choice.load(phases, model, features=features, size=size)
+        assert source is not None
+        destination = check(source.name)
         show_settings(
             phases,
             source,
@@ -191,8 +205,8 @@ def compile_command(
             },
         )
         calibration = None
-        if data and not isinstance(source, ExportedModel):
-            calibration = open_calibration(phases, source, data, recipe, skip_broken)
+        if data and checkpoint:
+            calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
         phases.begin("compile" if isinstance(model, Path) else "export")
         from levit_deploy.compiler.compile_log import format_summary
         from levit_deploy.deploy import deploy
@@ -220,17 +234,14 @@ def compile_command(
 
 @click.command("verify")
 @artifact_argument
-@weights_option
-@offline_option
+@weights_options
 @click.option(
     "--images",
     type=click.IntRange(1, 500),
     help="How many test images to classify.  [default: 16, or 2 under an emulator]",
 )
 @json_option
-def verify_command(
-    folder: Path, weights: str, offline: bool, images: int | None, as_json: bool
-) -> None:
+def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_json: bool) -> None:
     """Compare the artifact in DIR with the PyTorch reference, or with the model in a .onnx file.
 
     Every entry point classifies real images, under an emulator where this CPU cannot.
@@ -243,12 +254,11 @@ def verify_command(
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
       levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
     """
-    from levit_deploy.models.spec import get_spec
     from levit_deploy.runtime.artifact import Artifact
 
     artifact = Artifact.load(folder)
     with Phases() as phases:
-        source = load_source(phases, get_spec(artifact.manifest.model), weights, offline)
+        source = load_source(phases, choice, artifact.manifest)
         phases.begin("verify")
         from levit_deploy.verify.model_of import reference_of
         from levit_deploy.verify.verification import verify_artifact
@@ -269,7 +279,8 @@ def verify_command(
 def _check_no_weights_options() -> None:
     """A file has its weights and its precision: nothing about them may be asked for."""
     given = click.get_current_context().get_parameter_source
-    names = ("weights", "offline", "precision", "data", "recipe", "skip_broken", "debug_taps")
+    others = ("size", "precision", "data", "recipe", "skip_broken", "debug_taps")
+    names = (*OPTION_NAMES, *others)
     for name in names:
         if given(name) is _TYPED:
             option = name.replace("_", "-")

@@ -10,15 +10,14 @@ import click
 from levit_deploy.commands.arguments import (
     data_option,
     json_option,
-    model_argument,
-    offline_option,
+    optional_model_argument,
     recipe_option,
     skip_broken_option,
-    weights_option,
 )
 from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.settings import load_checkpoint, show_settings
+from levit_deploy.commands.settings import show_settings
+from levit_deploy.commands.weights import WeightsChoice, output_option, size_option, weights_options
 from levit_deploy.files import check_writable, write_files
 from levit_deploy.records import to_json
 
@@ -30,23 +29,22 @@ if TYPE_CHECKING:
 
 
 @click.command("quantize")
-@model_argument
-@weights_option
-@offline_option
+@optional_model_argument
+@weights_options
+@size_option
 @data_option(required=True)
 @recipe_option
 @skip_broken_option
-@click.option(
-    "-o",
-    "--output",
+@output_option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The ONNX file to write.  [default: MODEL_int8.onnx]",
 )
 @json_option
 def quantize_command(
-    spec: ModelSpec,
-    weights: str,
-    offline: bool,
+    spec: ModelSpec | None,
+    choice: WeightsChoice,
+    size: int | None,
+    features: bool,
     data: str,
     recipe: Recipe,
     skip_broken: bool,
@@ -63,10 +61,12 @@ def quantize_command(
       levit-deploy quantize levit_256 --data photos/ --recipe w8a8-percentile
     """
 
-    path = output or Path(f"{spec.name}_int8.onnx")
-    check_writable(path)
+    if output:
+        check_writable(output)  # what cannot work is told of before the long work
     with Phases() as phases:
-        checkpoint = load_checkpoint(phases, spec, weights, offline)
+        checkpoint = choice.load(phases, spec, features=features, size=size)
+        path = output or Path(f"{checkpoint.spec.name}_int8.onnx")
+        check_writable(path)
         settings = {"recipe": recipe.name, "data": data, "output": str(path)}
         show_settings(phases, checkpoint, settings)
         calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
@@ -75,7 +75,7 @@ def quantize_command(
         from levit_deploy.export.export_model import export_model
 
         exported = export_model(
-            checkpoint.build(), name=spec.name, weights_digest=checkpoint.digest
+            checkpoint.build(), name=checkpoint.spec.name, weights_digest=checkpoint.digest
         )
         phases.begin("calibrate")
         quantized, table = quantize_model(

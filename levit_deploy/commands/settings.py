@@ -7,29 +7,30 @@ from typing import TYPE_CHECKING
 
 from levit_deploy.commands.output import columns
 from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.weights import WeightsChoice
 
 if TYPE_CHECKING:
     from levit_deploy.export.exported import ExportedModel
     from levit_deploy.models.checkpoint import Checkpoint
-    from levit_deploy.models.spec import ModelSpec
+    from levit_deploy.runtime.manifest import Manifest
 
 
-def load_checkpoint(phases: Phases, spec: ModelSpec, weights: str, offline: bool) -> Checkpoint:
-    phases.begin("weights")
-    from levit_deploy.models.weights import load_weights
+def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Checkpoint:
+    """The weights that an artifact is said to be of, for pictures of its size."""
+    from levit_deploy.models.spec import FAMILY
 
-    return load_weights(spec, weights, offline=offline, progress=phases.amount)
+    return choice.load(phases, FAMILY.get(manifest.model), size=manifest.image_size)
 
 
 def load_source(
-    phases: Phases, spec: ModelSpec, weights: str, offline: bool
+    phases: Phases, choice: WeightsChoice, manifest: Manifest
 ) -> Checkpoint | ExportedModel:
     """The weights, or the model in a .onnx file."""
-    if not weights.endswith(".onnx"):
-        return load_checkpoint(phases, spec, weights, offline)
+    if not choice.weights.endswith(".onnx"):
+        return load_for(phases, choice, manifest)
     from levit_deploy.export.exported import ExportedModel
 
-    return ExportedModel.load(Path(weights))
+    return ExportedModel.load(Path(choice.weights))
 
 
 def show_settings(
@@ -38,12 +39,16 @@ def show_settings(
     """What was decided, once, before the long work."""
     from levit_deploy.models.checkpoint import Checkpoint
 
+    card: dict[str, str] = {}
     if isinstance(source, Checkpoint):
         spec, digest = source.spec, source.digest
         name, size, classes = spec.name, spec.image_size, spec.classes
         weights = f"{source.source} ({source.origin.value}, {digest[:12]})"
+        card = {row: f"{value}  {where}" for row, value, where in source.card.rows()}
+        for note in source.notes:
+            phases.note(note)
     else:
         name, size, classes = source.name, source.image_size, source.classes
         weights = f"in the model ({source.weights_digest[:12]})"
-    model = f"{name}, {size} px, {classes} classes"
-    phases.note(columns({"model": model, "weights": weights, **settings}.items()))
+    model = f"{name}, {size} px, {f'{classes} classes' if classes else 'features'}"
+    phases.note(columns({"model": model, "weights": weights, **card, **settings}.items()))

@@ -60,7 +60,7 @@ def models_command(as_json: bool) -> None:
                 " ".join(map(str, spec.heads)),
                 f"{entry.parameters / 1e6:.1f} M",
                 f"{entry.multiply_adds / 1e6:.0f} M",
-                f"{entry.paper_top1:.1f} %",
+                f"{entry.paper_top1:.1f} %" if entry.paper_top1 else "-",
             )
         )
     print_columns(rows)

@@ -96,11 +96,10 @@ class ModelCard:
         return replace(self, preprocessing=changed, sources=sources, **outer)  # type: ignore[arg-type]
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Each field, its value in words, and where it came from."""
+        """Each field that may be wrong, its value, and where it came from, in words."""
         way = self.preprocessing
         values = {
-            "image_size": f"{self.image_size}",
-            "in_chans": f"{self.in_chans}",
+            "input": f"{self.in_chans} x {self.image_size} x {self.image_size}",
             "heads": f"{self.heads}" if self.heads else "none: the output is features",
             "activation": self.activation.value,
             "preprocessing": way.describe(self.image_size),
@@ -110,13 +109,15 @@ class ModelCard:
             "labels": _labels(self.labels),
             "class_order": self.class_order.value,
         }
-        return [(name, value, self._source(name)) for name, value in values.items()]
+        return [(name, value, _from(self._source(name))) for name, value in values.items()]
 
     def describe(self) -> list[str]:
         """Such lines as `mean 0.5 0.5 0.5  from preprocessor_config.json`."""
-        return [f"{name} {value}  {_from(source)}" for name, value, source in self.rows()]
+        return [f"{name} {value}  {source}" for name, value, source in self.rows()]
 
     def _source(self, name: str) -> str:
+        if name == "input":
+            return self.sources["image_size"]
         if name != "preprocessing":
             return self.sources[name]
         own = [self.sources[f.name] for f in fields(Preprocessing) if f.name in self.sources]

@@ -54,6 +54,11 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """What the network is called."""
+        return self.spec.name
+
+    @property
     def origin(self) -> Origin:
         """Whose code wrote them."""
         return self.card.origin

@@ -158,7 +158,8 @@ def layer_names(keys: Collection[str], origin: Origin) -> list[LayerName]:
             table = canonical + CANONICAL.table[block]
             layers.append(LayerName(Layer.BIASES, table, place + scheme.table[block]))
     for canonical, own in zip(CANONICAL.heads, scheme.heads, strict=True):
-        if f"{own}.weight" in keys or f"{own}.{scheme.weights[Layer.HEAD]}.weight" in keys:
+        linear, norm = f"{own}.{scheme.weights[Layer.HEAD]}", f"{own}.{scheme.batch_norm}"
+        if f"{own}.weight" in keys or {linear, norm} & modules:
             layers.append(LayerName(Layer.HEAD, canonical, own))
     return layers
 

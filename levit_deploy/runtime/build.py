@@ -187,6 +187,7 @@ def _manifest(
         libc=str(toolchain.libc),
         image_size=program.image_size,
         classes=program.classes,
+        card=program.card,
         program_digest=program.digest,
         build_id=driver.build_id,
         abi_version=ABI_VERSION,

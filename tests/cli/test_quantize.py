@@ -133,7 +133,7 @@ def test_too_few_pictures(cli: Cli, spoiled: Path):
     ("data", "message", "hint"),
     [
         ("nowhere", "no images at `nowhere`", "a folder of images"),
-        ("empty", "no image files in `empty`", "put .bmp"),
+        ("empty", "no image files in `empty`", "put .avif"),
         ("wrong.npz", "has no array `images`", "np.savez"),
     ],
 )

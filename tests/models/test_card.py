@@ -127,7 +127,7 @@ def test_every_value_says_where_it_is_from(tmp_path: Path) -> None:
     lines = checkpoint.card.describe()
     assert "mean 0.5 0.5 0.5  from preprocessor_config.json" in lines
     assert "labels zebra, ape, newt  from config.json" in lines
-    assert "image_size 64  from the weights" in lines
+    assert "input 3 x 64 x 64  from the weights" in lines
     assert checkpoint.card.assumed == ("class_order",)
     assert checkpoint.spec.normalization.mean == (0.5, 0.5, 0.5)
 
