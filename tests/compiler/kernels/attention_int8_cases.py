@@ -24,7 +24,7 @@ from tests.compiler.kernels.attention_cases import (
     shrinking,
 )
 from tests.compiler.kernels.harness import Array, undefined
-from tests.compiler.kernels.kernel_targets import EVEX_256, TARGETS
+from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.suite import Case, Suite
 
 Float64 = NDArray[np.float64]
@@ -154,7 +154,7 @@ SPECS: tuple[AttentionSpec, ...] = (
 )
 SUITE = Suite(
     ATTENTION_INT8,
-    tuple(target for target in TARGETS if target is not EVEX_256),
+    TARGETS,
     {
         **{name(spec): case(AttentionLayer.random(spec)) for spec in SPECS},
         "many small weights are not lost": case(many_small_weights(), decibels(35)),
