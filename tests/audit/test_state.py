@@ -1,0 +1,143 @@
+"""The state of an audit on disk: what is not of this audit is refused, leftovers are swept."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from levit_deploy.audit.chunk import UNLABELLED, Chunk
+from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.settings import CHUNK_IMAGES, Settings
+from levit_deploy.audit.state import JSON_FILE, State, check_report
+from levit_deploy.audit.tensor_sums import FIELDS
+from levit_deploy.errors import DeployError
+
+RUNNERS = (RunnerName.REFERENCE, RunnerName.ARTIFACT)
+SETTINGS = Settings(
+    name="tiny",
+    model="levit_tiny",
+    precision="fp32",
+    target="host",
+    weights_digest="0",
+    build_id="1",
+    emulated=False,
+    classes=3,
+    class_names=("a\x1b", "\ud800", "c"),
+    images=2 * CHUNK_IMAGES,
+    labelled=False,
+    source="photos\n",
+    preprocessing="",
+    listing_digest="2",
+    skip_broken=True,
+    runners=RUNNERS,
+    layer_step=0,
+    tensors=(),
+)
+
+
+def chunk(number: int) -> Chunk:
+    n = CHUNK_IMAGES - 1
+    return Chunk(
+        number=number,
+        machine="a CPU",
+        skipped=1,
+        indices=np.arange(n),
+        names=tuple(map(str, range(n))),
+        labels=np.full(n, UNLABELLED),
+        digests=np.zeros((n, 32), np.uint8),
+        logits={name: np.zeros((n, 3), np.float32) for name in RUNNERS},
+        pictures={1: np.zeros((4, 4, 3), np.uint8)},
+        tensor_sums=np.zeros((0, 0, FIELDS)),
+        taps_equal=np.zeros(0, np.bool_),
+    )
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    state = State(tmp_path / "report")
+    with state.locked():
+        state.begin(SETTINGS, anew=False)
+        for number in range(2):
+            state.store(number, chunk(number))
+    return state
+
+
+def file_of(state: State, number: int) -> Path:
+    return state.report / ".audit" / f"chunk-{number:06}.npz"
+
+
+def test_what_was_stored_is_loaded(state: State) -> None:
+    assert state.settings() == SETTINGS
+    loaded = state.load(1, SETTINGS)
+    assert (loaded.number, loaded.names) == (1, chunk(1).names)
+
+
+def test_a_chunk_copied_over_another_is_refused(state: State) -> None:
+    shutil.copy(file_of(state, 0), file_of(state, 1))
+    with pytest.raises(DeployError, match="is not a chunk of this audit"):
+        state.load(1, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"skipped": 0},
+        {"labels": np.zeros(CHUNK_IMAGES - 1, np.int64)},
+        {"labels": np.zeros((CHUNK_IMAGES - 1, 1), np.int64)},
+        {"digests": np.zeros((2, 32), np.uint8)},
+        {"tensor_sums": np.zeros((0, 1, FIELDS))},
+        {"logits": {RunnerName.ARTIFACT: np.zeros((CHUNK_IMAGES - 1, 3), np.float32)}},
+        {"logits": {n: np.full((CHUNK_IMAGES - 1, 3), np.nan, np.float32) for n in RUNNERS}},
+        {"logits": {n: np.zeros((CHUNK_IMAGES - 1, 4), np.float32) for n in RUNNERS}},
+        {"pictures": {1: np.zeros((4, 4), np.uint8)}},
+        {"pictures": {1: np.zeros((4, 4, 3), np.float64)}},
+    ],
+)
+def test_a_chunk_of_another_audit_is_refused(state: State, change: dict[str, object]) -> None:
+    replace(chunk(1), **change).save(file_of(state, 1))
+    with pytest.raises(DeployError, match="is not a chunk of this audit") as caught:
+        state.load(1, SETTINGS)
+    assert caught.value.hint
+
+
+def test_a_damaged_chunk_is_told(state: State) -> None:
+    """Cut off anywhere, or with any byte turned over, it is one error or what it was."""
+    path = file_of(state, 1)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:size] for size in rng.integers(0, len(whole), 20)]
+    for place in rng.integers(0, len(whole), 200):
+        flipped = bytearray(whole)
+        flipped[place] ^= 0xFF
+        damaged.append(bytes(flipped))
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            state.load(1, SETTINGS)
+        except DeployError:
+            refused += 1
+    assert refused > 100
+
+
+def test_what_a_killed_audit_left_behind_is_no_hindrance(state: State) -> None:
+    leftovers = [
+        state.report / ".audit.json.partial-01234567",
+        state.report / ".audit" / ".chunk-000001.npz.partial-89abcdef",
+    ]
+    for path in leftovers:
+        path.touch()
+    check_report(state.report, SETTINGS, resume=True, force=False)
+    with state.locked():
+        assert not any(path.exists() for path in leftovers)
+
+
+def test_an_old_report_stays_until_there_is_a_new_one(state: State) -> None:
+    (state.report / JSON_FILE).write_text("old")
+    with state.locked():
+        state.begin(replace(SETTINGS, build_id="2"), anew=True)
+    assert (state.report / JSON_FILE).read_text() == "old"
+    assert state.settings().build_id == "2"
+    assert not state.has(0)
