@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-
-import numpy as np
 
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.quantize_model import quantize_model
@@ -17,7 +14,7 @@ from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import PROBE_IMAGES, export_model
+from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
@@ -84,9 +81,6 @@ def deploy(
             name=source.spec.name,
             weights_digest=source.digest,
             card=source.card,
-            pictures=np.stack(list(islice(calibration.images, PROBE_IMAGES)))
-            if calibration
-            else None,
         )
         if calibration:
             on_phase("calibrate", "")
@@ -119,7 +113,6 @@ def deploy(
         verification = verify_artifact(
             artifact,
             reference,
-            pictures=calibration.images if calibration else None,
             on_check=lambda detail: on_phase("verify", detail),
         )
         verification.save(artifact.folder)

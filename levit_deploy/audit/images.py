@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.classes import number_classes
-from levit_deploy.calibration.image_set import DEMO, evenly_spaced, find_pictures
+from levit_deploy.calibration.image_set import DEMO, evenly_spaced, find_pictures, model_sized
 from levit_deploy.calibration.pictures import (
     BrokenPictureError,
     Picture,

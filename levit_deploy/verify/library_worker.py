@@ -13,7 +13,6 @@ import numpy as np
 
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.loader import Library
-from levit_deploy.verify.process import CANNOT_EXECUTE
 
 
 def main(library: str, function: str, threads: str, inputs: str, outputs: str) -> None:
@@ -25,17 +24,8 @@ def main(library: str, function: str, threads: str, inputs: str, outputs: str) -
     loaded.close()
 
 
-def may_not_execute(error: DeployError) -> bool:
-    """Whether the loader was not let map code, as from a folder mounted noexec."""
-    return isinstance(error.__cause__, OSError) and any(
-        words in str(error.__cause__)
-        for words in ("failed to map segment", "Operation not permitted", "Permission denied")
-    )
-
-
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except DeployError as error:
-        print(error.message, file=sys.stderr)
-        sys.exit(CANNOT_EXECUTE if may_not_execute(error) else 1)
+        sys.exit(error.message)
