@@ -41,6 +41,8 @@ def conclude(result: AuditResult) -> Conclusion:
             "Do not ship: the debug build computes other logits than the artifact, so one of the "
             "two is not the program that was compiled.",
         )
+    if misfit := _reference_at_chance(result):
+        return Conclusion(Verdict.FAILED, misfit)
     broken = [limit for limit in result.limits if not limit.passed]
     if broken:
         return Conclusion(
@@ -52,6 +54,19 @@ def conclude(result: AuditResult) -> Conclusion:
     if not result.limits:
         return Conclusion(Verdict.NOT_JUDGED, f"No limit was set: {_cost(result)}.")
     return Conclusion(Verdict.PASSED, f"Ship it: {_cost(result)}.")
+
+
+def _reference_at_chance(result: AuditResult) -> str | None:
+    """What to say if the float reference itself is no better than guessing, whatever was lost."""
+    classes = result.audited.classes
+    reference = [entry for entry in result.accuracies if entry.runner is RunnerName.REFERENCE]
+    if classes < 2 or not reference or reference[0].top1.low > 1 / classes:
+        return None
+    return (
+        f"Do not ship: PyTorch itself is right on {share(reference[0].top1)} of these images, no "
+        f"better than guessing among {classes:,} classes. The labels or the preprocessing do not "
+        "fit the model: look at `--class-order`, `--labels` and `--preprocess`."
+    )
 
 
 def held_difference(result: AuditResult) -> Difference | None:

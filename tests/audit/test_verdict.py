@@ -49,6 +49,16 @@ def test_a_drop_within_chance_is_called_so():
     )
 
 
+@pytest.mark.parametrize(("right", "shipped"), [(48, False), (62, False), (80, True)])
+def test_a_reference_that_only_guesses_is_never_shipped(right, shipped):
+    """Of 500 images in 10 classes: labels in another order, or the wrong mean and std."""
+    result = sample.passed()
+    first, *others = result.accuracies
+    guessing = replace(result, accuracies=(replace(first, top1=wilson(right, 500)), *others))
+    assert (conclude(guessing).verdict is Verdict.PASSED) == shipped
+    assert ("no better than guessing among 10 classes" in sentence(guessing)) != shipped
+
+
 @pytest.mark.parametrize(
     ("lost", "won", "words"),
     [
