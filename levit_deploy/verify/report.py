@@ -42,7 +42,7 @@ class Verification(Build):
     `hint`: what would let it be executed, if it was not. `audit`: the last one, if there was one.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
     DERIVED: ClassVar[tuple[str, ...]] = ("passed", "executed")
 
     machine: Text

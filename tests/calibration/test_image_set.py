@@ -14,12 +14,13 @@ from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
 
-from levit_deploy.calibration.image_set import MIN_IMAGES, model_sized, open_images
+from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
 from levit_deploy.calibration.pictures import FolderPictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.images import rgb8_input
+from levit_deploy.models.pictures import model_sized
 from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
