@@ -70,6 +70,11 @@ class AuditImages:
         return len(self._indices)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in sentences."""
+        return self._pictures.notes
+
+    @property
     def labelled(self) -> bool:
         return self._pictures.labels is not None
 

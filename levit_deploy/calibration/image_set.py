@@ -57,6 +57,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in sentences."""
+        return self._pictures.notes
+
     def __iter__(self) -> Iterator[Picture]:
         for index in self._indices:
             yield model_sized(self._pictures.picture(index), self._way, self.image_size)

@@ -155,6 +155,8 @@ def audit_command(
             audit.int8_table(artifact)  # what cannot be measured is told of before the long work
         images, layer_images = _how_many(artifact, images, layer_images)
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
+        for note in opened.notes:
+            phases.note(note)
         look = audit.open_probe(artifact, checkpoint) if layer_images else None
         probe = stack.enter_context(look) if look else None
         auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)

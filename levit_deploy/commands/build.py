@@ -245,9 +245,10 @@ def compile_command(
 )
 @json_option
 def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_json: bool) -> None:
-    """Compare the artifact in DIR with the PyTorch reference, or with the model in a .onnx file.
+    """Compare the artifact in DIR with its reference.
 
-    Every entry point classifies real images, under an emulator where this CPU cannot.
+    That is PyTorch with the weights, or the model in a .onnx file. Every entry point classifies
+    real images, under an emulator where this CPU cannot.
 
     Writes verify.json into DIR; exits with 1 if the artifact is wrong.
 

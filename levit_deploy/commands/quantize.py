@@ -113,6 +113,8 @@ def open_calibration(
         skip_broken=skip_broken,
         progress=lambda done, total: phases.detail(f"{done} of {total}"),
     )
+    for note in images.notes:
+        phases.note(note)
     skipped = f", {images.skipped} broken ones left out" if images.skipped else ""
     phases.note(f"pictures: {len(images)} of {images.source}, {images.preprocessing}{skipped}")
     return Calibration(images, recipe)

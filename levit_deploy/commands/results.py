@@ -39,6 +39,9 @@ def print_manifest(artifact: Artifact) -> None:
     facts = {
         "model": f"{m.model}, {m.image_size} px, {m.classes} classes, {m.precision}",
         "target": f"{target}, {m.libc}",
+        "pictures": m.card.recipe,
+        "labels": ", ".join(m.card.labels[:5]) + ", ..." * (len(m.card.labels) > 5) or "none",
+        "assumed": ", ".join(m.card.assumed) or "nothing",
         "weights": m.weights_digest,
         "build": f"{m.build_id}, ABI version {m.abi_version}",
         "workspace": f"{bytes_text(m.workspace_bytes)} ({bytes_text(m.arena_bytes)} arena)",

@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 
 
 def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Checkpoint:
-    """The weights that an artifact is said to be of, for pictures of its size."""
+    """The weights that an artifact is said to be of, meant as it was compiled."""
     from levit_deploy.models.spec import FAMILY
 
-    return choice.load(phases, FAMILY.get(manifest.model), size=manifest.image_size)
+    return choice.load(
+        phases,
+        FAMILY.get(manifest.model),
+        features=manifest.card.heads == 0,
+        size=manifest.image_size,
+        card=manifest.card,
+    )
 
 
 def load_source(

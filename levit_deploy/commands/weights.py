@@ -15,6 +15,7 @@ from levit_deploy.commands.progress import Phases
 from levit_deploy.errors import DeployError
 
 if TYPE_CHECKING:
+    from levit_deploy.models.card import ModelCard
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
 
@@ -42,10 +43,12 @@ class WeightsChoice:
         *,
         features: bool = False,
         size: int | None = None,
+        card: ModelCard | None = None,
     ) -> Checkpoint:
         """The weights, of the variant `spec` or of any, and their card as it is overridden.
 
-        `features`: without their head. `size`: of the pictures. Raises DeployError as
+        `features`: without their head. `size`: of the pictures. `card`: in place of what stands
+        beside the weights. Raises DeployError as
         `load_weights`, `Overrides` and `for_image_size` do.
         """
         phases.begin("weights")
@@ -71,7 +74,8 @@ class WeightsChoice:
         )
         if size is not None and size != checkpoint.spec.image_size:
             checkpoint = for_image_size(checkpoint, size)
-        return checkpoint.with_card(overrides.of(checkpoint.card, checkpoint.spec.classes))
+        known = card or checkpoint.card
+        return checkpoint.with_card(overrides.of(known, checkpoint.spec.classes))
 
 
 OPTION_NAMES = tuple(field.name for field in fields(WeightsChoice))

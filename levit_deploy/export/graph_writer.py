@@ -96,8 +96,8 @@ class GraphWriter:
                 return self.node("Mul", [x, self.node("Sigmoid", [x], f"{name}.gate")], name)
             case Activation.GELU:
                 root, half = self.number(2**0.5), self.number(0.5)
-                scaled = self.node("Div", [x, root], f"{name}.scaled")
-                erf = self.node("Erf", [scaled], f"{name}.erf")
+                argument = self.node("Div", [x, root], f"{name}.argument")
+                erf = self.node("Erf", [argument], f"{name}.erf")
                 halved = self.node("Mul", [erf, half], f"{name}.halved")
                 gate = self.node("Add", [halved, half], f"{name}.gate")
                 return self.node("Mul", [x, gate], name)

@@ -8,7 +8,7 @@ nodes mean nothing; layers get those of their place.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -89,10 +89,8 @@ class _Reader:
         shape = [dim.dim_value for port in graph.input for dim in port.type.tensor_type.shape.dim]
         self._image_size = shape[-1] if len(shape) == 4 else 0
         self._parts = deque(self._telling(graph))
-        self._activation = next(
-            (_ACTIVATIONS[node.op_type] for node in graph.node if node.op_type in _ACTIVATIONS),
-            Activation.HARD_SWISH,
-        )
+        ops = Counter(node.op_type for node in graph.node if node.op_type in _ACTIVATIONS)
+        self._activation = _ACTIVATIONS[max(ops, key=ops.__getitem__, default="HardSwish")]
 
     def network(self) -> Network:
         stem: list[Conv] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -45,16 +44,16 @@ def kinds(program: Program) -> list[str]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_it_computes_what_the_graph_says(seed: int, tmp_path: Path) -> None:
+def test_it_computes_what_the_graph_says(seed: int) -> None:
     model, program = quantized_tiny(), compiled_int8_tiny()
     image = random_image(model, seed)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+    assert_close(run(program, HOST, image), reference(model, image))
 
 
-def test_the_8_bit_entry(tmp_path: Path) -> None:
+def test_the_8_bit_entry() -> None:
     model, program = quantized_tiny(), compiled_int8_tiny()
     image, normalised = random_rgb8(model)
-    logits = run(program, HOST, image, tmp_path, entry=Entry.RGB8, shift=1)
+    logits = run(program, HOST, image, entry=Entry.RGB8, shift=1)
     assert_close(logits, reference(model, normalised))
 
 
@@ -62,23 +61,23 @@ def test_the_8_bit_entry(tmp_path: Path) -> None:
     "target_name",
     ["x86-64-v4", "x86-64-v4-vnni", "arm64", "arm64-dotprod", "arm64-i8mm", "x86-64", "armv7"],
 )
-def test_every_target_is_right(target_name: str, tmp_path: Path) -> None:
+def test_every_target_is_right(target_name: str) -> None:
     """With FMA the logits have x86-64-v3's bits."""
     model, target = quantized_tiny(), get_target(target_name)
     program = compiled_int8_tiny(target_name)
     for seed in range(2):
         image = random_image(model, seed)
-        logits = run(program, target, image, tmp_path / "target", shift=4)
+        logits = run(program, target, image, shift=4)
         assert_close(logits, reference(model, image))
         if target.fma:
-            here = run(compiled_int8_tiny(), HOST, image, tmp_path / "host")
+            here = run(compiled_int8_tiny(), HOST, image)
             assert logits.tobytes() == here.tobytes()
 
 
 @pytest.mark.parametrize(
     "target_name", ["x86-64-v4", "x86-64-v4-vnni", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7"]
 )
-def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
+def test_attention_in_8_bits(target_name: str) -> None:
     """With FMA the logits have x86-64-v3's bits."""
     model, target = quantized_attention(), get_target(target_name)
     program = compiled_int8_attention(target_name)
@@ -87,10 +86,10 @@ def test_attention_in_8_bits(target_name: str, tmp_path: Path) -> None:
     exact = [call.kind for call in program.calls if call.exactness]
     assert exact.count("attention int8") == 5
     image = random_image(model)
-    logits = run(program, target, image, tmp_path / "target", parts=2)
+    logits = run(program, target, image, parts=2)
     assert_close(logits, reference(model, image))
     if target.fma:
-        here = run(compiled_int8_attention(), HOST, image, tmp_path / "host")
+        here = run(compiled_int8_attention(), HOST, image)
         assert logits.tobytes() == here.tobytes()
 
 
@@ -104,18 +103,18 @@ def test_the_network_knows_what_kernels_can_do() -> None:
 
 
 @pytest.mark.parametrize("parts", [2, 16])
-def test_the_split_over_workers_does_not_change_a_bit(parts: int, tmp_path: Path) -> None:
+def test_the_split_over_workers_does_not_change_a_bit(parts: int) -> None:
     image = random_image(quantized_tiny())
-    whole = run(compiled_int8_tiny(), HOST, image, tmp_path)
-    split = run(compiled_int8_tiny(), HOST, image, tmp_path, parts=parts)
+    whole = run(compiled_int8_tiny(), HOST, image)
+    split = run(compiled_int8_tiny(), HOST, image, parts=parts)
     assert split.tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("scale", [0, 30, 1e6])
-def test_activations_out_of_range_saturate(scale: float, tmp_path: Path) -> None:
+def test_activations_out_of_range_saturate(scale: float) -> None:
     model = quantized_tiny()
     image = np.float32(scale) * random_image(model)
-    logits = run(compiled_int8_tiny(), HOST, image, tmp_path)
+    logits = run(compiled_int8_tiny(), HOST, image)
     assert_close(logits, reference(model, image))
 
 
@@ -139,13 +138,13 @@ def test_copies_are_made_where_the_tensor_is_made() -> None:
 
 
 @pytest.mark.parametrize("kept", [("2", "4", "6"), ("4",), ("6",)])
-def test_convolutions_that_stay_float(kept: tuple[str, ...], tmp_path: Path) -> None:
+def test_convolutions_that_stay_float(kept: tuple[str, ...]) -> None:
     layers = tuple(f"patch_embed.{index}" for index in kept)
     model = quantized_tiny(replace(PLAIN, float_layers=layers))
     program = compile_model(model, HOST)
     assert kinds(program)[:4].count("conv int16") == 3 - len(kept)
     image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+    assert_close(run(program, HOST, image), reference(model, image))
 
 
 def test_a_stem_whose_sums_might_wrap_is_refused() -> None:
@@ -172,18 +171,18 @@ def compile_network(network: Network) -> Program:
 
 
 @pytest.mark.parametrize("ending", [".kv", ".q.1", ".qkv", ".0", ".proj.1", "head"])
-def test_layers_that_stay_float(ending: str, tmp_path: Path) -> None:
+def test_layers_that_stay_float(ending: str) -> None:
     model = partly_float_tiny(ending)
     program = compile_model(model, HOST)
     image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+    assert_close(run(program, HOST, image), reference(model, image))
 
 
-def test_without_factors_of_channels(tmp_path: Path) -> None:
+def test_without_factors_of_channels() -> None:
     model = quantized_tiny(PLAIN)
     program = compile_model(model, HOST)
     image = random_image(model)
-    assert_close(run(program, HOST, image, tmp_path), reference(model, image))
+    assert_close(run(program, HOST, image), reference(model, image))
 
 
 def test_readers_of_one_copy_share_it() -> None:

@@ -8,6 +8,7 @@ import pytest
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Entry, Program, Space
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime.elf import Elf
 from levit_deploy.targets.table import get_target
 from tests.compiler.levit import exported_tiny
 
@@ -41,17 +42,12 @@ def test_the_same_model_gives_the_same_bytes(program: Program, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("target_name", TARGETS)
-def test_objects_need_nothing_but_the_c_library(target_name: str, tmp_path: Path) -> None:
+def test_objects_need_nothing_but_the_c_library(target_name: str) -> None:
     program = compile_model(exported_tiny(), get_target(target_name), name="net")
-    path = tmp_path / "kernels.o"
-    path.write_bytes(program.kernels_object)
-    symbols = subprocess.run(
-        ["llvm-nm", str(path)], check=True, capture_output=True, text=True
-    ).stdout
-    assert "TVM" not in symbols
-    undefined = {line.split()[-1] for line in symbols.splitlines() if " U " in line}
+    symbols = [s for s in Elf.parse(program.kernels_object).symbols if not s.local]
+    undefined = {symbol.name for symbol in symbols if not symbol.defined}
     assert undefined <= {"memcpy", "memset", "memmove"}
-    defined = {line.split()[-1] for line in symbols.splitlines() if " T " in line}
+    defined = {symbol.name for symbol in symbols if symbol.defined}
     assert defined == {call.symbol for call in program.calls}
     assert all(symbol.startswith("net_") for symbol in defined)
 

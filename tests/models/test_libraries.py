@@ -68,10 +68,12 @@ def compare(checkpoint: Checkpoint, theirs: nn.Module) -> None:
     pixels = torch.from_numpy(model_input(demo_images(DemoSplit.TEST).images[:6], TINY))
     size = (spec.image_size, spec.image_size)
     image = 3 * nn.functional.interpolate(pixels, size, mode="bilinear")[:, : spec.in_chans]
+    # Random deep nets amplify rounding, on some pictures by 1e8: in float64 little is left of it.
+    image = image.double()
     with torch.no_grad():
-        expected, ours = theirs(image), checkpoint.build()(image)
+        expected, ours = theirs.double()(image), checkpoint.build().double()(image)
     span = expected.max() - expected.min()
-    assert (ours - expected).abs().max() <= 1e-5 * span
+    assert (ours - expected).abs().max() <= 1e-6 * span
     # The images tell: otherwise any weights before the heads would pass.
     assert (expected.amax(0) - expected.amin(0)).max() >= 1e-2 * span
 

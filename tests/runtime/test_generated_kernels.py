@@ -43,7 +43,9 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     net = randomize(Levit(TINY), seed=5)
     exported = export_model(net, name="levit_tiny", weights_digest="0" * 64)
     program = compile_model(exported, toolchain.target)
-    normalised = (self_test_image(TINY.image_size) / 255 - program.mean) / np.array(program.std)
+    normalised = (self_test_image(TINY.image_size) / 255 - program.card.mean) / np.array(
+        program.card.std
+    )
     logits = reference(net, normalised.transpose(2, 0, 1).astype(np.float32))
     self_test = SelfTest(tuple(map(float, logits)), 1e-3 * float(np.ptp(logits)))
     folder = tmp_path_factory.mktemp("generated")

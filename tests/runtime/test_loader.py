@@ -47,7 +47,9 @@ def test_description(artifact: Artifact, program: Program) -> None:
     assert description.weights_digest == program.weights_digest
     assert description.build_id == manifest.build_id
     assert description.workspace_bytes == manifest.workspace_bytes
-    np.testing.assert_allclose((*description.mean, *description.std), (*program.mean, *program.std))
+    card = program.card
+    np.testing.assert_allclose((*description.mean, *description.std), (*card.mean, *card.std))
+    assert description.preprocessing == card.recipe
 
 
 def test_renamed_library_still_tells_its_name(artifact: Artifact, tmp_path: Path) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
-from levit_deploy.compiler.kernels.attention.spec import (
-    AttentionSpec,
-    AttentionTile,
-    default_tile,
-    pack_bias,
-)
-from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.targets.target import Target
-from tests.compiler.kernels.running import Array
+from levit_deploy.compiler.kernels.attention.family import ATTENTION
+from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, pack_bias
+from tests.compiler.kernels.harness import Array, undefined
+from tests.compiler.kernels.kernel_targets import FLOAT_TARGETS
+from tests.compiler.kernels.suite import Case, Suite, assert_within
 
 EPS = 2.0**-24  # one float32 rounding
 EXP_ERROR = 2e-6  # relative, see softmax.exponential
@@ -55,7 +51,7 @@ def name(spec: AttentionSpec) -> str:
 
 
 @dataclass(frozen=True)
-class AttentionCase:
+class AttentionLayer:
     """One layer's numbers: q (queries, heads, key_dim), k, v (keys, heads, ...), bias
     (heads, queries, keys)."""
 
@@ -66,7 +62,7 @@ class AttentionCase:
     bias: Array
 
     @staticmethod
-    def random(spec: AttentionSpec, seed: int = 0, scale: float = 1.0) -> AttentionCase:
+    def random(spec: AttentionSpec, seed: int = 0, scale: float = 1.0) -> AttentionLayer:
         """Standard normal numbers, the queries times `scale`."""
         rng = np.random.default_rng(seed)
 
@@ -74,17 +70,13 @@ class AttentionCase:
             return rng.standard_normal(shape, dtype=np.float32)
 
         by_distance = 2 * normal(spec.heads, spec.key_side, spec.key_side)
-        return AttentionCase(
+        return AttentionLayer(
             spec,
             normal(spec.queries, spec.heads, spec.key_dim) * np.float32(scale),
             normal(spec.keys, spec.heads, spec.key_dim),
             normal(spec.keys, spec.heads, spec.value_dim),
             dense_bias(by_distance, spec),
         )
-
-    def kernel(self, target: Target, tile: AttentionTile | None = None) -> Kernel:
-        tile = tile or default_tile(self.spec, target)
-        return attention_kernel("attention", self.spec, tile, target)
 
     def inputs(self) -> list[Array]:
         """What the kernel reads."""
@@ -137,3 +129,102 @@ def panels(values: Array) -> Array:
     missing = -matrix.shape[1] % 16
     padded = np.pad(matrix, ((0, 0), (0, missing)), constant_values=np.nan)
     return np.ascontiguousarray(padded.reshape(len(values), -1, 16).transpose(1, 0, 2))
+
+
+def within_bound(layer: AttentionLayer, out: Array) -> None:
+    assert_within(out, *layer.reference())
+
+
+def close(
+    rtol: float, atol: float, expected: Array | np.float32 | None = None
+) -> Callable[[AttentionLayer, Array], None]:
+    """To `expected`, or to torch's result."""
+
+    def check(layer: AttentionLayer, out: Array) -> None:
+        wanted = layer.reference()[0] if expected is None else expected
+        np.testing.assert_allclose(out, wanted, rtol=rtol, atol=atol)
+
+    return check
+
+
+def case(
+    layer: AttentionLayer,
+    check: Callable[[AttentionLayer, Array], None] = within_bound,
+    portable: bool = True,
+) -> Case:
+    return Case(
+        layer.spec,
+        lambda tile, target: layer.inputs(),
+        lambda target: [undefined(layer.output_size)],
+        lambda outputs, target: check(layer, outputs[0]),
+        portable=portable,
+    )
+
+
+def equal_scores(spec: AttentionSpec, bias: float) -> AttentionLayer:
+    layer = AttentionLayer.random(spec)
+    return replace(layer, q=np.zeros_like(layer.q), bias=np.full_like(layer.bias, bias))
+
+
+def own_value_only(low: float) -> AttentionLayer:
+    """A bias far below for every other token."""
+    spec = plain(7)
+    by_distance = np.full((spec.heads, 7, 7), low, np.float32)
+    by_distance[:, 0, 0] = 0
+    layer = AttentionLayer.random(spec, scale=1e-3)
+    return replace(layer, bias=dense_bias(by_distance, spec))
+
+
+def hardswish_of(values: Array) -> Array:
+    z = values.reshape(-1)
+    return z * np.clip(z / np.float32(6) + np.float32(0.5), 0, 1)
+
+
+def _one_nan() -> AttentionLayer:
+    layer = AttentionLayer.random(plain(4))
+    layer.v[5, 1, 3] = np.nan
+    return layer
+
+
+def _reaches_every_query_of_its_head(layer: AttentionLayer, out: Array) -> None:
+    by_head = out.reshape(16, 2, 32)
+    assert np.isnan(by_head[:, 1, 3]).all()
+    assert np.isnan(out).sum() == 16
+
+
+LOWEST = float(np.finfo(np.float32).min)
+PARTS_OF_PANELS = (
+    plain(4, heads=3, key_dim=8, value_dim=16),  # two heads' parts in a panel
+    shrinking(4, heads=3, key_dim=8, value_dim=32),
+    plain(2, heads=3, key_dim=12, value_dim=16),  # a head's part lies across panels
+    shrinking(3, heads=3, key_dim=12, value_dim=16),
+)
+SUITE = Suite(
+    ATTENTION,
+    FLOAT_TARGETS,
+    {
+        **{
+            name(spec): case(AttentionLayer.random(spec))
+            for spec in (plain(7), *WHOLE_SPECS, shrinking(8), *PARTS_OF_PANELS)
+        },
+        "scores of 1e4 select one key": case(
+            AttentionLayer.random(plain(7), scale=5e3), close(1e-5, 1e-5)
+        ),
+        "equal scores average the values": case(equal_scores(plain(7), -3.5), close(1e-5, 1e-6)),
+        **{
+            f"others at {low:g} have no influence": case(
+                own_value_only(low), close(1e-6, 1e-7, hardswish_of(own_value_only(low).v))
+            )
+            for low in (-1e30, -100.0, LOWEST)
+        },
+        # The 49 keys count, what fills the last vector does not.
+        **{
+            f"all scores at {low:g}": case(equal_scores(plain(7), low), close(1e-5, 1e-6))
+            for low in (-1e30, LOWEST)
+        },
+        "a value that is no number": case(
+            _one_nan(), _reaches_every_query_of_its_head, portable=False
+        ),
+    },
+    cut=name(plain(7)),
+)

@@ -1,14 +1,16 @@
-"""Inputs of the stem's convolutions, and what they must give."""
+"""The stem's convolutions of floats around the edges of images and tiles, and their results."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.kernel import pack_weights
+from levit_deploy.compiler.kernels.conv.family import CONV
+from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
 from levit_deploy.compiler.kernels.conv.spec import (
     ConvSpec,
     ConvTile,
@@ -16,15 +18,19 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
-from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.kernel import Activation, Kernel
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.models.spec import IMAGENET
-from tests.compiler.kernels.running import Array
+from levit_deploy.targets.target import Target
+from tests.compiler.kernels.harness import Array, Buffer, undefined
+from tests.compiler.kernels.kernel_targets import FLOAT_TARGETS
+from tests.compiler.kernels.suite import Case, Suite, assert_within
 
 EPS = 2.0**-24  # one float32 rounding
 
 
 @dataclass(frozen=True)
-class Case:
+class Layer:
     """`pixels`: HWC, 8-bit for an 8-bit image; `image`: what is convolved, (channels, y, x)."""
 
     spec: ConvSpec
@@ -45,16 +51,16 @@ class Case:
         return [self.source(), pack_weights(self.weights, self.bias, self.spec, tile)]
 
 
-def make_case(spec: ConvSpec, seed: int = 0) -> Case:
+def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
     rng = np.random.default_rng(seed)
     shape = (spec.in_size, spec.in_size, spec.in_channels)
     weights = rng.standard_normal((spec.out_channels, spec.in_channels, 3, 3), np.float32)
     bias = rng.standard_normal(spec.out_channels, np.float32)
     if spec.source is Source.IMAGE_RGB8:
         pixels = rng.integers(0, 256, shape, np.uint8)
-        return Case(spec, pixels, normalized(pixels), weights, bias)
+        return Layer(spec, pixels, normalized(pixels), weights, bias)
     image = rng.standard_normal(shape, np.float32)
-    return Case(spec, image, np.ascontiguousarray(image.transpose(2, 0, 1)), weights, bias)
+    return Layer(spec, image, np.ascontiguousarray(image.transpose(2, 0, 1)), weights, bias)
 
 
 def normalized(pixels: NDArray[np.uint8]) -> Array:
@@ -77,7 +83,7 @@ def in_zero_border(image: NDArray[np.generic]) -> NDArray[np.generic]:
     return padded
 
 
-def reference(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def reference(case: Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The output by torch in float64, and how far float32 in any order may be from it.
 
     The bound is the one of the test of gemm; in the border it is zero.
@@ -98,3 +104,78 @@ def reference(case: Case) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if spec.destination is Destination.PADDED:
         return in_zero_border(z).ravel(), in_zero_border(error).ravel()
     return z.ravel(), error.ravel()
+
+
+FIRST = ConvSpec(32, 3, 8, Activation.HARDSWISH, Source.IMAGE_F32, Destination.PADDED)
+MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, Source.PADDED, Destination.PADDED)
+LAST = ConvSpec(8, 16, 32, Activation.NONE, Source.PADDED, Destination.TOKENS)
+
+
+def case(spec: ConvSpec, tile: Callable[[Target], ConvTile] | None = None, **shape: object) -> Case:
+    spec = replace(spec, **shape)
+    layer = make_layer(spec)
+
+    def check(outputs: Sequence[Buffer], target: Target) -> None:
+        assert_within(outputs[0], *reference(layer))
+
+    return Case(
+        spec,
+        lambda tile, target: layer.inputs(tile),
+        lambda target: [undefined(spec.destination_size)],
+        check,
+        tile,
+        normalizing if spec.source is Source.IMAGE_RGB8 else None,
+    )
+
+
+def normalizing(
+    symbol: str, spec: ConvSpec, tile: ConvTile, target: Target, stored: Stored
+) -> Kernel:
+    """An 8-bit image is normalised, which no row of the registry knows how."""
+    return conv_kernel(symbol, spec, tile, target, IMAGENET, stored)
+
+
+def narrow(pixels: int, bands: int = 3) -> Callable[[Target], ConvTile]:
+    return lambda target: ConvTile(pixels, (4, 4), bands, panels_apart=False)
+
+
+SUITE = Suite(
+    CONV,
+    FLOAT_TARGETS,
+    {
+        "in many ways": case(FIRST, in_size=35, out_channels=16),
+        **{
+            f"{size} px from {source}": case(
+                FIRST, in_size=size, source=source, in_channels=8 if source is Source.PADDED else 3
+            )
+            for size in (32, 33, 63, 112)
+            for source in (Source.IMAGE_F32, Source.IMAGE_RGB8, Source.PADDED)
+        },
+        **{
+            f"{size} px, hardswish to tokens": case(
+                MIDDLE, in_size=size, destination=Destination.TOKENS
+            )
+            for size in (1, 2, 3, 4, 14, 15)
+        },
+        **{
+            f"{size} px, linear": case(MIDDLE, in_size=size, activation=Activation.NONE)
+            for size in (1, 2, 15)
+        },
+        **{
+            f"image in blocks of {pixels}": case(FIRST, narrow(pixels), in_size=35)
+            for pixels in (1, 3, 17)
+        },
+        **{f"blocks of {pixels}": case(MIDDLE, narrow(pixels)) for pixels in (1, 8, 17)},
+        **{f"{count} channels in": case(MIDDLE, in_channels=count) for count in (1, 2, 5, 12)},
+        **{
+            f"{count} channels from an image": case(FIRST, out_channels=count)
+            for count in (4, 12, 24, 48)
+        },
+        **{
+            f"{count} channels out": case(MIDDLE, out_channels=count)
+            for count in (4, 12, 24, 40, 48)
+        },
+        "last": case(LAST),
+    },
+    cut="in many ways",
+)

@@ -1,27 +1,31 @@
-"""Convolutions in 16-bit integers: random layers, and their results by numpy."""
+"""Convolutions in 16-bit integers: random layers, and their results to the bit by numpy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.conv.block_bytes import parts_of
+from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.int16 import (
     largest_step,
     pack_weights_int16,
 )
-from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
+from levit_deploy.compiler.kernels.conv.kernel import pack_weights
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.conv_cases import in_zero_border
-from tests.compiler.kernels.linked_calls import Buffer, Call, undefined
+from tests.compiler.kernels.harness import Buffer, undefined
+from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.rounding import Float32, fma, hardswish
+from tests.compiler.kernels.suite import Case, Suite
 
 LARGEST = 8191  # the step at which the output saturates
 
@@ -37,9 +41,8 @@ class Layer:
     bias: Float32
     factors: Float32
 
-    def call(self, symbol: str, tile: ConvTile, target: Target, ranges: object = None) -> Call:
+    def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         spec = self.spec
-        kernel = conv_kernel(symbol, spec, tile, target)
         if spec.source is Source.PADDED_INT16:
             panels = pack_weights_int16(self.weights, self.multiplier, self.bias, tile, target)
             inputs = [stored(in_zero_border(self.x), target), panels]
@@ -48,8 +51,7 @@ class Layer:
             inputs = [image, pack_weights(self.weights, self.bias, spec, tile)]
         if spec.destination is Destination.PADDED_INT16:
             inputs.append(pack_steps(self.factors, LARGEST))
-        output = undefined(spec.destination_size, spec.destination.dtype)
-        return Call(kernel, inputs, [output], ranges)
+        return inputs
 
 
 def stored(steps: NDArray[np.int16], target: Target) -> NDArray[np.int16]:
@@ -115,3 +117,56 @@ def reference(layer: Layer, target: Target) -> Buffer:
         return z.ravel()
     steps = np.rint(np.clip(z * layer.factors, -LARGEST, LARGEST))
     return stored(in_zero_border(steps.astype(np.int16)), target)
+
+
+_INT16 = Source.PADDED_INT16
+MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, _INT16, Destination.PADDED_INT16)
+LAST = ConvSpec(8, 16, 32, Activation.NONE, _INT16, Destination.TOKENS)
+FIRST = replace(MIDDLE, in_size=35, in_channels=3, source=Source.IMAGE_F32)
+
+LAYERS = {
+    "in many ways": make_layer(replace(MIDDLE, in_size=35, in_channels=12, out_channels=48)),
+    "second": make_layer(replace(MIDDLE, in_size=112, out_channels=32)),
+    "last": make_layer(replace(LAST, in_size=28, in_channels=64, out_channels=128)),
+    "odd sizes": make_layer(replace(MIDDLE, in_size=33, in_channels=24, out_channels=48)),
+    "few channels": make_layer(replace(MIDDLE, in_size=9, in_channels=4, out_channels=12)),
+    "12 channels": make_layer(replace(LAST, in_channels=12, out_channels=24)),
+    "one pixel": make_layer(replace(LAST, in_size=1)),
+    "two pixels": make_layer(replace(MIDDLE, in_size=2)),
+    "three pixels": make_layer(replace(MIDDLE, in_size=3)),
+    "narrow tile": make_layer(replace(MIDDLE, out_channels=40)),
+    "wide block": make_layer(replace(LAST, in_size=31)),
+    "largest sums": extreme_layer(replace(LAST, in_channels=24, out_channels=8), 1),
+    "lowest sums": extreme_layer(replace(MIDDLE, in_channels=24), -1),
+    "from a float image": float_layer(FIRST),
+}
+_PIXELS = {"narrow tile": 3, "wide block": 5}
+
+
+def case(layer: Layer, pixels: int | None = None) -> Case:
+    """`pixels`: of a tile of two narrow vectors, unless it is the default one."""
+    spec = layer.spec
+
+    def tile(target: Target) -> ConvTile:
+        assert pixels is not None
+        return ConvTile(pixels, (4, 4), 3, panels_apart=True)
+
+    def check(outputs: Sequence[Buffer], target: Target) -> None:
+        np.testing.assert_array_equal(outputs[0], reference(layer, target))
+
+    return Case(
+        spec,
+        layer.inputs,
+        lambda target: [undefined(spec.destination_size, spec.destination.dtype)],
+        check,
+        tile if pixels else None,
+        portable=False,
+    )
+
+
+SUITE = Suite(
+    CONV,
+    TARGETS,
+    {name: case(layer, _PIXELS.get(name)) for name, layer in LAYERS.items()},
+    cut="in many ways",
+)

@@ -1,12 +1,14 @@
-"""8-bit gemm: random layers, and their results by numpy."""
+"""8-bit gemm: random layers, and their results to the bit by numpy in integers and exact fma."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.kernels.gemm.family import GEMM_INT8
 from levit_deploy.compiler.kernels.gemm.int8_panels import PAIR_LIMIT, pack_weights_int8
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -14,8 +16,11 @@ from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target
+from tests.compiler.kernels.harness import Buffer, undefined
+from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.rounding import Float32, fma, hardswish, quantize
-from tests.compiler.kernels.storage import pack
+from tests.compiler.kernels.storage import pack, unpack
+from tests.compiler.kernels.suite import Case, Suite
 
 
 @dataclass(frozen=True)
@@ -111,3 +116,78 @@ def rows_of(spec: StoringSpec, flat: Float32) -> Float32:
         return flat.reshape(spec.rows, spec.columns)
     panels = flat.reshape(-1, spec.rows, PANEL_COLUMNS).transpose(1, 0, 2)
     return panels.reshape(spec.rows, -1)[:, : spec.columns]
+
+
+PLAIN = StoringSpec(7, 48, 32, Activation.NONE, False, Layout.ROWS)
+STREAM = replace(PLAIN, residual=True, stored=Stored.BOTH)
+HIDDEN = replace(PLAIN, activation=Activation.HARDSWISH, stored=Stored.QUANTIZED)
+
+
+def gathered(side: int) -> StoringSpec:
+    rows = ((side + 1) // 2) ** 2
+    return replace(PLAIN, rows=rows, gather_side=side, layout=Layout.PANELS, stored=Stored.BOTH)
+
+
+LAYERS = {
+    "in many ways": make_layer(replace(STREAM, rows=23, columns=80, depth=112)),
+    "hidden layer of an MLP": make_layer(replace(HIDDEN, rows=196, columns=64, depth=128)),
+    "second layer of an MLP": make_layer(replace(STREAM, rows=49, columns=64, depth=256)),
+    "queries, keys, values": make_layer(replace(PLAIN, layout=Layout.PANELS, rows=16, columns=160)),
+    "one row, few classes": make_layer(replace(PLAIN, rows=1, columns=10, depth=384)),
+    "one row, more classes": make_layer(replace(PLAIN, rows=1, columns=100)),
+    "small columns": make_layer(replace(STREAM, rows=5, columns=24, depth=24)),
+    "columns over the edge": make_layer(replace(STREAM, rows=3, columns=14, depth=33)),
+    "columns far over the edge": make_layer(replace(STREAM, rows=2, columns=18, depth=8)),
+    "one column, one k": make_layer(replace(STREAM, columns=1, depth=1)),
+    "tile of one vector": make_layer(replace(STREAM, columns=40, depth=80)),
+    "tile of three vectors": make_layer(replace(STREAM, columns=80, depth=112)),
+    "hardswish and residual": make_layer(replace(STREAM, activation=Activation.HARDSWISH)),
+    **{f"gather {side}": make_layer(gathered(side)) for side in (1, 5, 7, 14)},
+    "largest sums": extreme_layer(replace(STREAM, depth=2048), q=255),
+    "largest sums of the lowest activations": extreme_layer(replace(STREAM, depth=2048), q=0),
+    "zero points at the ends": make_layer(STREAM, zero_points=(255, 0)),
+    "other ends": make_layer(STREAM, zero_points=(0, 255)),
+}
+_VECTORS = {"tile of one vector": 1, "tile of three vectors": 3, "gather 5": 2}
+
+
+def case(layer: Layer, vectors: int | None = None) -> Case:
+    """`vectors`: of a tile of 3 rows and 3 steps, unless it is the default one."""
+    spec = layer.spec
+
+    def tile(target: Target) -> GemmTile:
+        assert vectors is not None
+        lanes = target.float_lanes
+        return GemmTile(mr=3, nr=vectors * lanes, lanes=lanes, depth_unroll=3)
+
+    def outputs(target: Target) -> list[Buffer]:
+        storage = isa_of(target).storage
+        floats = [undefined(spec.output_size)] * spec.stored.float
+        size = storage.size(spec.rows, spec.columns)
+        return floats + [undefined(size, storage.dtype)] * spec.stored.quantized
+
+    def check(written: Sequence[Buffer], target: Target) -> None:
+        x, q = reference(layer, fused=target.fma)
+        if spec.stored.float:
+            np.testing.assert_array_equal(rows_of(spec, written[0]), x)
+        if spec.stored.quantized:
+            stored = unpack(isa_of(target).storage, written[-1], spec.rows, spec.columns)
+            np.testing.assert_array_equal(stored, q)
+
+    return Case(
+        spec,
+        lambda tile, target: arguments(layer, tile, target),
+        outputs,
+        check,
+        tile if vectors else None,
+        stored=spec.stored,
+        portable=False,
+    )
+
+
+SUITE = Suite(
+    GEMM_INT8,
+    TARGETS,
+    {name: case(layer, _VECTORS.get(name)) for name, layer in LAYERS.items()},
+    cut="in many ways",
+)

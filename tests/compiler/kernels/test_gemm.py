@@ -1,8 +1,8 @@
-"""gemm against numpy in float64, around the edges of tiles and vectors."""
+"""Matrix products of floats beyond test_families: extreme numbers, packing, the code of loops."""
 
 from __future__ import annotations
 
-import itertools
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,112 +11,32 @@ import pytest
 from levit_deploy.compiler.kernels.gemm.float32 import default_tile, gemm_kernel, pack_weights
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
-from levit_deploy.targets.target import Target
-from tests.compiler.kernels.gemm_cases import constants_and_inputs, reference, rows_of
-from tests.compiler.kernels.running import run
+from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops
+from levit_deploy.targets.table import get_target
+from tests.compiler.kernels.gemm_cases import STREAM, constants_and_inputs
+from tests.compiler.kernels.harness import Array, run_one
+from tests.compiler.kernels.kernel_targets import FMA_TARGET
 
-PLAIN = GemmSpec(13, 48, 24, Activation.NONE, False, Layout.ROWS)
-
-
-def check(spec: GemmSpec, tile: GemmTile, target: Target) -> None:
-    kernel = gemm_kernel("gemm", spec, tile, target)
-    flat = run(kernel, target, constants_and_inputs(spec, tile), spec.output_size)
-    expected, error = reference(spec)
-    difference = np.abs(rows_of(spec, flat) - expected)
-    assert (difference <= error).all(), f"worst is {np.nanmax(difference / error)} of the bound"
+# An edge that is no whole vector, a rest of the depth.
+SPEC = replace(STREAM, rows=23, columns=75, depth=37, activation=Activation.NONE)
 
 
-def small_tile(target: Target, mr: int = 4, vectors: int = 2) -> GemmTile:
-    lanes = target.float_lanes
-    return GemmTile(mr=mr, nr=vectors * lanes, lanes=lanes, depth_unroll=4)
+@pytest.mark.parametrize("name", ["x86-64-v4", "arm64"])
+@pytest.mark.parametrize("scale", [1e-25, 1e15], ids=["denormal", "large"])
+def test_denormal_and_large_numbers_have_the_same_bits(scale: float, name: str) -> None:
+    """Products of 1e-50 vanish beside a denormal bias; those of 1e30 are near the end of floats."""
 
+    def result(target_name: str) -> Array:
+        target = get_target(target_name)
+        tile = default_tile(SPEC, target)
+        inputs = [array * np.float32(scale) for array in constants_and_inputs(SPEC, tile)]
+        kernel = gemm_kernel("gemm", SPEC, tile, target)
+        return run_one(kernel, target, inputs, SPEC.output_size)
 
-@pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 9])
-def test_rows_around_the_tile(rows: int, host_target: Target) -> None:
-    check(replace(PLAIN, rows=rows), small_tile(host_target), host_target)
-
-
-@pytest.mark.parametrize("offset", [-1, 0, 1])
-@pytest.mark.parametrize("vectors", [1, 2, 3])
-def test_columns_around_vectors_and_panels(vectors: int, offset: int, host_target: Target) -> None:
-    spec = replace(PLAIN, rows=5, columns=vectors * host_target.float_lanes + offset, residual=True)
-    check(spec, small_tile(host_target), host_target)
-
-
-@pytest.mark.parametrize("depth", [1, 3, 4, 5, 8, 33])
-def test_any_depth(depth: int, host_target: Target) -> None:
-    check(replace(PLAIN, depth=depth), small_tile(host_target), host_target)
-
-
-@pytest.mark.parametrize("layout", Layout)
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize("activation", Activation)
-def test_epilogues(
-    activation: Activation, residual: bool, layout: Layout, host_target: Target
-) -> None:
-    if residual and layout is Layout.PANELS:
-        pytest.skip("the residual stream is row-major")
-    spec = replace(PLAIN, activation=activation, residual=residual, layout=layout)
-    check(spec, small_tile(host_target), host_target)
-
-
-@pytest.mark.parametrize("columns", [16, 24, 40, 48])
-@pytest.mark.parametrize("vectors", [1, 2, 3])
-def test_panels_of_16_from_tiles_of_any_width(
-    vectors: int, columns: int, host_target: Target
-) -> None:
-    spec = replace(PLAIN, columns=columns, layout=Layout.PANELS)
-    check(spec, small_tile(host_target, vectors=vectors), host_target)
-
-
-@pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 14])
-def test_gather_takes_every_second_token(side: int, host_target: Target) -> None:
-    spec = replace(PLAIN, rows=((side + 1) // 2) ** 2, gather_side=side, layout=Layout.PANELS)
-    check(spec, small_tile(host_target, mr=5), host_target)
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "depth"),
-    [(196, 256, 128), (49, 256, 512), (16, 768, 384), (9, 96, 48), (4, 64, 64), (1, 48, 64)],
-)
-def test_default_tile(rows: int, columns: int, depth: int, host_target: Target) -> None:
-    spec = replace(PLAIN, rows=rows, columns=columns, depth=depth)
-    check(spec, default_tile(spec, host_target), host_target)
-
-
-def test_any_split_into_ranges_gives_the_same_bits(host_target: Target) -> None:
-    spec = replace(PLAIN, activation=Activation.HARDSWISH, residual=True)
-    tile = small_tile(host_target)
-    kernel = gemm_kernel("gemm", spec, tile, host_target)
-    inputs = constants_and_inputs(spec, tile)
-    cuts = [0, 1, 3, kernel.tasks - 1, kernel.tasks]
-    ranges = list(itertools.pairwise(cuts))[::-1]
-    whole = run(kernel, host_target, inputs, spec.output_size)
-    split = run(kernel, host_target, inputs, spec.output_size, ranges)
-    assert kernel.tasks > 4
-    assert whole.tobytes() == split.tobytes()
-
-
-def test_tasks_write_disjoint_parts(host_target: Target) -> None:
-    tile = small_tile(host_target)
-    kernel = gemm_kernel("gemm", PLAIN, tile, host_target)
-    inputs = constants_and_inputs(PLAIN, tile)
-    written = np.zeros(PLAIN.output_size, int)
-    for task in range(kernel.tasks):
-        part = run(kernel, host_target, inputs, PLAIN.output_size, [(task, task + 1)])
-        written += ~np.isnan(part)
-    assert (written == 1).all()
-
-
-@pytest.mark.parametrize("mr", [1, 3, 6])
-@pytest.mark.parametrize("vectors", [1, 2, 3])
-def test_the_bits_do_not_depend_on_the_tile(mr: int, vectors: int, host_target: Target) -> None:
-    def result(tile: GemmTile) -> bytes:
-        kernel = gemm_kernel("gemm", PLAIN, tile, host_target)
-        inputs = constants_and_inputs(PLAIN, tile)
-        return run(kernel, host_target, inputs, PLAIN.output_size).tobytes()
-
-    assert result(small_tile(host_target, mr, vectors)) == result(small_tile(host_target))
+    here = result(FMA_TARGET.name)
+    assert np.isfinite(here).all()
+    assert here.any()
+    assert here.tobytes() == result(name).tobytes()
 
 
 def test_pack_weights_by_hand() -> None:
@@ -126,3 +46,43 @@ def test_pack_weights_by_hand() -> None:
     first = [10, 20, 30, 40, 1, 2, 3, 4, 7, 8, 9, 10]
     second = [50, 60, 5, 6, 11, 12]
     assert pack_weights(weights, bias, tile).tolist() == first + second
+
+
+X86_FMA, NEON_FMA = r"\tvfmadd\d+ps\t", r"\tfmla\tv.*\.s\[[0-3]\]"
+MULTIPLY_ADD = {
+    "x86-64": r"\tmulps\t",
+    "x86-64-v3": X86_FMA + ".*%ymm",
+    "x86-64-v4": X86_FMA + ".*%zmm",
+    "arm64": NEON_FMA,
+    "rpi3": NEON_FMA,
+    "arm64-dotprod": NEON_FMA,
+    "arm64-i8mm": NEON_FMA,
+    "armv7": r"\tvmul\.f32\tq",
+}
+# Of the instructions of a loop. AVX loads a splat for every second or third multiply-add; SSE and
+# ARMv7 add apart, and SSE copies a splat before it multiplies.
+LEAST_SHARE = {"x86-64": 0.25, "x86-64-v3": 0.5, "x86-64-v4": 0.5, "armv7": 0.3}
+NEON_LEAST_SHARE = 0.79  # weights by ldp, four values of a by one load
+STACK = re.compile(r"%[xyz]mm.*\(%rsp|\(%rsp.*%[xyz]mm|\t(?:ld|st)\S*\t[qvd].*\[sp|\tadd\t.*\bsp\b")
+COPY = re.compile(r"\tvmov[au]p[sd]\t%[xyz]mm\d+, %[xyz]mm|\tmov\tv\d+.16b, v\d+.16b")
+LAYERS = (
+    GemmSpec(196, 640, 128, Activation.NONE, False, Layout.PANELS),
+    GemmSpec(49, 512, 256, Activation.HARDSWISH, False, Layout.ROWS),
+    GemmSpec(49, 128, 128, Activation.NONE, False, Layout.PANELS, gather_side=14),
+    GemmSpec(16, 384, 768, Activation.NONE, True, Layout.ROWS),
+)
+
+
+@pytest.mark.parametrize("name", MULTIPLY_ADD)
+@pytest.mark.parametrize("spec", LAYERS, ids=lambda spec: f"{spec.rows}x{spec.columns}")
+def test_the_loop_over_the_depth_multiplies_adds_and_loads(spec: GemmSpec, name: str) -> None:
+    target = get_target(name)
+    kernel = gemm_kernel("gemm", spec, default_tile(spec, target), target)
+    loops = innermost_loops(assembly(kernel, target))
+    products = [[re.search(MULTIPLY_ADD[name], line) for line in loop] for loop in loops]
+    assert any(map(any, products))
+    for loop, multiply_adds in zip(loops, products, strict=True):
+        if any(multiply_adds):
+            share = sum(map(bool, multiply_adds)) / len(loop)
+            assert share >= LEAST_SHARE.get(name, NEON_LEAST_SHARE)
+            assert not [line for line in loop if STACK.search(line) or COPY.search(line)]

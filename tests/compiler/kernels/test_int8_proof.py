@@ -20,8 +20,8 @@ from levit_deploy.compiler.kernels.gemm.int8_panels import (
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
-from tests.compiler.kernels.int8_cases import make_layer
-from tests.compiler.kernels.test_gemm_int8 import PLAIN, TARGETS
+from tests.compiler.kernels.int8_cases import PLAIN, make_layer
+from tests.compiler.kernels.kernel_targets import TARGETS
 
 SPEC = replace(PLAIN, rows=16, columns=84, depth=40)  # panels of several widths, padding
 

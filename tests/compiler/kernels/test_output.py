@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,12 +21,12 @@ from levit_deploy.compiler.kernels.mean import mean_kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import pack_quantization
 from levit_deploy.targets.target import Target
-from tests.compiler.kernels.attention_cases import AttentionCase, plain, shrinking
-from tests.compiler.kernels.conv_cases import make_case
-from tests.compiler.kernels.linked_calls import Buffer, Call, run_linked, undefined
+from tests.compiler.kernels.attention_cases import AttentionLayer, plain, shrinking
+from tests.compiler.kernels.conv_cases import make_layer
+from tests.compiler.kernels.harness import Buffer, Call, run, undefined
+from tests.compiler.kernels.kernel_targets import STORAGE_TARGETS, TARGETS
 from tests.compiler.kernels.rounding import quantize
 from tests.compiler.kernels.storage import unpack
-from tests.compiler.kernels.test_gemm_int8 import TARGETS
 
 ZERO_POINT = 90
 
@@ -62,7 +61,7 @@ def attention(spec: AttentionSpec, value_vectors: int = 0) -> Producer:
         columns = value_vectors * target.float_lanes or chosen.value_columns
         return replace(chosen, value_columns=columns)
 
-    case = AttentionCase.random(spec, scale=3)
+    case = AttentionLayer.random(spec, scale=3)
     return Producer(
         spec.queries,
         spec.heads * spec.value_dim,
@@ -75,7 +74,7 @@ def attention(spec: AttentionSpec, value_vectors: int = 0) -> Producer:
 def conv(size: int, channels: int, out_channels: int) -> Producer:
     source, destination = Source.PADDED, Destination.TOKENS
     spec = ConvSpec(size, channels, out_channels, Activation.NONE, source, destination)
-    case = make_case(spec)
+    case = make_layer(spec)
     return Producer(
         spec.out_size**2,
         out_channels,
@@ -100,9 +99,15 @@ PRODUCERS = {
 }
 
 
-@pytest.fixture(scope="module", params=TARGETS, ids=lambda target: target.name)
+def test_every_storage_is_there() -> None:
+    assert {isa_of(target).storage for target in STORAGE_TARGETS} == {
+        isa_of(target).storage for target in TARGETS
+    }
+
+
+@pytest.fixture(scope="module", params=STORAGE_TARGETS, ids=lambda target: target.name)
 def outputs(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
 ) -> tuple[Target, dict[tuple[str, Stored], list[Buffer]]]:
     """What every producer wrote on one target, in each of the three ways."""
     target: Target = request.param
@@ -110,8 +115,7 @@ def outputs(
     calls = [
         call_of(f"kernel_{n}", PRODUCERS[way[0]], way[1], target) for n, way in enumerate(ways)
     ]
-    folder: Path = tmp_path_factory.mktemp("output")
-    return target, dict(zip(ways, run_linked(calls, target, folder), strict=True))
+    return target, dict(zip(ways, run(calls, target), strict=True))
 
 
 def call_of(symbol: str, producer: Producer, stored: Stored, target: Target) -> Call:
@@ -125,8 +129,7 @@ def call_of(symbol: str, producer: Producer, stored: Stored, target: Target) -> 
     if stored.quantized:
         storage = isa_of(target).storage
         written.append(undefined(storage.size(rows, channels), storage.dtype))
-    scratch = [undefined(kernel.scratch_bytes, "uint8")] * bool(kernel.scratch_bytes)
-    return Call(kernel, constants, [*written, *scratch])
+    return Call(kernel, constants, written)
 
 
 def factors(producer: Producer) -> NDArray[np.float32]:

@@ -18,10 +18,10 @@ from levit_deploy.compiler.kernels.quantize import (
     quantize_kernel,
 )
 from levit_deploy.targets.table import get_target
-from tests.compiler.kernels.linked_calls import Call, run_linked, undefined
+from tests.compiler.kernels.harness import Call, run, undefined
+from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.rounding import Float32, fma, quantize
 from tests.compiler.kernels.storage import pack, unpack
-from tests.compiler.kernels.test_gemm_int8 import TARGETS
 
 HUGE = [1e30, -1e30, 3e9, -3e9, np.inf, -np.inf, 40000.0, -40000.0, 0.0, -0.0]
 
@@ -51,7 +51,7 @@ SPECS = [
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
-def test_every_bit(target, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_every_bit(target) -> None:  # type: ignore[no-untyped-def]
     storage = isa_of(target).storage
     calls, expected = [], []
     for n, (spec, zero_point) in enumerate(SPECS):
@@ -62,9 +62,7 @@ def test_every_bit(target, tmp_path) -> None:  # type: ignore[no-untyped-def]
         out = undefined(storage.size(spec.rows, spec.channels), storage.dtype)
         calls.append(Call(kernel, [x, constants], [out], [(1, kernel.tasks), (0, 1)]))
         expected.append(quantize(x, factors, zero_point))
-    for (spec, _), q, (written,) in zip(
-        SPECS, expected, run_linked(calls, target, tmp_path), strict=True
-    ):
+    for (spec, _), q, (written,) in zip(SPECS, expected, run(calls, target), strict=True):
         np.testing.assert_array_equal(unpack(storage, written, spec.rows, spec.channels), q)
 
 

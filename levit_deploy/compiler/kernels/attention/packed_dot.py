@@ -182,6 +182,13 @@ class PackedVpdpbusd(_PackedBytes):
     instruction = "vpdpbusd"
     unsigned_keys = True
 
+    def pack_weights(self, rounded: Sequence[Expr], weights: Sequence[Expr]) -> Expr:
+        """Above 127 they are no signed bytes: saturated to those, they would be too small."""
+        if self.simd.isa.truncates:
+            return self.pack(rounded)
+        integers = self.simd.saturate_to_8(self._narrow16(rounded), "uint8")
+        return T.reinterpret("float32x4", integers)
+
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         return self.multiply_value(keys, query, total)
 
