@@ -47,7 +47,7 @@ class Verification(Build):
 
     machine: Text
     reference: str
-    images: str
+    images: Text
     checks: tuple[Check, ...]
     hint: str | None = None
     audit: AuditRecord | None = None
