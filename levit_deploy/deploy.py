@@ -14,7 +14,7 @@ from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import export_model
+from levit_deploy.export.export_model import PROBE_IMAGES, export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
@@ -80,6 +80,7 @@ def deploy(
             name=source.spec.name,
             weights_digest=source.digest,
             card=source.card,
+            pictures=calibration.images.first(PROBE_IMAGES) if calibration else None,
         )
         if calibration:
             on_phase("calibrate", "")
@@ -112,6 +113,7 @@ def deploy(
         verification = verify_artifact(
             artifact,
             reference,
+            pictures=calibration.images if calibration else None,
             on_check=lambda detail: on_phase("verify", detail),
         )
         verification.save(artifact.folder)

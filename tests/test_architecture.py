@@ -27,7 +27,7 @@ ROOMS = {
     "errors": Room(),
     "files": Room(("errors",)),
     "records": Room(("errors", "files")),
-    "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs")),
+    "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs", "PIL")),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
     "network": Room((*LEAVES, "models"), ("torch", "numpy")),
     "export": Room(

@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.classes import number_classes
-from levit_deploy.calibration.image_set import DEMO, evenly_spaced, find_pictures, model_sized
+from levit_deploy.calibration.image_set import DEMO, evenly_spaced, find_pictures
 from levit_deploy.calibration.pictures import BrokenPictureError, Picture, Pictures, content_digest
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.demo import DemoSplit
 from levit_deploy.models.images import normalize
+from levit_deploy.models.pictures import model_sized
 from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.spec import Normalization
 from levit_deploy.verify.images import Images

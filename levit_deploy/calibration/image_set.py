@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from levit_deploy.calibration.pictures import (
     ArrayPictures,
@@ -23,7 +23,8 @@ from levit_deploy.calibration.pictures import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.preprocessing import Preprocessing, Resize
+from levit_deploy.models.pictures import model_sized
+from levit_deploy.models.preprocessing import Preprocessing
 
 DEMO = "demo"
 MIN_IMAGES = 16  # fewer leave ranges that the next image exceeds
@@ -60,6 +61,10 @@ class ImageSet:
     def __iter__(self) -> Iterator[Picture]:
         for index in self._indices:
             yield model_sized(self._pictures.picture(index), self._way, self.image_size)
+
+    def first(self, count: int) -> NDArray[np.uint8]:
+        """The first of them, (at most count, image_size, image_size, 3)."""
+        return np.stack(list(islice(self, count)))
 
 
 def open_images(
@@ -108,33 +113,6 @@ def open_images(
         _indices=tuple(sound),
         _way=preprocessing,
     )
-
-
-def model_sized(picture: Picture, way: Preprocessing, image_size: int) -> Picture:
-    """Resize as `way` says and cut out the centre.
-
-    The other side is rounded down, as in torchvision's Resize and in transformers. Raises
-    DeployError if pictures must have `image_size` already and this one has not.
-    """
-    height, width, _ = picture.shape
-    side = way.resized_side(image_size)
-    match way.resize:
-        case Resize.NONE if (height, width) != (image_size, image_size):
-            raise DeployError(
-                f"a picture of `{width} x {height}` is not of the model's size, {image_size}",
-                hint="leave out --preprocess none, or resize the pictures",
-            )
-        case Resize.NONE:
-            return picture
-        case Resize.SQUASH:
-            size = (side, side)
-        case Resize.SHORTER:
-            shorter = min(height, width)
-            size = (side * width // shorter, side * height // shorter)
-    resample = Image.Resampling[way.resample.name]
-    resized = np.asarray(Image.fromarray(picture).resize(size, resample))
-    left, top = (way.crop_start(length, image_size) for length in size)
-    return np.ascontiguousarray(resized[top : top + image_size, left : left + image_size])
 
 
 def evenly_spaced(length: int, maximum: int | None) -> list[int]:

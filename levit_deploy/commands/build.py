@@ -81,7 +81,10 @@ def export_command(
         from levit_deploy.export.export_model import export_model
 
         net = checkpoint.build()
-        export_model(net, name=net.spec.name, weights_digest=checkpoint.digest).save(path)
+        exported = export_model(
+            net, name=net.spec.name, weights_digest=checkpoint.digest, card=checkpoint.card
+        )
+        exported.save(path)
     size_bytes = path.stat().st_size
     if as_json:
         print_json({"path": str(path), "bytes": size_bytes, "weights_digest": checkpoint.digest})

@@ -11,34 +11,44 @@ from levit_deploy.export.exported import ExportedModel
 from levit_deploy.export.simplify import check, infer_shapes, simplify
 from levit_deploy.export.write_network import write_network
 from levit_deploy.models.card import ModelCard, default_card
+from levit_deploy.models.images import normalize
 from levit_deploy.models.key_names import Origin
+from levit_deploy.models.pictures import package_pictures
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import ModelSpec
 from levit_deploy.network.fold_model import fold_model
 from levit_deploy.network.network import Network, Precision, rounded
 
-PROBE_IMAGES = 2
+PROBE_IMAGES = 4
 
 
 def export_model(
-    net: Levit, *, name: str, weights_digest: str, card: ModelCard | None = None
+    net: Levit,
+    *,
+    name: str,
+    weights_digest: str,
+    card: ModelCard | None = None,
+    pictures: NDArray[np.uint8] | None = None,
 ) -> ExportedModel:
     """Export a network with its weights loaded; the same weights give the same bytes.
 
-    The result has agreed with `net` through ONNX Runtime on images of noise. `card`: what stood
-    beside the weights (default: how the original repository evaluates, and the spec's statistics).
-    `weights_digest`: canonical SHA-256 of the weights, hexadecimal.
+    The result has agreed with `net` through ONNX Runtime, on pictures and on noise. `card`: what
+    stood beside the weights (default: how the original repository evaluates, and the spec's
+    statistics). `weights_digest`: canonical SHA-256 of the weights, hexadecimal. `pictures`: uint8
+    RGB (n, size, size, 3), of which the first few are used (default: test images in the package).
     Raises DeployError if a BatchNorm is left, a folded weight is not finite in float32, or the
     logits differ.
     """
     spec = net.spec
+    card = card or _own_card(spec)
     exported = export_network(
-        rounded(fold_model(net)),
-        name=name,
-        card=card or _own_card(spec),
-        weights_digest=weights_digest,
+        rounded(fold_model(net)), name=name, card=card, weights_digest=weights_digest
     )
-    check_against_reference(exported, net, _noise(spec))
+    if pictures is None:
+        pictures = package_pictures(card.preprocessing, spec.image_size, PROBE_IMAGES)
+    probe = pictures[:PROBE_IMAGES, ..., np.arange(spec.in_chans) % 3]
+    for images in (normalize(probe, card.normalization), _noise(spec)):
+        check_against_reference(exported, net, images)
     return exported
 
 

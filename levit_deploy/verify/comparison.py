@@ -36,7 +36,7 @@ class Comparison:
         """One line for people, with the smallest tolerance that would pass if it failed."""
         figures = (
             f"largest error {self.error_of_range:.1e} of the logits' range "
-            f"(allowed {self.tolerance.fraction:.0e}), "
+            f"(allowed {self.tolerance.fraction:.1e}), "
             f"same top-1 on {self.same_top1} of {self.images} images"
         )
         if self:

@@ -2,6 +2,8 @@
 
 fp32    PyTorch, or where there are no weights ONNX Runtime on the exported model; close
 int8    ONNX Runtime on the 8-bit model as it is written, within steps
+
+How close, and how many steps, is measured on the images that are compared; see tolerance.py.
 """
 
 from __future__ import annotations
@@ -9,15 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from levit_deploy.errors import DeployError
+from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import Precision
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
+from levit_deploy.verify.moved_roundings import moved_cost
 from levit_deploy.verify.onnx_runner import OnnxRunner
-from levit_deploy.verify.tolerance import CLOSE, STEPS, Tolerance
+from levit_deploy.verify.tolerance import CLOSE, MOVED, STEPS, Tolerance
 from levit_deploy.verify.torch_runner import TorchRunner
 
 
@@ -33,6 +38,7 @@ class Reference:
     weights_digest: str
     image_size: int
     normalization: Normalization
+    preprocessing: Preprocessing
     net: Levit | None = None
     model: ExportedModel | None = None
 
@@ -41,14 +47,23 @@ class Reference:
         """`quantized`: the 8-bit model that was made of the weights, if the library is its."""
         spec = checkpoint.spec
         return Reference(
-            checkpoint.digest, spec.image_size, spec.normalization, checkpoint.build(), quantized
+            checkpoint.digest,
+            spec.image_size,
+            spec.normalization,
+            checkpoint.preprocessing,
+            checkpoint.build(),
+            quantized,
         )
 
     @staticmethod
     def of_model(exported: ExportedModel) -> Reference:
         """The exported model itself, where its weights are not at hand."""
         return Reference(
-            exported.weights_digest, exported.image_size, exported.normalization, model=exported
+            exported.weights_digest,
+            exported.image_size,
+            exported.normalization,
+            exported.card.preprocessing,
+            model=exported,
         )
 
 
@@ -71,9 +86,11 @@ class Expectation:
 
 def expect(reference: Reference, precision: str, images: Images) -> Expectation:
     """For a library of `precision`. Raises DeployError if that is not known."""
-    floats = None if reference.net is None else TorchRunner(reference.net).infer(images)
-    if precision == Precision.FP32 and floats is not None:
-        return Expectation(TorchRunner.name, floats, CLOSE)
+    net = reference.net
+    floats = None if net is None else TorchRunner(net).infer(images)
+    if precision == Precision.FP32 and net is not None and floats is not None:
+        tolerance = CLOSE.of(rounding_cost(net, images.floats))
+        return Expectation(TorchRunner.name, floats, tolerance)
     model = reference.model
     if model is None or model.precision != precision:
         raise DeployError(
@@ -83,6 +100,7 @@ def expect(reference: Reference, precision: str, images: Images) -> Expectation:
         )
     with OnnxRunner(model, as_written=True) as runner:
         logits = runner.infer(images)
+    cost = moved_cost(model, images, logits)
     if precision == Precision.FP32:
-        return Expectation("exported model in ONNX Runtime", logits, CLOSE)
-    return Expectation("8-bit model in ONNX Runtime", logits, STEPS, floats)
+        return Expectation("exported model in ONNX Runtime", logits, MOVED.of(cost))
+    return Expectation("8-bit model in ONNX Runtime", logits, STEPS.of(cost), floats)

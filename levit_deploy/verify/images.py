@@ -9,9 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.compiler.program import Entry
-from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.images import normalize, rgb8_input
+from levit_deploy.models.images import normalize
+from levit_deploy.models.pictures import package_pictures
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING, Preprocessing
 from levit_deploy.models.spec import Normalization
 
 # The entry points of a library that take an image: C functions, after `<name>_`.
@@ -54,7 +56,13 @@ class ModelInput(Protocol):
     def normalization(self) -> Normalization: ...
 
 
-def real_images(model: ModelInput, count: int) -> Images:
-    """The first `count` of the test images in the package (CIFAR-10), at the model's size."""
-    rgb8 = rgb8_input(demo_images(DemoSplit.TEST).images[:count], model.image_size)
+def real_images(model: ModelInput, count: int, way: Preprocessing = DEMO_PREPROCESSING) -> Images:
+    """The first `count` of the test images in the package (CIFAR-10), brought to size by `way`."""
+    rgb8 = package_pictures(way, model.image_size, count)
     return Images(rgb8, normalize(rgb8, model.normalization), "CIFAR-10 test images")
+
+
+def own_images(model: ModelInput, count: int, pictures: ImageSet) -> Images:
+    """The first `count` of a user's pictures, which have the model's size already."""
+    rgb8 = pictures.first(count)
+    return Images(rgb8, normalize(rgb8, model.normalization), f"pictures of {pictures.source}")

@@ -14,6 +14,8 @@ import numpy as np
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.loader import Library
 
+CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed
+
 
 def main(library: str, function: str, threads: str, inputs: str, outputs: str) -> None:
     loaded = Library(Path(library), threads=int(threads))
@@ -24,8 +26,17 @@ def main(library: str, function: str, threads: str, inputs: str, outputs: str) -
     loaded.close()
 
 
+def may_not_execute(error: DeployError) -> bool:
+    """Whether the loader was not let map code, as from a folder mounted noexec."""
+    return isinstance(error.__cause__, OSError) and any(
+        words in str(error.__cause__)
+        for words in ("failed to map segment", "Operation not permitted", "Permission denied")
+    )
+
+
 if __name__ == "__main__":
     try:
         main(*sys.argv[1:])
     except DeployError as error:
-        sys.exit(error.message)
+        print(error.message, file=sys.stderr)
+        sys.exit(CANNOT_EXECUTE if may_not_execute(error) else 1)

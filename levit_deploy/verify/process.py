@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from levit_deploy.verify.runner import RunError
+from levit_deploy.verify.library_worker import CANNOT_EXECUTE
+from levit_deploy.verify.runner import NotExecutedError, RunError
 
 TIMEOUT_S = 600  # the largest variant takes seconds an image under qemu-user
 
@@ -23,7 +24,12 @@ def worker_command(module: str, *arguments: str | Path) -> tuple[str | Path, ...
 
 
 def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> None:
-    """Run `command` to its end; raises RunError that says how it crashed, hung or failed."""
+    """Run `command` to its end.
+
+    Raises RunError that says how it crashed, hung or failed; NotExecutedError if this machine does
+    not execute it: it cannot be started, ends by SIGSYS as what seccomp forbids does, or says so
+    with CANNOT_EXECUTE.
+    """
     try:
         done = subprocess.run(
             command,
@@ -38,7 +44,11 @@ def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> No
     except subprocess.TimeoutExpired:
         raise RunError(f"did not finish within {timeout_s:.0f} s") from None
     except OSError as error:
-        raise RunError(f"could not be started: {error}") from None
+        raise NotExecutedError(f"could not be started: {error}") from None
+    if done.returncode == -signal.SIGSYS:
+        raise NotExecutedError("ended by SIGSYS: it made a system call that is forbidden here")
+    if done.returncode == CANNOT_EXECUTE:
+        raise NotExecutedError(how_it_ended(done.returncode, done.stderr))
     if done.returncode != 0:
         raise RunError(how_it_ended(done.returncode, done.stderr))
 

@@ -42,12 +42,12 @@ class Verification(Build):
     `hint`: what would let it be executed, if it was not. `audit`: the last one, if there was one.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
     DERIVED: ClassVar[tuple[str, ...]] = ("passed", "executed")
 
     machine: Text
     reference: str
-    images: str
+    images: Text
     checks: tuple[Check, ...]
     hint: str | None = None
     audit: AuditRecord | None = None

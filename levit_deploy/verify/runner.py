@@ -15,6 +15,10 @@ class RunError(DeployError):
     """The thing under test crashed, hung or returned an error code: a result, not our failure."""
 
 
+class NotExecutedError(RunError):
+    """This machine did not let it begin: nothing is known of what it computes."""
+
+
 class Runner(ABC):
     """Use as a context manager: `activate` builds or loads what is costly, `deactivate` drops it.
 

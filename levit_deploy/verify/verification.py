@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.errors import DeployError
 from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Precision
@@ -22,11 +23,11 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Expectation, Reference, expect
-from levit_deploy.verify.images import FUNCTIONS, Images, real_images
+from levit_deploy.verify.images import FUNCTIONS, Images, own_images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
-from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.runner import NotExecutedError, RunError, Runner
 
 NATIVE_IMAGES = 16
 EMULATED_IMAGES = 2  # an emulator takes seconds for what the CPU does in milliseconds
@@ -50,19 +51,26 @@ def verify_artifact(
     reference: Reference,
     *,
     images: int | None = None,
+    pictures: ImageSet | None = None,
     on_check: OnCheck | None = None,
 ) -> Verification:
     """Run every entry point of `artifact` wherever this machine can, and compare.
 
-    `images`: how many (default: 16, or 2 under an emulator). `on_check` is told of each run before
-    it is made. Raises DeployError if what it must compute is not known; whatever the artifact does
-    wrong is in the result.
+    `images`: how many (default: 16, or 2 under an emulator). `pictures`: which, of the model's size
+    (default: test images in the package). `on_check` is told of each run before it is made. Raises
+    DeployError if what it must compute is not known; whatever the artifact does wrong is in the
+    result, and so is what this machine does not execute.
     """
     manifest = artifact.manifest
     target = get_target(manifest.base_target)
     emulator = run_prefix(target)
     native = emulator == ()
-    batch = real_images(reference, images or (NATIVE_IMAGES if native else EMULATED_IMAGES))
+    count = images or (NATIVE_IMAGES if native else EMULATED_IMAGES)
+    batch = (
+        own_images(reference, count, pictures)
+        if pictures
+        else real_images(reference, count, reference.preprocessing)
+    )
     hint: str | None = None
     expected = expect(reference, manifest.precision, batch)
     if emulator is None:
@@ -118,6 +126,8 @@ def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnChe
     try:
         with runner:
             logits = runner.infer(batch)
+    except NotExecutedError as error:
+        return Check(runner.name, Outcome.NOT_EXECUTED, error.message)
     except RunError as error:
         return Check(runner.name, Outcome.FAILED, error.message)
     if logits.shape != expected.logits.shape:

@@ -14,12 +14,13 @@ from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
 
-from levit_deploy.calibration.image_set import MIN_IMAGES, model_sized, open_images
+from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
 from levit_deploy.calibration.pictures import FolderPictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.images import rgb8_input
+from levit_deploy.models.pictures import model_sized, package_pictures
 from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
@@ -286,3 +287,11 @@ def test_only_files_are_pictures(folder):
     (folder / "dog" / "folder.png").mkdir()
     os.mkfifo(folder / "dog" / "pipe.png")
     assert len(FolderPictures(folder)) == 18
+
+
+def test_pictures_of_the_package_have_the_models_size_even_where_none_is_resized():
+    way = replace(ORIGINAL_PREPROCESSING, resize=Resize.NONE)
+    assert package_pictures(way, 48, 3).shape == (3, 48, 48, 3)
+    first = demo_images(DemoSplit.TEST).images[0]
+    pictures = package_pictures(ORIGINAL_PREPROCESSING, 64, 1)
+    assert np.array_equal(pictures[0], model_sized(first, ORIGINAL_PREPROCESSING, 64))

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.loader import Library
@@ -44,7 +45,8 @@ def test_compile_makes_a_verified_artifact(compiled: tuple[Path, str]):
     library = Library(folder)
     logits = np.stack([library.run(image) for image in images.floats])
     reference = load_checkpoint(TINY_WEIGHTS, TINY).build()
-    assert compare(TorchRunner(reference).infer(images), logits, CLOSE)
+    close = CLOSE.of(rounding_cost(reference, images.floats))
+    assert compare(TorchRunner(reference).infer(images), logits, close)
 
 
 def test_inspect_says_what_an_artifact_is(cli: Cli, compiled: tuple[Path, str]):
@@ -120,7 +122,8 @@ def test_export_writes_what_onnx_runtime_runs(cli: Cli):
     images = real_images(TINY, 1)
     (logits,) = session.run(["logits"], {"image": images.floats})
     reference = load_checkpoint(TINY_WEIGHTS, TINY).build()
-    assert compare(TorchRunner(reference).infer(images), logits, CLOSE)
+    close = CLOSE.of(rounding_cost(reference, images.floats))
+    assert compare(TorchRunner(reference).infer(images), logits, close)
 
 
 def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levit_deploy.verify.comparison import compare
-from levit_deploy.verify.tolerance import CLOSE, EXACT
+from levit_deploy.verify.tolerance import EXACT, STEPS, Tolerance
+
+CLOSE = Tolerance("close", 1e-4, "a number for these tests")
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (5, 10)).astype(np.float32)
 SPAN = float(LOGITS.max() - LOGITS.min())
@@ -42,7 +44,7 @@ def test_a_failure_prints_the_tolerance_that_would_pass():
     result = compare(LOGITS, other, CLOSE)
     assert not result
     assert "a tolerance of 1.0e-02 would pass" in result.describe()
-    assert "allowed 1e-04" in result.describe()
+    assert "allowed 1.0e-04" in result.describe()
 
 
 def test_another_answer_fails_even_within_the_error():
@@ -88,3 +90,16 @@ def test_shapes_must_agree():
         compare(LOGITS, LOGITS[:4], CLOSE)
     with pytest.raises(ValueError, match="cannot compare"):
         compare(LOGITS[:0], LOGITS[:0], CLOSE)
+
+
+def test_a_class_multiplies_what_rounding_costs():
+    tolerance = STEPS.of(3e-3)
+    assert (tolerance.name, tolerance.fraction) == ("steps", pytest.approx(6e-3))
+    assert tolerance.made_of.startswith("2 x 3.0e-03, of the model from itself")
+    assert STEPS.of(0.0).fraction == STEPS.floor
+
+
+@pytest.mark.parametrize("cost", [np.nan, np.inf])
+def test_what_is_not_finite_allows_the_least(cost):
+    """Logits that overflow are compared as they are, never within an infinite bound."""
+    assert STEPS.of(cost).fraction == STEPS.floor

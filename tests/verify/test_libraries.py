@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from levit_deploy.deploy import deploy
+from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.spec import FAMILY, TINY, ModelSpec
 from levit_deploy.runtime.loader import Library
@@ -21,13 +22,15 @@ from tests.models.test_libraries import Save, every_library
 def check(spec: ModelSpec, save: Save, folder: Path) -> None:
     theirs, path = save(spec, folder)
     toolchain = find_toolchain(get_target("host"))
-    artifact = deploy(load_checkpoint(path, spec), toolchain, folder).artifact
+    checkpoint = load_checkpoint(path, spec)
+    artifact = deploy(checkpoint, toolchain, folder).artifact
     images = real_images(spec, 4)
     library = Library(artifact.folder)
     ours = np.stack([library.run(image) for image in images.floats])
     with torch.inference_mode():
         expected = theirs(torch.from_numpy(images.floats)).numpy()
-    comparison = compare(expected, ours, CLOSE)
+    close = CLOSE.of(rounding_cost(checkpoint.build(), images.floats))
+    comparison = compare(expected, ours, close)
     assert comparison, comparison.describe()
 
 

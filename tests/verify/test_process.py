@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from levit_deploy.compiler.program import Entry
+from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.latency import Contender, measure
 from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.library_worker import may_not_execute
 from levit_deploy.verify.peer import Peer
 from levit_deploy.verify.process import run_child
-from levit_deploy.verify.runner import RunError
+from levit_deploy.verify.runner import NotExecutedError, RunError
 from tests.planted_modules import plant_modules
 
 
@@ -49,8 +51,36 @@ def test_a_hang_is_ended():
 
 
 def test_a_program_that_is_not_there(tmp_path):
-    with pytest.raises(RunError, match="could not be started"):
+    with pytest.raises(NotExecutedError, match="could not be started"):
         run_child([tmp_path / "missing"])
+
+
+def test_a_program_that_may_not_be_executed(tmp_path):
+    """No bit for it, which is what a folder mounted noexec comes to."""
+    program = tmp_path / "program"
+    program.write_bytes(Path(sys.executable).read_bytes()[:4096])
+    program.chmod(0o644)
+    with pytest.raises(NotExecutedError, match="Permission denied"):
+        run_child([program])
+
+
+def test_a_forbidden_system_call_is_not_a_crash():
+    """SIGSYS is what a seccomp filter ends a process with."""
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSYS)"
+    with pytest.raises(NotExecutedError, match="forbidden here"):
+        run_child(python(code))
+
+
+def test_a_library_that_may_not_be_mapped():
+    """What the C library says where a folder is mounted noexec, and what it says of damage."""
+    for words, expected in (
+        ("failed to map segment from shared object", True),
+        ("liba.so: cannot change memory protections: Permission denied", True),
+        ("undefined symbol: levit", False),
+    ):
+        error = DeployError("cannot load `liba.so`")
+        error.__cause__ = OSError(words)
+        assert may_not_execute(error) is expected
 
 
 @pytest.mark.parametrize("variable", [None, "PYTHONPATH", "PYTHONHOME"])

@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.compiler.program import Arg, Program, Space
 from levit_deploy.errors import DeployError
+from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.models.images import normalize
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.self_test import self_test_image
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Reference
+from levit_deploy.verify.images import Images
 from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Check, Outcome, Verification
+from levit_deploy.verify.runner import NotExecutedError, Runner
 from levit_deploy.verify.tolerance import CLOSE
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
 from tests.deployment import Builder
@@ -132,9 +138,35 @@ def test_without_a_compiler_the_shared_library_is_still_run(
     assert verification
 
 
+def test_what_may_not_be_executed_here_has_not_failed(
+    host_artifact: Artifact, tiny: Checkpoint, monkeypatch
+):
+    """As in a folder mounted noexec, where neither form of the library begins."""
+
+    def may_not(runner: Runner, images: Images) -> None:
+        raise NotExecutedError("could not be started: Permission denied")
+
+    monkeypatch.setattr("levit_deploy.verify.library_runner.LibraryRunner.infer", may_not)
+    monkeypatch.setattr("levit_deploy.verify.program_runner.ProgramRunner.infer", may_not)
+    verification = verify_artifact(host_artifact, reference_of(host_artifact, tiny), images=1)
+    assert {check.outcome for check in verification.checks} == {Outcome.NOT_EXECUTED}
+    assert verification
+    assert not verification.passed
+
+
+def test_a_users_pictures_are_what_is_compared(
+    host_artifact: Artifact, tiny: Checkpoint, pictures: ImageSet
+):
+    verification = verify_artifact(
+        host_artifact, reference_of(host_artifact, tiny), images=3, pictures=pictures
+    )
+    assert verification.images == "3 pictures of demo"
+    assert verification.passed
+
+
 def test_verify_json_round_trip(tmp_path: Path):
     logits = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
-    close = compare(logits, logits + np.float32(1e-6), CLOSE)
+    close = compare(logits, logits + np.float32(1e-6), CLOSE.of(1e-6))
     passed = Check("run on a toaster", Outcome.PASSED, close.describe(), close)
     failed = Check("run in the rain", Outcome.FAILED, "too wet")
     verification = Verification(
@@ -155,9 +187,13 @@ def test_verify_json_round_trip(tmp_path: Path):
         assert Verification.load(tmp_path) == each
         assert [path.name for path in tmp_path.iterdir()] == ["verify.json"]
     fields = json.loads((tmp_path / "verify.json").read_text())
-    assert fields["schema_version"] == 2
+    assert fields["schema_version"] == 3
     assert fields["passed"] is False
-    assert fields["checks"][0]["comparison"]["tolerance"]["name"] == "close"
+    assert fields["checks"][0]["comparison"]["tolerance"] == {
+        "name": "close",
+        "fraction": 8e-6,
+        "made_of": "8 x 1.0e-06, from float32 to float64 of the reference; at least 3.8e-06",
+    }
 
 
 def test_no_verify_json(tmp_path: Path):
@@ -167,8 +203,8 @@ def test_no_verify_json(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 99}', "schema version `99`, expected `2`"),
-        ('{"schema_version": 2}', "missing field `audit`"),
+        ('{"schema_version": 99}', "schema version `99`, expected `3`"),
+        ('{"schema_version": 3}', "missing field `audit`"),
         ("{", "is not JSON"),
         ("[]", "not an object"),
     ],
@@ -184,4 +220,8 @@ def test_the_self_test_is_the_references(tiny: Checkpoint):
     self_test = reference_self_test(Reference.of_weights(tiny))
     assert len(self_test.logits) == tiny.spec.classes
     span = max(*self_test.logits, 0.0) - min(*self_test.logits, 0.0)
-    assert self_test.tolerance == pytest.approx(1e-4 * span)
+    pixels = self_test_image(tiny.spec.image_size)[None]
+    floats = normalize(pixels, tiny.spec.normalization)
+    close = CLOSE.of(rounding_cost(tiny.build(), floats))
+    assert self_test.tolerance == pytest.approx(close.fraction * span)
+    assert self_test.tolerance < 1e-5 * span

@@ -1,0 +1,53 @@
+"""Pictures of any size -> pictures of a model's size, as its preprocessing says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from levit_deploy.errors import DeployError
+from levit_deploy.models.demo import DemoSplit, demo_images
+from levit_deploy.models.preprocessing import Preprocessing, Resize
+
+
+def package_pictures(way: Preprocessing, image_size: int, count: int) -> NDArray[np.uint8]:
+    """The first `count` test images in the package: uint8 RGB (count, image_size, image_size, 3).
+
+    Where `way` takes pictures of the model's size alone, they are squashed to it.
+    """
+    if way.resize is Resize.NONE:
+        way = replace(way, side=1, crop=1, resize=Resize.SQUASH)
+    pictures = demo_images(DemoSplit.TEST).images[:count]
+    return np.stack([model_sized(picture, way, image_size) for picture in pictures])
+
+
+def model_sized(
+    picture: NDArray[np.uint8], way: Preprocessing, image_size: int
+) -> NDArray[np.uint8]:
+    """Resize as `way` says and cut out the centre.
+
+    The other side is rounded down, as in torchvision's Resize and in transformers. Raises
+    DeployError if pictures must have `image_size` already and this one has not.
+    """
+    height, width, _ = picture.shape
+    side = way.resized_side(image_size)
+    match way.resize:
+        case Resize.NONE if (height, width) != (image_size, image_size):
+            raise DeployError(
+                f"a picture of `{width} x {height}` is not of the model's size, {image_size}",
+                hint="leave out --preprocess none, or resize the pictures",
+            )
+        case Resize.NONE:
+            return picture
+        case Resize.SQUASH:
+            size = (side, side)
+        case Resize.SHORTER:
+            shorter = min(height, width)
+            size = (side * width // shorter, side * height // shorter)
+    resample = Image.Resampling[way.resample.name]
+    resized = np.asarray(Image.fromarray(picture).resize(size, resample))
+    left, top = (way.crop_start(length, image_size) for length in size)
+    return np.ascontiguousarray(resized[top : top + image_size, left : left + image_size])

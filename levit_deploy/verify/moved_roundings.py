@@ -1,0 +1,66 @@
+"""How far a model in ONNX Runtime comes from itself when every rounding may go the other way.
+
+before: x -> QuantizeLinear | Round         after: x + noise of half a step -> the same
+        x -> MatMul | Conv                         x * (1 + noise of a unit in the last place) -> ..
+
+Why that bounds what a right library may differ by is derived in tolerance.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from levit_deploy.export.agreement import EVALUATIONS, share_of_range
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.verify.comparison import Logits
+from levit_deploy.verify.images import Images
+from levit_deploy.verify.onnx_runner import OnnxRunner
+
+_UNIT = float(np.finfo(np.float32).eps)
+
+
+def moved_cost(model: ExportedModel, images: Images, logits: Logits) -> float:
+    """The largest distance of a logit from `logits`, the model's own, as a share of their range.
+
+    In `EVALUATIONS` or more evaluations: of few images each more than once.
+    """
+    with OnnxRunner(replace(model, graph=_moved(model.graph)), as_written=True) as runner:
+        draws = range(-(-EVALUATIONS // len(images)))  # each run goes on with other noise
+        return float(np.max([share_of_range(logits, runner.infer(images)) for _ in draws]))
+
+
+def _moved(graph: onnx.ModelProto) -> onnx.ModelProto:
+    moved = onnx.ModelProto()
+    moved.CopyFrom(graph)
+    constants = {tensor.name: tensor for tensor in moved.graph.initializer}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.graph.node:
+        match node.op_type:
+            case "QuantizeLinear":
+                half = float(numpy_helper.to_array(constants[node.input[1]])) / 2
+                nodes += _noise(node, "Add", -half, half, seed=len(nodes))
+            case "Round":
+                nodes += _noise(node, "Add", -0.5, 0.5, seed=len(nodes))
+            case "MatMul" | "Conv":
+                nodes += _noise(node, "Mul", 1 - _UNIT, 1 + _UNIT, seed=len(nodes))
+            case _:
+                nodes.append(node)
+    del moved.graph.node[:]
+    moved.graph.node.extend(nodes)
+    return moved
+
+
+def _noise(
+    node: onnx.NodeProto, op: str, low: float, high: float, seed: int
+) -> tuple[onnx.NodeProto, ...]:
+    """`node` behind `op` with uniform noise."""
+    x, name = node.input[0], f"{node.output[0]}.noise"
+    draw = helper.make_node("RandomUniformLike", [x], [name], low=low, high=high, seed=float(seed))
+    behind = onnx.NodeProto()
+    behind.CopyFrom(node)
+    behind.input[0] = f"{name}.added"
+    return draw, helper.make_node(op, [x, name], [behind.input[0]]), behind
