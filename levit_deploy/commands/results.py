@@ -69,5 +69,7 @@ def print_verification(verification: Verification) -> None:
         print_text(f"not executed: {reasons}")
         return
     print_text(f"checked against the {verification.reference} on {verification.images}:")
+    if verification.assumed:
+        print_text(f"  assumed, since nobody says: {', '.join(verification.assumed)}")
     for check in verification.checks:
         print_text(f"  {check.outcome.value}: {check.what}: {check.detail}")

@@ -39,7 +39,9 @@ class Verification(Build):
     """Truthy unless a check failed; an artifact that could not be executed has not failed.
 
     `machine`: the CPU model that ran it, or ran the emulator. `images`: what was classified.
-    `hint`: what would let it be executed, if it was not. `audit`: the last one, if there was one.
+    `assumed`: what nobody said of the model, and was taken to be as its origin has it, by the names
+    of the card's fields. `hint`: what would let it be executed, if it was not. `audit`: the last
+    one, if there was one.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 3
@@ -48,6 +50,7 @@ class Verification(Build):
     machine: Text
     reference: str
     images: Text
+    assumed: tuple[str, ...]
     checks: tuple[Check, ...]
     hint: str | None = None
     audit: AuditRecord | None = None

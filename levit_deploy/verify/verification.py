@@ -87,6 +87,7 @@ def verify_artifact(
         machine=read_cpu().model,
         reference=expected.reference,
         images=f"{len(batch)} {batch.source}",
+        assumed=manifest.card.assumed,
         checks=tuple(checks),
         hint=hint,
         audit=manifest.audit,

@@ -179,6 +179,7 @@ def test_verify_json_round_trip(tmp_path: Path):
         weights_digest="5678",
         reference="torch reference",
         images="2 images",
+        assumed=("mean", "std"),
         checks=(passed,),
         hint="plug it in",
     )
@@ -204,7 +205,7 @@ def test_no_verify_json(tmp_path: Path):
     ("text", "message"),
     [
         ('{"schema_version": 99}', "schema version `99`, expected `3`"),
-        ('{"schema_version": 3}', "missing field `audit`"),
+        ('{"schema_version": 3}', "missing field `assumed`"),
         ("{", "is not JSON"),
         ("[]", "not an object"),
     ],
