@@ -127,7 +127,7 @@ SUITE = Suite(
         **{f"{rows} rows": case(PLAIN, rows=rows) for rows in (1, 3, 4, 5, 8, 9)},
         **{f"{n} columns": case(STREAM, rows=5, columns=n) for n in (*AROUND_VECTORS, 23, 33, 49)},
         **{f"depth {depth}": case(PLAIN, depth=depth) for depth in (1, 3, 4, 5, 8, 33)},
-        **{activation: case(PLAIN, activation=activation) for activation in ACTIVATIONS},
+        **{activation.value: case(PLAIN, activation=activation) for activation in ACTIVATIONS},
         "residual": case(STREAM, activation=Activation.NONE),
         "hardswish, in panels": case(PANELS, activation=Activation.HARDSWISH),
         **{
