@@ -192,6 +192,10 @@ _BOARDS = (
 TARGETS: dict[str, Target] = {target.name: target for target in (*_CPUS, *_BOARDS)}
 
 
+# What people ask for and is not built: said to be that, not taken for a misspelt board.
+NOT_YET = frozenset({"android", "ios", "macos", "windows", "wasm", "riscv64", "armv6", "cuda"})
+
+
 def get_target(name: str) -> Target:
     """The target called `name`; `host` is detected.
 
@@ -201,6 +205,11 @@ def get_target(name: str) -> Target:
         return host_target(read_cpu(), _CPUS)
     if name in TARGETS:
         return TARGETS[name]
+    if name.lower() in NOT_YET:
+        raise DeployError(
+            f"`{name}` is not a target yet: there are Linux libraries for x86-64 and ARM",
+            hint="`levit-deploy targets` lists all of them",
+        )
     near = difflib.get_close_matches(name, [HOST, *TARGETS], n=2, cutoff=0.5)
     hint = f"did you mean `{'` or `'.join(near)}`? " if near else ""
     raise DeployError(

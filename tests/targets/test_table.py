@@ -63,3 +63,10 @@ def test_a_name_like_no_other_gets_the_list():
     with pytest.raises(DeployError) as caught:
         get_target("quantum")
     assert caught.value.hint == "`levit-deploy targets` lists all of them"
+
+
+@pytest.mark.parametrize("name", ["android", "Windows", "riscv64"])
+def test_a_platform_that_is_not_built_is_said_to_be_that(name):
+    with pytest.raises(DeployError, match=f"`{name}` is not a target yet") as caught:
+        get_target(name)
+    assert "did you mean" not in caught.value.hint
