@@ -96,7 +96,12 @@ def test_too_large_a_tile_is_seen_in_the_assembly(name: str):
 
 def test_a_kernel_is_timed_where_it_runs(tmp_path: Path):
     cpu, host = read_cpu(), get_target("host")
-    row = Search(find_toolchain(host), cpu, count=2).find(GEMM, tmp_path)
+    try:
+        row = Search(find_toolchain(host), cpu, count=2).find(GEMM, tmp_path)
+    except DeployError as error:
+        if "too busy" not in error.message:
+            raise
+        pytest.skip(error.message)  # others use its cores: no time would be right
     assert row.spec == GEMM
     assert row.target == host.base
     assert row.tile in candidates(GEMM, host, 2)
