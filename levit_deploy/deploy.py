@@ -14,7 +14,7 @@ from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import PROBE_IMAGES, export_model
+from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
@@ -75,13 +75,8 @@ def deploy(
         model, reference = source, Reference.of_model(source)
     else:
         on_phase("export", "")
-        model = export_model(
-            source.build(),
-            name=source.spec.name,
-            weights_digest=source.digest,
-            card=source.card,
-            pictures=calibration.images.first(PROBE_IMAGES) if calibration else None,
-        )
+        pictures = calibration.images.first(PROBE_IMAGES) if calibration else None
+        model = export_checkpoint(source, pictures)
         if calibration:
             on_phase("calibrate", "")
             model, calibration_table = quantize_model(

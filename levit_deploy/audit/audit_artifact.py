@@ -35,6 +35,7 @@ from levit_deploy.calibration.image_set import evenly_spaced
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.errors import DeployError
+from levit_deploy.export.export_model import export_checkpoint
 from levit_deploy.files import write_files
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
@@ -45,7 +46,7 @@ from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import ArtifactRunner
-from levit_deploy.verify.model_of import check_weights, float_model_of, quantized_model_of, table_of
+from levit_deploy.verify.model_of import check_weights, quantized_model_of, table_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.report import Verification
 from levit_deploy.verify.runner import Runner
@@ -145,7 +146,7 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        model, command = float_model_of(checkpoint), ArtifactRunner(artifact).command
+        model, command = export_checkpoint(checkpoint), ArtifactRunner(artifact).command
         with LayerProbe(build, model, table, toolchain, command) as probe:
             yield probe
 
@@ -190,7 +191,7 @@ def choose_layers(
     positions = evenly_spaced(len(images), SENSITIVITY_IMAGES)
     loaded = images.read(positions)
     cache = platformdirs.user_cache_path("levit-deploy") / "sensitivities"
-    exported = float_model_of(checkpoint)
+    exported = export_checkpoint(checkpoint)
     model = MixedPrecision(exported, table, loaded.images.rgb8, loaded.labels, cache)
     sensitivities = measure_sensitivities(model, on_layer)
     if max_drop_points is None:

@@ -78,13 +78,9 @@ def export_command(
         check_writable(path)
         show_settings(phases, checkpoint, {"output": str(path)})
         phases.begin("export")
-        from levit_deploy.export.export_model import export_model
+        from levit_deploy.export.export_model import export_checkpoint
 
-        net = checkpoint.build()
-        exported = export_model(
-            net, name=net.spec.name, weights_digest=checkpoint.digest, card=checkpoint.card
-        )
-        exported.save(path)
+        export_checkpoint(checkpoint).save(path)
     size_bytes = path.stat().st_size
     if as_json:
         print_json({"path": str(path), "bytes": size_bytes, "weights_digest": checkpoint.digest})
@@ -168,13 +164,13 @@ def compile_command(
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
-    from levit_deploy.export.exported import ExportedModel
-
     parent = output or Path()
     source: ExportedModel | Checkpoint | None = None
     checkpoint: Checkpoint | None = None
     if isinstance(model, Path):
         _check_no_weights_options()
+        from levit_deploy.export.exported import ExportedModel
+
         source = ExportedModel.load(model)
         precision = source.precision.value
     else:

@@ -72,15 +72,9 @@ def quantize_command(
         calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
         phases.begin("export")
         from levit_deploy.calibration.quantize_model import quantize_model
-        from levit_deploy.export.export_model import PROBE_IMAGES, export_model
+        from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint
 
-        exported = export_model(
-            checkpoint.build(),
-            name=checkpoint.spec.name,
-            weights_digest=checkpoint.digest,
-            card=checkpoint.card,
-            pictures=calibration.images.first(PROBE_IMAGES),
-        )
+        exported = export_checkpoint(checkpoint, calibration.images.first(PROBE_IMAGES))
         phases.begin("calibrate")
         quantized, table = quantize_model(
             exported,

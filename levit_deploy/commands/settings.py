@@ -45,12 +45,11 @@ def show_settings(
     """What was decided, once, before the long work."""
     from levit_deploy.models.checkpoint import Checkpoint
 
-    card: dict[str, str] = {}
+    card = {row: f"{value}  {where}" for row, value, where in source.card.rows()}
     if isinstance(source, Checkpoint):
         spec, digest = source.spec, source.digest
         name, size, classes = spec.name, spec.image_size, spec.classes
         weights = f"{source.source} ({source.origin.value}, {digest[:12]})"
-        card = {row: f"{value}  {where}" for row, value, where in source.card.rows()}
         for note in source.notes:
             phases.note(note)
     else:

@@ -11,6 +11,7 @@ from levit_deploy.export.exported import ExportedModel
 from levit_deploy.export.simplify import check, infer_shapes, simplify
 from levit_deploy.export.write_network import write_network
 from levit_deploy.models.card import ModelCard, default_card
+from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
 from levit_deploy.models.key_names import Origin
 from levit_deploy.models.pictures import package_pictures
@@ -50,6 +51,19 @@ def export_model(
     for images in (normalize(probe, card.normalization), _noise(spec)):
         check_against_reference(exported, net, images)
     return exported
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, pictures: NDArray[np.uint8] | None = None
+) -> ExportedModel:
+    """`export_model` of trained weights, under their name and with their card."""
+    return export_model(
+        checkpoint.build(),
+        name=checkpoint.name,
+        weights_digest=checkpoint.digest,
+        card=checkpoint.card,
+        pictures=pictures,
+    )
 
 
 def export_network(

@@ -13,6 +13,7 @@ from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.recipe import get_recipe
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.compiler.pipeline import compile_model
+from levit_deploy.export.export_model import export_checkpoint
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.spec import TINY
@@ -21,7 +22,7 @@ from levit_deploy.runtime.build import build_artifact, build_debug
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
-from levit_deploy.verify.model_of import float_model_of, table_of
+from levit_deploy.verify.model_of import table_of
 from tests.cli.conftest import TINY_WEIGHTS, Cli, Spawner, compile_args
 from tests.machine import prefix_for
 
@@ -84,7 +85,9 @@ def test_a_planted_fault_is_named(cli: Cli, int8: Path, fault: str, layer: str):
     table, toolchain = table_of(Artifact.load(int8)), find_toolchain(get_target("host"))
     assert table is not None
     program = compile_model(
-        planted(fault, float_model_of(checkpoint), table), toolchain.target, name="levit_tiny_int8"
+        planted(fault, export_checkpoint(checkpoint), table),
+        toolchain.target,
+        name="levit_tiny_int8",
     )
 
     def add_files(folder: Path) -> None:
