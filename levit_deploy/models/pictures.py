@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,16 +13,31 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.preprocessing import Preprocessing, Resize
 
+# Of photos, of both orientations, and of one so tall that Pillow resizes it otherwise.
+_PHOTO_SIZES = ((500, 375), (375, 500), (240, 640), (640, 427), (32, 32), (300, 225))
+
+
+def package_photos(count: int) -> tuple[NDArray[np.uint8], ...]:
+    """The first `count` test images in the package, enlarged to the sizes of photos.
+
+    uint8 RGB (height, width, 3). Their pixels become squares, whose edges no two filters resize
+    alike.
+    """
+    images = demo_images(DemoSplit.TEST).images[:count]
+    return tuple(
+        np.asarray(Image.fromarray(image).resize(size, Image.Resampling.NEAREST))
+        for image, size in zip(images, itertools.cycle(_PHOTO_SIZES), strict=False)
+    )
+
 
 def package_pictures(way: Preprocessing, image_size: int, count: int) -> NDArray[np.uint8]:
-    """The first `count` test images in the package: uint8 RGB (count, image_size, image_size, 3).
+    """`package_photos` as a model sees them: uint8 RGB (count, image_size, image_size, 3).
 
     Where `way` takes pictures of the model's size alone, they are squashed to it.
     """
     if way.resize is Resize.NONE:
         way = replace(way, side=1, crop=1, resize=Resize.SQUASH)
-    pictures = demo_images(DemoSplit.TEST).images[:count]
-    return np.stack([model_sized(picture, way, image_size) for picture in pictures])
+    return np.stack([model_sized(photo, way, image_size) for photo in package_photos(count)])
 
 
 def model_sized(

@@ -18,6 +18,7 @@ from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
 
+FRAME_SOURCES = ("frame.c", "resample.c", "colour.c", "answers.c")
 _CONSTANTS = "constants.bin"
 _SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
 # Loaders accept these unresolved: threads are only made in programs that have them.
@@ -45,7 +46,8 @@ def build_artifact(
     destination = parent / folder_name(program.name, program.target, program.precision)
     with artifact_folder(destination) as folder:
         driver = _make_libraries(program, toolchain, self_test, folder)
-        _check_shared_library(program.name, folder / f"lib{program.name}.so", toolchain.libc)
+        library, answers = folder / f"lib{program.name}.so", program.card.heads > 0
+        _check_shared_library(program.name, library, toolchain.libc, answers=answers)
         if add_files is not None:
             add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
@@ -123,6 +125,7 @@ def _compile(
 
     common = (
         *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
+        *(compiled(source, flags=toolchain.vector_flags) for source in FRAME_SOURCES),
         work / f"{name}_kernels.o",
         compiled("constants.S"),
     )
@@ -143,14 +146,14 @@ def _check_objects(name: str, objects: _Objects) -> None:
                 )
 
 
-def _check_shared_library(name: str, library: Path, libc: Libc) -> None:
+def _check_shared_library(name: str, library: Path, libc: Libc, *, answers: bool) -> None:
     """The contract of docs/c-api.md: what it exports, and what it asks of the system."""
     elf = Elf.read(library)
     exported = {symbol.name for symbol in elf.symbols if symbol.defined}
     optional = {symbol.name for symbol in elf.symbols if symbol.weak and not symbol.defined}
     newer = {version for version in elf.versions if _glibc_release(version) > libc.floor}
     for found, what in (
-        (exported ^ public_functions(name), "exports differ from the header"),
+        (exported ^ public_functions(name, answers=answers), "exports differ from the header"),
         (set(elf.needed) - _SYSTEM_LIBRARIES, "it needs other libraries than the C library"),
         (optional - _OPTIONAL_SYMBOLS, "it has unresolved symbols"),
         (newer, f"it needs a newer C library than {libc}"),

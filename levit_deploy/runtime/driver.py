@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
@@ -54,11 +55,15 @@ class _Step:
     comment: str
 
 
-def public_functions(name: str) -> frozenset[str]:
-    """Every symbol that a library called `name` exports."""
+def public_functions(name: str, *, answers: bool) -> frozenset[str]:
+    """Every symbol that a library called `name` exports; `answers`: whether it has classes."""
     return frozenset(
         f"{name}_{function}"
         for function in (
+            *(("classify", "softmax", "label") if answers else ()),
+            "frame_workspace_bytes",
+            "run_frame",
+            "prepare",
             "describe",
             "preprocessing",
             "workspace_bytes",
@@ -88,6 +93,8 @@ def generate_driver(
     arena_bytes = _round_up(program.arena_bytes)
     scratch_bytes = _round_up(program.scratch_bytes)
     logits_bytes = _round_up(4 * program.classes)
+    labels = program.card.labels or tuple(f"class {i}" for i in range(program.classes))
+    lengths = [len(label.encode()) + 1 for label in labels]
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
@@ -107,6 +114,11 @@ def generate_driver(
         "std": _floats(program.card.normalization.std),
         "recipe": _comment(program.card.recipe),
         "recipe_bytes": _bytes(program.card.recipe),
+        "way": program.card.preprocessing,
+        "answers": program.card.heads > 0,
+        "labelled": bool(program.card.labels),
+        "label_bytes": _bytes("\0".join(labels)),
+        "label_starts": list(itertools.accumulate(lengths, initial=0))[:-1],
         "steps": [_step(call) for call in program.calls],
         "kernels": _arities(program.calls),
         "digest": constants_digest,

@@ -23,7 +23,7 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Expectation, Reference, expect
-from levit_deploy.verify.images import FUNCTIONS, Images, own_images, real_images
+from levit_deploy.verify.images import Images, own_images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
@@ -97,8 +97,8 @@ def verify_artifact(
 def _check_shared(
     artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
 ) -> Iterator[Check]:
-    for entry in FUNCTIONS:
-        yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
+    for function in batch.functions():
+        yield _check(LibraryRunner(artifact, function), batch, expected, on_check)
 
 
 def _check_static(
@@ -117,8 +117,8 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program)
-        for entry in FUNCTIONS:
-            yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
+        for function in batch.functions():
+            yield _check(ProgramRunner(program, function, emulator), batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:

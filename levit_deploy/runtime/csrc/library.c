@@ -110,6 +110,11 @@ const char *NAME(strerror)(int code)
     case CODE(ERROR_BUSY): return "another call is using these threads";
     case CODE(ERROR_ALIGNMENT): return "on this CPU floats must lie at a multiple of 4 bytes";
     case CODE(ERROR_KERNEL): return "a kernel refused its arguments: the library is damaged";
+    case CODE(ERROR_FRAME_FORMAT): return "frame: unknown format, matrix or range";
+    case CODE(ERROR_FRAME_ROTATION): return "frame: rotation or mirrored has no such value";
+    case CODE(ERROR_FRAME_SIZE): return "frame: a side is 0, too long, or odd under chroma";
+    case CODE(ERROR_FRAME_STRIDE): return "frame: a stride is shorter than a row";
+    case CODE(ERROR_COUNT): return "there are not as many classes as answers were asked for";
     }
     return "unknown code";
 }

@@ -35,6 +35,8 @@ typedef struct {
 /* Generated. */
 extern HIDDEN const NAME(info) NAME(info_record);
 extern HIDDEN const unsigned char NAME(recipe)[]; /* a string, UTF-8 */
+extern HIDDEN const unsigned char NAME(labels)[]; /* strings one after the other, UTF-8 */
+extern HIDDEN const uint32_t NAME(label_starts)[];
 extern HIDDEN const float NAME(self_test_logits)[CODE(CLASSES)];
 extern HIDDEN const step_info NAME(step_infos)[STEPS];
 extern HIDDEN const unsigned char NAME(constants)[];
