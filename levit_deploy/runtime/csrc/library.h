@@ -19,6 +19,9 @@
 
 enum { ENTRY_FLOAT = 1, ENTRY_RGB8 = 2 };
 
+/* What tasks may find out, as bits. */
+enum { KERNEL_REFUSED = 1, NO_PICTURE = 2 };
+
 typedef struct {
     int32_t tasks;
     int32_t entries; /* for which kinds of image the step is made */
@@ -43,6 +46,13 @@ HIDDEN int32_t NAME(step)(int index, const frame *f, unsigned char *scratch, int
 
 /* Checks the arguments and the CPU, and lays out the workspace: a code, and `*f` if it is OK. */
 HIDDEN int NAME(enter)(frame *f, int entry, const void *image, float *logits, void *workspace);
+
+/* Does tasks [begin, end) of a step; those that read a float image also look whether it is one. */
+HIDDEN int NAME(tasks)(int step, const frame *f, unsigned char *scratch, int32_t begin,
+                       int32_t end);
+
+/* The code of a run whose tasks found `findings`; what is no picture gets logits that are NaN. */
+HIDDEN int NAME(leave)(const frame *f, int findings);
 
 /* `pointer` or the next byte that is aligned. */
 static inline unsigned char *align_up(void *pointer)
