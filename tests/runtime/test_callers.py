@@ -23,10 +23,12 @@ from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.compiler.graphs import Array, reference
 from tests.compiler.levit import exported_tiny
 from tests.compiler.quantized import quantized_attention
+from tests.compiler.test_bits import demo_model
 from tests.machine import prefix_for
 
 CALLERS = Path(__file__).with_name("callers")
 MODELS = {"fp32": exported_tiny, "int8": quantized_attention}
+REAL = {f"levit_128s {name}": functools.partial(demo_model, name) for name in MODELS}
 TARGETS = ["host", "arm64", "armv7"]
 
 
@@ -45,18 +47,18 @@ def self_test(model: ExportedModel) -> SelfTest:
 
 
 @functools.cache
-def library(precision: str, target: str) -> tuple[Toolchain, Artifact]:
-    """Called `tiny`."""
-    toolchain, model = find_toolchain(get_target(target)), MODELS[precision]()
+def library(name: str, target: str) -> tuple[Toolchain, Artifact]:
+    """The model `name` of those above, as a library called `tiny`."""
+    toolchain, model = find_toolchain(get_target(target)), {**MODELS, **REAL}[name]()
     program = compile_model(model, toolchain.target, name="tiny")
-    folder = Path(kept_folder().name)
+    folder = Path(kept_folder().name, name)
     return toolchain, build_artifact(program, toolchain, self_test(model), folder)
 
 
-def output_of(name: str, precision: str, target: str, folder: Path, *arguments: str) -> str:
+def output_of(name: str, model: str, target: str, folder: Path, *arguments: str) -> str:
     """What the caller `name` prints, linked with the static library; it must succeed."""
     prefix = prefix_for(get_target(target))
-    toolchain, artifact = library(precision, target)
+    toolchain, artifact = library(model, target)
     program = folder / f"{name}-{target}"
     inputs = [CALLERS / f"{name}.c", artifact.static_library]
     toolchain.link_program(inputs, program, (f"-I{artifact.folder}",))
@@ -69,7 +71,7 @@ def output_of(name: str, precision: str, target: str, folder: Path, *arguments: 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("precision", MODELS)
-@pytest.mark.parametrize("name", ["modes", "guards"])
+@pytest.mark.parametrize("name", ["modes", "guards", "stack"])
 def test_it_succeeds(name: str, precision: str, target: str, tmp_path: Path) -> None:
     output_of(name, precision, target, tmp_path)
 
@@ -84,6 +86,11 @@ def test_many_callers_at_once(tmp_path: Path) -> None:
         output_of("crowd", precision, "host", tmp_path)
 
 
+@functools.cache
+def host_values(precision: str) -> str:
+    return output_of("values", precision, "host", Path(kept_folder().name))
+
+
 def odd_image(model: ExportedModel, bits: int, everywhere: bool) -> Array:
     """As values.c makes it."""
     image = (np.arange(3 * model.image_size**2) * 7919 % 1000).astype(np.float32) / 250 - 2
@@ -91,19 +98,26 @@ def odd_image(model: ExportedModel, bits: int, everywhere: bool) -> Array:
     return image.reshape(1, 3, model.image_size, model.image_size)
 
 
-SLOW_TARGETS = ["x86-64-v3", "x86-64-v4", "x86-64-v4-vnni", "arm64-dotprod", "arm64-i8mm"]
+SLOW_TARGETS = [
+    "x86-64",
+    "x86-64-v3",
+    "x86-64-v4",
+    "x86-64-v4-vnni",
+    "arm64-dotprod",
+    "arm64-i8mm",
+]
 
 
 @pytest.mark.parametrize(
     "target",
-    [*TARGETS, "x86-64", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TARGETS)],
+    [*TARGETS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_TARGETS)],
 )
 @pytest.mark.parametrize("precision", MODELS)
 def test_values_that_no_picture_has(precision: str, target: str, tmp_path: Path) -> None:
     """NaN in, NaN out; what is finite is defined, with FMA to the bit."""
     model, output = MODELS[precision](), output_of("values", precision, target, tmp_path)
     if get_target(target).fma:
-        assert output == output_of("values", precision, "host", tmp_path)
+        assert output == host_values(precision)
     assert len(output.splitlines()) == 14
     for line in output.splitlines():
         bits, everywhere, *words = line.split()
@@ -113,8 +127,9 @@ def test_values_that_no_picture_has(precision: str, target: str, tmp_path: Path)
         np.testing.assert_allclose(logits, expected, rtol=0, atol=bound, err_msg=line)
 
 
-@pytest.mark.parametrize("target", ["host", "arm64"])
-def test_stack(target: str, tmp_path: Path) -> None:
-    for precision in MODELS:
-        used = output_of("stack", precision, target, tmp_path)
-        print(precision, target, used.split())
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [*TARGETS, *SLOW_TARGETS])
+@pytest.mark.parametrize("model", REAL)
+@pytest.mark.parametrize("name", ["guards", "stack"])
+def test_a_real_network(name: str, model: str, target: str, tmp_path: Path) -> None:
+    output_of(name, model, target, tmp_path)

@@ -148,6 +148,8 @@ int NAME(self_test)(void *workspace)
 {
     if (!workspace)
         return CODE(ERROR_NULL);
+    if (!NAME(is_intact)())
+        return CODE(ERROR_DAMAGED);
     unsigned char *arena = align_up(workspace);
     uint8_t *image = arena + SELF_TEST_IMAGE_OFFSET;
     float *logits = (float *)(void *)(arena + ARENA_BYTES + SCRATCH_BYTES);
@@ -174,6 +176,7 @@ const char *NAME(strerror)(int code)
     case CODE(ERROR_BUSY): return "another call is using these threads";
     case CODE(ERROR_ALIGNMENT): return "on this CPU floats must lie at a multiple of 4 bytes";
     case CODE(ERROR_KERNEL): return "a kernel refused its arguments: the library is damaged";
+    case CODE(ERROR_DAMAGED): return "self test: weights or code are not what was built";
     }
     return "unknown code";
 }

@@ -61,7 +61,7 @@ int main(void)
                                     : pool == 1 ? tiny_threads_create(2)
                                                 : tiny_threads_adopt(2, one_after_the_other, NULL);
             set(standard);
-            for (int entry = 0; entry < ENTRIES; entry++) {
+            for (int entry = pool ? RUN_THREADS : RUN; entry < (pool ? SELF_TEST : ENTRIES); entry++) {
                 call c = {image, rgb, logits, workspace, threads};
                 memset(logits, 0, sizeof logits);
                 set(callers);

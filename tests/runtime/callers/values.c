@@ -15,7 +15,8 @@ static const uint32_t odd[] = {
     0x477fff00, 0xc9742400,             /* 65535, -1000000 */
     0x4f800000, 0xcf800000,             /* 2^32, -2^32 */
 };
-static const int places[] = {0, 7, VALUES / 2 + 1, VALUES - 9, VALUES - 1};
+enum { PLACES = 5 };
+static const int places[PLACES] = {0, 7, VALUES / 2 + 1, VALUES - 9, VALUES - 1};
 
 int main(void)
 {
@@ -23,15 +24,14 @@ int main(void)
     call c = {image, rgb, logits, workspace, threads};
     const uint32_t nan = 0x7fc00000;
     for (size_t w = 0; w < sizeof wrong / sizeof *wrong; w++)
-        for (size_t p = 0; p < sizeof places / sizeof *places; p++)
-            for (int entry = RUN; entry <= RUN_THREADS; entry += RUN_THREADS - RUN) {
-                draw(image, rgb);
-                memcpy(&image[places[p]], &wrong[w], 4);
-                memset(logits, 0, sizeof logits);
-                CHECK(enter(entry, &c) == TINY_OK);
-                for (int i = 0; i < TINY_CLASSES; i++)
-                    CHECK(!memcmp(&logits[i], &nan, 4));
-            }
+        for (int entry = RUN; entry <= RUN_THREADS; entry += RUN_THREADS - RUN) {
+            draw(image, rgb);
+            memcpy(&image[places[w % PLACES]], &wrong[w], 4);
+            memset(logits, 0, sizeof logits);
+            CHECK(enter(entry, &c) == TINY_OK);
+            for (int i = 0; i < TINY_CLASSES; i++)
+                CHECK(!memcmp(&logits[i], &nan, 4));
+        }
     for (size_t o = 0; o < sizeof odd / sizeof *odd; o++)
         for (int everywhere = 0; everywhere < 2; everywhere++) {
             draw(image, rgb);
