@@ -11,6 +11,7 @@ from pathlib import Path
 from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
+from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
@@ -99,6 +100,7 @@ def _make_libraries(
         _check_objects(program.name, objects)
         library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
         toolchain.link_shared(objects.shared, library)
+        seal(library)
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
@@ -130,9 +132,13 @@ def _compile(
         compiled("constants.S"),
     )
     return _Objects(
-        shared=(*common, compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",))),
+        shared=(
+            *common,
+            compiled("digest.c", "_shared", ("-DSHARED",)),
+            compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",)),
+        ),
         # In an archive a member that nobody asks for is left out: no threads, no -pthread.
-        static=(*common, compiled("threads.c")),
+        static=(*common, compiled("digest.c"), compiled("threads.c")),
     )
 
 

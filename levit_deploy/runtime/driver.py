@@ -20,6 +20,7 @@ from levit_deploy import __version__
 from levit_deploy.compiler.program import ALIGNMENT_BYTES, Arg, Entry, KernelCall, Program, Space
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.cpu_features import required_bits
+from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Toolchain
 
@@ -122,6 +123,9 @@ def generate_driver(
         "steps": [_step(call) for call in program.calls],
         "kernels": _arities(program.calls),
         "digest": constants_digest,
+        "constants_bytes": len(program.constants),
+        "constants_digest": digest(program.constants),
+        "code_placeholder": CODE_PLACEHOLDER,
         "file": constants_file,
     }
     header = _render("header.h.j2", settings)
@@ -132,14 +136,14 @@ def generate_driver(
     for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
         build_id.update(hashlib.sha256(part.encode()).digest())
     build_id.update(program.kernels_object)
-    digest = build_id.hexdigest()[:40]
+    identity = build_id.hexdigest()[:40]
     return Driver(
         workspace_bytes=workspace_bytes,
         header=header,
         program_header=program_header,
-        program_source=_render("program.c.j2", {**settings, "build_id": digest}),
+        program_source=_render("program.c.j2", {**settings, "build_id": identity}),
         constants_source=_render("constants.S.j2", settings),
-        build_id=digest,
+        build_id=identity,
     )
 
 

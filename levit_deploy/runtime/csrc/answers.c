@@ -1,4 +1,5 @@
 /* Logits -> probabilities, the best classes, and what they are called. */
+#include "float_mode.h"
 #include "picture.h"
 
 #if HAS_ANSWERS
@@ -37,9 +38,11 @@ int NAME(softmax)(const float *logits, float *probabilities)
 {
     if (!logits || !probabilities)
         return CODE(ERROR_NULL);
+    float_mode callers = enter_float_mode();
     double sum, largest = softmax_scale(logits, &sum);
     for (int i = 0; i < CODE(CLASSES); i++)
         probabilities[i] = (float)(exponential((double)logits[i] - largest) / sum);
+    set_float_mode(callers);
     return CODE(OK);
 }
 
@@ -58,11 +61,13 @@ void NAME(best)(const float *logits, NAME(answer) *answers, int count)
             answers[later] = answers[later - 1];
         answers[place] = (NAME(answer)){i, logits[i]};
     }
+    float_mode callers = enter_float_mode();
     double sum, largest = softmax_scale(logits, &sum);
     for (int i = 0; i < count; i++) {
         double logit = (double)answers[i].probability;
         answers[i].probability = (float)(exponential(logit - largest) / sum);
     }
+    set_float_mode(callers);
 }
 
 const char *NAME(label)(int class_index)

@@ -2,6 +2,7 @@
 #include "picture.h"
 
 #include "cpu.h"
+#include "float_mode.h"
 
 enum {
     SIDE_MAX = CODE(FRAME_SIDE_MAX),
@@ -298,8 +299,11 @@ int NAME(prepare)(const NAME(frame) *f, uint8_t *picture, void *workspace)
     if (!cpu_is_supported())
         return CODE(ERROR_CPU);
     int code = check(f);
-    if (code == CODE(OK))
+    if (code == CODE(OK)) {
+        float_mode callers = enter_float_mode();
         make_picture(f, picture, lay_out(workspace).rest);
+        set_float_mode(callers);
+    }
     return code;
 }
 
