@@ -16,7 +16,15 @@ from pathlib import Path
 import jinja2
 
 from levit_deploy import __version__
-from levit_deploy.compiler.program import ALIGNMENT_BYTES, Arg, Entry, KernelCall, Program, Space
+from levit_deploy.compiler.program import (
+    ALIGNMENT_BYTES,
+    EIGHT_BIT,
+    Arg,
+    Entry,
+    KernelCall,
+    Program,
+    Space,
+)
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.self_test import SelfTest
@@ -27,9 +35,25 @@ CSRC = Path(__file__).parent / "csrc"
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 _ENTRIES = {
-    Entry.BOTH: "ENTRY_FLOAT | ENTRY_RGB8",
+    Entry.BOTH: "ENTRY_FLOAT | ENTRY_8BIT",
     Entry.FLOAT: "ENTRY_FLOAT",
-    Entry.RGB8: "ENTRY_RGB8",
+    **dict.fromkeys(EIGHT_BIT.values(), "ENTRY_8BIT"),
+}
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """What the header says of 8-bit images: `pixels`, how `argument` of `function` is indexed."""
+
+    name: str
+    function: str
+    argument: str
+    pixels: str
+
+
+_COLOURS = {
+    3: _Colours("RGB", EIGHT_BIT[3].function, "rgb", "rgb[row][column][channel]"),
+    1: _Colours("grey", EIGHT_BIT[1].function, "gray", "gray[row][column]"),
 }
 
 
@@ -54,8 +78,9 @@ class _Step:
     comment: str
 
 
-def public_functions(name: str) -> frozenset[str]:
-    """Every symbol that a library called `name` exports."""
+def public_functions(name: str, channels: int) -> frozenset[str]:
+    """Every symbol that a library called `name` for images of so many channels exports."""
+    run_8bit = EIGHT_BIT[channels].function
     return frozenset(
         f"{name}_{function}"
         for function in (
@@ -63,12 +88,12 @@ def public_functions(name: str) -> frozenset[str]:
             "preprocessing",
             "workspace_bytes",
             "run",
-            "run_rgb8",
+            run_8bit,
             "threads_create",
             "threads_adopt",
             "threads_destroy",
             "run_threads",
-            "run_rgb8_threads",
+            f"{run_8bit}_threads",
             "self_test",
             "strerror",
         )
@@ -82,6 +107,7 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
+    normalization = program.card.normalization
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
@@ -103,8 +129,10 @@ def generate_driver(
         "required_cpu": required_bits(toolchain.target),
         "tolerance": _float(self_test.tolerance),
         "self_test_logits": [_float(value) for value in self_test.logits],
-        "mean": _floats(program.card.normalization.mean),
-        "std": _floats(program.card.normalization.std),
+        "channels": normalization.channels,
+        "colours": _COLOURS[normalization.channels],
+        "mean": _floats(normalization.mean),
+        "std": _floats(normalization.std),
         "recipe": _comment(program.card.recipe),
         "recipe_bytes": _bytes(program.card.recipe),
         "steps": [_step(call) for call in program.calls],

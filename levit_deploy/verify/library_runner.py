@@ -10,7 +10,7 @@ import numpy as np
 from levit_deploy.compiler.program import Entry
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.images import FUNCTIONS, Images
+from levit_deploy.verify.images import Images
 from levit_deploy.verify.process import run_child, worker_command
 from levit_deploy.verify.runner import Runner
 
@@ -23,14 +23,14 @@ class LibraryRunner(Runner):
     def __init__(self, artifact: Artifact, entry: Entry, *, threads: int = 1) -> None:
         self._library, self._entry, self._threads = artifact.shared_library, entry, threads
         with_threads = f" with {threads} threads" if threads > 1 else ""
-        self.name = f"{FUNCTIONS[entry]} of {self._library.name}{with_threads} on this CPU"
+        self.name = f"{entry.function} of {self._library.name}{with_threads} on this CPU"
 
     def infer(self, images: Images) -> Logits:
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
             inputs, outputs = Path(name) / "images.npy", Path(name) / "logits.npy"
             np.save(inputs, images.of(self._entry))
-            function, threads = FUNCTIONS[self._entry], str(self._threads)
-            arguments = (self._library, function, threads, inputs, outputs)
+            threads = str(self._threads)
+            arguments = (self._library, self._entry.function, threads, inputs, outputs)
             run_child(worker_command(_WORKER, *arguments))
             logits: Logits = np.load(outputs)
             return logits

@@ -1,7 +1,8 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY run|run_rgb8 THREADS IMAGES.npy LOGITS.npy`. It imports
-nothing but the loader and numpy: it is started for every few images, and is to start at once.
+Run as a module: `library_worker LIBRARY FUNCTION THREADS IMAGES.npy LOGITS.npy`, with a function
+of `Library`. It imports nothing but the loader and numpy: it is started for every few images, and
+is to start at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def main(library: str, function: str, threads: str, inputs: str, outputs: str) -
     loaded = Library(Path(library), threads=int(threads))
     loaded.self_test()
     images = np.load(inputs)
-    classify = loaded.run_rgb8 if function == "run_rgb8" else loaded.run
+    classify = getattr(loaded, function)
     np.save(outputs, np.stack([classify(image) for image in images]))
     loaded.close()
 

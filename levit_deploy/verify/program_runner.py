@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from levit_deploy.compiler.program import Entry
+from levit_deploy.compiler.program import EIGHT_BIT, Entry
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.images import FUNCTIONS, Images
+from levit_deploy.verify.images import Images
 from levit_deploy.verify.process import run_child
 from levit_deploy.verify.runner import RunError, Runner
 
@@ -24,8 +24,10 @@ def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> 
     It is linked statically, so that an emulator needs no files of the target's system.
     Raises DeployError if the header or the library does not fit.
     """
+    manifest = artifact.manifest
     flags = (
-        f"-DMODEL={artifact.manifest.name}",
+        f"-DMODEL={manifest.name}",
+        f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
         f'-DHEADER="{artifact.header.name}"',
         f"-I{artifact.folder.resolve()}",
     )
@@ -42,13 +44,13 @@ class ProgramRunner(Runner):
     def __init__(self, program: Path, entry: Entry, emulator: tuple[str, ...] = ()) -> None:
         self._program, self._entry, self._emulator = program, entry, emulator
         place = " ".join((Path(emulator[0]).name, *emulator[1:])) if emulator else "this CPU"
-        self.name = f"{FUNCTIONS[entry]} in a C program on {place}"
+        self.name = f"{entry.function} in a C program on {place}"
 
     def infer(self, images: Images) -> Logits:
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
             inputs, outputs = Path(name) / "images", Path(name) / "logits"
             images.of(self._entry).tofile(inputs)
-            function = FUNCTIONS[self._entry]
+            function = self._entry.function
             run_child((*self._emulator, self._program, function, inputs, outputs))
             logits: Logits = np.fromfile(outputs, np.float32)
             if logits.size == 0 or logits.size % len(images):

@@ -221,7 +221,7 @@ def test_the_self_test_is_the_references(tiny: Checkpoint):
     self_test = reference_self_test(Reference.of_weights(tiny))
     assert len(self_test.logits) == tiny.spec.classes
     span = max(*self_test.logits, 0.0) - min(*self_test.logits, 0.0)
-    pixels = self_test_image(tiny.spec.image_size)[None]
+    pixels = self_test_image(tiny.spec.image_size, 3)[None]
     floats = normalize(pixels, tiny.spec.normalization)
     close = CLOSE.of(rounding_cost(tiny.build(), floats))
     assert self_test.tolerance == pytest.approx(close.fraction * span)
