@@ -184,7 +184,7 @@ def judge(library: Path, images: Images, expected: Expectation) -> str:
         return error.message
     for classify, pictures in (
         (loaded.run, images.floats),
-        (loaded.run_rgb8, images.rgb8),
+        (loaded.run_rgb8, images.pixels),
     ):
         logits = np.stack([classify(picture) for picture in pictures])
         comparison = compare(expected.logits, logits, expected.tolerance)

@@ -47,8 +47,9 @@ def build_artifact(
     destination = parent / folder_name(program.name, program.target, program.precision)
     with artifact_folder(destination) as folder:
         driver = _make_libraries(program, toolchain, self_test, folder)
-        library, answers = folder / f"lib{program.name}.so", program.card.heads > 0
-        _check_shared_library(program.name, library, toolchain.libc, answers=answers)
+        exports = public_functions(program.name, program.card)
+        library = folder / f"lib{program.name}.so"
+        _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
             add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
@@ -152,14 +153,14 @@ def _check_objects(name: str, objects: _Objects) -> None:
                 )
 
 
-def _check_shared_library(name: str, library: Path, libc: Libc, *, answers: bool) -> None:
+def _check_shared_library(library: Path, exports: frozenset[str], libc: Libc) -> None:
     """The contract of docs/c-api.md: what it exports, and what it asks of the system."""
     elf = Elf.read(library)
     exported = {symbol.name for symbol in elf.symbols if symbol.defined}
     optional = {symbol.name for symbol in elf.symbols if symbol.weak and not symbol.defined}
     newer = {version for version in elf.versions if _glibc_release(version) > libc.floor}
     for found, what in (
-        (exported ^ public_functions(name, answers=answers), "exports differ from the header"),
+        (exported ^ exports, "exports differ from the header"),
         (set(elf.needed) - _SYSTEM_LIBRARIES, "it needs other libraries than the C library"),
         (optional - _OPTIONAL_SYMBOLS, "it has unresolved symbols"),
         (newer, f"it needs a newer C library than {libc}"),

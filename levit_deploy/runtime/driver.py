@@ -17,8 +17,17 @@ from pathlib import Path
 import jinja2
 
 from levit_deploy import __version__
-from levit_deploy.compiler.program import ALIGNMENT_BYTES, Arg, Entry, KernelCall, Program, Space
+from levit_deploy.compiler.program import (
+    ALIGNMENT_BYTES,
+    EIGHT_BIT,
+    Arg,
+    Entry,
+    KernelCall,
+    Program,
+    Space,
+)
 from levit_deploy.errors import DeployError
+from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
 from levit_deploy.runtime.self_test import SelfTest
@@ -29,9 +38,25 @@ CSRC = Path(__file__).parent / "csrc"
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 _ENTRIES = {
-    Entry.BOTH: "ENTRY_FLOAT | ENTRY_RGB8",
+    Entry.BOTH: "ENTRY_FLOAT | ENTRY_8BIT",
     Entry.FLOAT: "ENTRY_FLOAT",
-    Entry.RGB8: "ENTRY_RGB8",
+    **dict.fromkeys(EIGHT_BIT.values(), "ENTRY_8BIT"),
+}
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """What the header says of 8-bit images: `pixels`, how `argument` of `function` is indexed."""
+
+    name: str
+    function: str
+    argument: str
+    pixels: str
+
+
+_COLOURS = {
+    3: _Colours("RGB", EIGHT_BIT[3].function, "rgb", "rgb[row][column][channel]"),
+    1: _Colours("grey", EIGHT_BIT[1].function, "gray", "gray[row][column]"),
 }
 
 
@@ -56,12 +81,13 @@ class _Step:
     comment: str
 
 
-def public_functions(name: str, *, answers: bool) -> frozenset[str]:
-    """Every symbol that a library called `name` exports; `answers`: whether it has classes."""
+def public_functions(name: str, card: ModelCard) -> frozenset[str]:
+    """Every symbol that a library called `name` of a model with that card exports."""
+    run_8bit = EIGHT_BIT[card.in_chans].function
     return frozenset(
         f"{name}_{function}"
         for function in (
-            *(("classify", "softmax", "label") if answers else ()),
+            *(("classify", "softmax", "label") if card.heads else ()),
             "frame_workspace_bytes",
             "run_frame",
             "prepare",
@@ -69,12 +95,12 @@ def public_functions(name: str, *, answers: bool) -> frozenset[str]:
             "preprocessing",
             "workspace_bytes",
             "run",
-            "run_rgb8",
+            run_8bit,
             "threads_create",
             "threads_adopt",
             "threads_destroy",
             "run_threads",
-            "run_rgb8_threads",
+            f"{run_8bit}_threads",
             "self_test",
             "strerror",
         )
@@ -88,6 +114,7 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
+    normalization = program.card.normalization
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
@@ -111,8 +138,10 @@ def generate_driver(
         "required_cpu": required_bits(toolchain.target),
         "tolerance": _float(self_test.tolerance),
         "self_test_logits": [_float(value) for value in self_test.logits],
-        "mean": _floats(program.card.normalization.mean),
-        "std": _floats(program.card.normalization.std),
+        "channels": normalization.channels,
+        "colours": _COLOURS[normalization.channels],
+        "mean": _floats(normalization.mean),
+        "std": _floats(normalization.std),
         "recipe": _comment(program.card.recipe),
         "recipe_bytes": _bytes(program.card.recipe),
         "way": program.card.preprocessing,

@@ -27,7 +27,9 @@ class _Info(ctypes.Structure):
         ("abi_version", ctypes.c_uint32),
         ("image_size", ctypes.c_uint32),
         ("classes", ctypes.c_uint32),
+        ("channels", ctypes.c_uint32),
         ("exif", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("workspace_bytes", ctypes.c_uint64),
         ("name", ctypes.c_char_p),
         ("model", ctypes.c_char_p),
@@ -74,6 +76,7 @@ class Description:
     abi_version: int
     image_size: int
     classes: int
+    channels: int
     exif: bool
     workspace_bytes: int
     name: str
@@ -84,8 +87,8 @@ class Description:
     build_id: str
     tool_version: str
     preprocessing: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class Library:
@@ -116,14 +119,20 @@ class Library:
         return self._description
 
     def run(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Normalised RGB (3, size, size) or (1, 3, size, size) float32 -> logits (classes,)."""
-        size = self._description.image_size
-        return self._run("run_threads", image, np.float32, ((3, size, size), (1, 3, size, size)))
+        """Normalised (channels, size, size) or (1, channels, size, size) -> logits (classes,).
+
+        Both float32.
+        """
+        shape = (self._description.channels, *self._sides)
+        return self._run("run_threads", image, np.float32, (shape, (1, *shape)))
 
     def run_rgb8(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """8-bit RGB (size, size, 3) -> logits (classes,)."""
-        size = self._description.image_size
-        return self._run("run_rgb8_threads", image, np.uint8, ((size, size, 3),))
+        """8-bit RGB (size, size, 3) -> logits (classes,), of a library for RGB."""
+        return self._run_8bit("run_rgb8", image, 3, ((*self._sides, 3),))
+
+    def run_gray8(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """8-bit grey (size, size) or (size, size, 1) -> logits (classes,), of one for grey."""
+        return self._run_8bit("run_gray8", image, 1, (self._sides, (*self._sides, 1)))
 
     def run_frame(self, frame: Frame) -> NDArray[np.float32]:
         """A frame of any size -> logits (classes,)."""
@@ -134,9 +143,8 @@ class Library:
         return logits
 
     def prepare(self, frame: Frame) -> NDArray[np.uint8]:
-        """The image (size, size, 3) that the network sees of a frame, before mean and std."""
-        size = self._description.image_size
-        image = np.empty((size, size, 3), np.uint8)
+        """The image (size, size, channels) that the network sees, before mean and std."""
+        image = np.empty((*self._sides, self._description.channels), np.uint8)
         workspace = self._frame_workspace(frame)
         self._check(self._function("prepare")(_frame(frame), _pointer(image), _pointer(workspace)))
         return image
@@ -188,6 +196,25 @@ class Library:
             self._function("threads_destroy")(self._threads)
             self._threads = ctypes.c_void_p()
 
+    @property
+    def _sides(self) -> tuple[int, int]:
+        return (self._description.image_size,) * 2
+
+    def _run_8bit(
+        self,
+        function: str,
+        image: NDArray[np.uint8],
+        channels: int,
+        shapes: tuple[tuple[int, ...], ...],
+    ) -> NDArray[np.float32]:
+        if channels != self._description.channels:
+            raise DeployError(
+                f"`{self.path.name}` reads images of {self._description.channels} channels, "
+                f"`{function}` gives it {channels}",
+                hint="run_rgb8 for 3 (RGB), run_gray8 for 1 (grey)",
+            )
+        return self._run(f"{function}_threads", image, np.uint8, shapes)
+
     def _run(
         self,
         function: str,
@@ -216,9 +243,9 @@ class Library:
             )
         preprocessing = self._function("preprocessing")
         preprocessing.restype = ctypes.c_char_p
-        values = {name: getattr(info, name) for name, _ in _Info._fields_}
+        values = {name: getattr(info, name) for name, _ in _Info._fields_ if name != "reserved"}
         texts = {name: text.decode() for name, text in values.items() if isinstance(text, bytes)}
-        arrays = {name: tuple(values[name]) for name in ("mean", "std")}
+        arrays = {name: tuple(values[name][: info.channels]) for name in ("mean", "std")}
         others = {"exif": bool(info.exif), "preprocessing": preprocessing().decode()}
         return Description(**{**values, **texts, **arrays, **others})
 

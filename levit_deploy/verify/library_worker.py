@@ -1,8 +1,8 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY run|run_rgb8|run_frame THREADS IMAGES.npz LOGITS.npy`, of
-images in the order in which they were saved. It imports
-nothing but the loader and numpy: it is started for every few images, and is to start at once.
+Run as a module: `library_worker LIBRARY FUNCTION THREADS IMAGES.npz LOGITS.npy`, with a function
+of `Library`, of images in the order in which they were saved. It imports nothing but the loader and
+numpy: it is started for every few images, and is to start at once.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from levit_deploy.compiler.program import EIGHT_BIT
+from levit_deploy.models.pictures import RGB
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.frame import Format
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Function, Images
@@ -24,8 +27,10 @@ def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> 
     It is linked statically, so that an emulator needs no files of the target's system.
     Raises DeployError if the header or the library does not fit.
     """
+    manifest = artifact.manifest
     flags = (
-        f"-DMODEL={artifact.manifest.name}",
+        f"-DMODEL={manifest.name}",
+        f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
         f'-DHEADER="{artifact.header.name}"',
         f"-I{artifact.folder.resolve()}",
     )
@@ -50,7 +55,9 @@ class ProgramRunner(Runner):
             with inputs.open("wb") as file:
                 for image in images.of(self._function):
                     if self._function is Function.RUN_FRAME:
-                        file.write(struct.pack("=2i", image.shape[1], image.shape[0]))
+                        height, width, channels = image.shape
+                        layout = Format.RGB if channels == RGB else Format.GRAY8
+                        file.write(struct.pack("=4i", width, height, channels, layout))
                     file.write(image.tobytes())
             run_child((*self._emulator, self._program, self._function, inputs, outputs))
             logits: Logits = np.fromfile(outputs, np.float32)

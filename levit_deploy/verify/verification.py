@@ -37,8 +37,9 @@ OnCheck = Callable[[str], None]
 
 def reference_self_test(reference: Reference) -> SelfTest:
     """What a library made of `reference` must compute for its built-in image."""
-    pixels = self_test_image(reference.image_size)[None]
-    images = Images(pixels, normalize(pixels, reference.normalization), "self test")
+    normalization = reference.normalization
+    pixels = self_test_image(reference.image_size, normalization.channels)[None]
+    images = Images(pixels, normalize(pixels, normalization), "self test")
     precision = reference.model.precision if reference.model else Precision.FP32
     expected = expect(reference, precision, images)
     logits = expected.logits[0]

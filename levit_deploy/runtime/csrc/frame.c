@@ -308,7 +308,7 @@ int NAME(prepare)(const NAME(frame) *f, uint8_t *picture, void *workspace)
 }
 
 /* Not there unless the program has made threads: then its linker has taken threads.c too. */
-extern __typeof__(NAME(run_rgb8_threads)) NAME(run_rgb8_threads) __attribute__((weak));
+extern __typeof__(RUN_8BIT_THREADS) RUN_8BIT_THREADS __attribute__((weak));
 
 int NAME(run_frame)(const NAME(frame) *f, float *logits, void *workspace, NAME(threads) *threads)
 {
@@ -318,8 +318,8 @@ int NAME(run_frame)(const NAME(frame) *f, float *logits, void *workspace, NAME(t
     int code = NAME(prepare)(f, l.picture, workspace);
     if (code != CODE(OK))
         return code;
-    return threads ? NAME(run_rgb8_threads)(l.picture, logits, l.rest, threads)
-                   : NAME(run_rgb8)(l.picture, logits, l.rest);
+    return threads ? RUN_8BIT_THREADS(l.picture, logits, l.rest, threads)
+                   : RUN_8BIT(l.picture, logits, l.rest);
 }
 
 #if HAS_ANSWERS

@@ -123,24 +123,24 @@ int NAME(run)(const float *image, float *logits, void *workspace)
     return run(ENTRY_FLOAT, image, logits, workspace);
 }
 
-int NAME(run_rgb8)(const uint8_t *rgb, float *logits, void *workspace)
+int RUN_8BIT(const uint8_t *image, float *logits, void *workspace)
 {
-    return run(ENTRY_RGB8, rgb, logits, workspace);
+    return run(ENTRY_8BIT, image, logits, workspace);
 }
 
 /*
  * The built-in image: 16 x 16 pixel blocks, so that no two regions look alike, under pixel noise,
  * so that no pixel can be taken for its neighbour. levit_deploy/runtime/self_test.py is the same.
  */
-static void draw_self_test_image(uint8_t *rgb)
+static void draw_self_test_image(uint8_t *image)
 {
     uint32_t noise = 1;
     for (uint32_t y = 0; y < CODE(IMAGE_SIZE); y++)
         for (uint32_t x = 0; x < CODE(IMAGE_SIZE); x++)
-            for (uint32_t c = 0; c < 3; c++) {
+            for (uint32_t c = 0; c < CODE(CHANNELS); c++) {
                 uint32_t block = (y / 16 * 73u + x / 16 * 31u + c) * 2654435761u >> 24;
                 noise = noise * 1664525u + 1013904223u;
-                *rgb++ = (uint8_t)(block * 7 / 8 + (noise >> 27));
+                *image++ = (uint8_t)(block * 7 / 8 + (noise >> 27));
             }
 }
 
@@ -154,7 +154,7 @@ int NAME(self_test)(void *workspace)
     uint8_t *image = arena + SELF_TEST_IMAGE_OFFSET;
     float *logits = (float *)(void *)(arena + ARENA_BYTES + SCRATCH_BYTES);
     draw_self_test_image(image);
-    int code = run(ENTRY_RGB8, image, logits, workspace);
+    int code = run(ENTRY_8BIT, image, logits, workspace);
     float_mode callers = enter_float_mode();
     for (int i = 0; i < CODE(CLASSES) && code == CODE(OK); i++) {
         float difference = logits[i] - NAME(self_test_logits)[i];

@@ -17,7 +17,7 @@
 #define HIDDEN __attribute__((visibility("hidden")))
 #define ALIGNMENT 64 /* kernels may assume it of all memory but the caller's image and logits */
 
-enum { ENTRY_FLOAT = 1, ENTRY_RGB8 = 2 };
+enum { ENTRY_FLOAT = 1, ENTRY_8BIT = 2 };
 
 /* What tasks may find out, as bits. */
 enum { KERNEL_REFUSED = 1, NO_PICTURE = 2 };
