@@ -71,6 +71,8 @@ def deploy(
     if isinstance(source, ExportedModel):
         model, reference = source, Reference.of_model(source)
     else:
+        if calibration:
+            _require_same_preprocessing(source, calibration.images)
         on_phase("export", "")
         pictures = calibration.images.first(PROBE_IMAGES) if calibration else None
         model = export_checkpoint(source, pictures)
@@ -136,6 +138,12 @@ def deploy(
 def library_name(model: str, precision: str) -> str:
     """What the library of a model is called by default."""
     return model if precision == Precision.FP32 else f"{model}_{precision}"
+
+
+def _require_same_preprocessing(checkpoint: Checkpoint, images: ImageSet) -> None:
+    way = checkpoint.preprocessing.describe(checkpoint.spec.image_size)
+    if images.preprocessing != way:
+        raise ValueError(f"pictures by `{images.preprocessing}` for a model of `{way}`")
 
 
 def _refuse_wrong(verification: Verification) -> None:

@@ -130,7 +130,7 @@ def test_int8(grey: Grey, tmp_path: Path) -> None:
     done = grey.deploy("host", tmp_path, "int8")
     assert done.verification.passed
     checks = done.verification.checks
-    assert [check.what.split()[0] for check in checks] == ["run", "run_gray8"] * 2
+    assert [check.what.split()[0] for check in checks] == ["run", "run_gray8", "run_frame"] * 2
     assert all(check.outcome is Outcome.PASSED for check in checks)
     library, expected = Library(done.artifact.folder), grey.logits()
     logits = np.stack([library.run_gray8(pixels) for pixels in grey.pixels()])
@@ -141,7 +141,7 @@ def test_int8(grey: Grey, tmp_path: Path) -> None:
 def test_another_architecture(grey: Grey, tmp_path: Path) -> None:
     prefix_for(get_target("arm64"))
     checks = grey.deploy("arm64", tmp_path).verification.checks
-    assert [check.what.split()[0] for check in checks] == ["run", "run_gray8"]
+    assert [check.what.split()[0] for check in checks] == ["run", "run_gray8", "run_frame"]
     assert all(check.outcome is Outcome.PASSED for check in checks)
 
 

@@ -118,7 +118,9 @@ class Auditor:
             state.begin(self.settings, anew=force)
             stack.enter_context(_one_torch_thread())
             runners: dict[RunnerName, Runner] = {
-                RunnerName.REFERENCE: reference_runner(self._checkpoint),
+                RunnerName.REFERENCE: reference_runner(
+                    self._checkpoint.build(), self._checkpoint.foreign
+                ),
                 RunnerName.ARTIFACT: stack.enter_context(self._runner),
             }
             if self._quantized is not None:

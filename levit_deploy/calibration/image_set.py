@@ -67,6 +67,10 @@ class ImageSet:
         """The first of them, (at most count, image_size, image_size, channels)."""
         return np.stack(list(islice(self, count)))
 
+    def first_as_they_are(self, count: int) -> tuple[Picture, ...]:
+        """The pictures that `first` is made of, (height, width, 3) each."""
+        return tuple(self._pictures.picture(index) for index in self._indices[:count])
+
 
 def open_images(
     source: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,8 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.preprocessing import Preprocessing, Resize
 
+# Of photos, of both orientations, and of one so tall that Pillow resizes it otherwise.
+_PHOTO_SIZES = ((500, 375), (375, 500), (240, 640), (640, 427), (32, 32), (300, 225))
 RGB, GREY = 3, 1  # channels
 _MODES = {RGB: "RGB", GREY: "L"}  # as timm converts pictures for a model of so many
 
@@ -27,17 +30,30 @@ def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[2] == GREY else pixels)
 
 
+def package_photos(count: int) -> tuple[NDArray[np.uint8], ...]:
+    """The first `count` test images in the package, enlarged to the sizes of photos.
+
+    uint8 RGB (height, width, 3). Their pixels become squares, whose edges no two filters resize
+    alike.
+    """
+    images = demo_images(DemoSplit.TEST).images[:count]
+    return tuple(
+        np.asarray(as_image(image).resize(size, Image.Resampling.NEAREST))
+        for image, size in zip(images, itertools.cycle(_PHOTO_SIZES), strict=False)
+    )
+
+
 def package_pictures(
     way: Preprocessing, image_size: int, count: int, channels: int
 ) -> NDArray[np.uint8]:
-    """The first `count` test images in the package: uint8 (count, size, size, channels).
+    """`package_photos` as a model sees them: uint8 (count, image_size, image_size, channels).
 
     Where `way` takes pictures of the model's size alone, they are squashed to it.
     """
     if way.resize is Resize.NONE:
         way = replace(way, side=1, crop=1, resize=Resize.SQUASH)
-    pictures = map(as_image, demo_images(DemoSplit.TEST).images[:count])
-    return np.stack([model_sized(as_pixels(p, channels), way, image_size) for p in pictures])
+    photos = (as_pixels(as_image(photo), channels) for photo in package_photos(count))
+    return np.stack([model_sized(photo, way, image_size) for photo in photos])
 
 
 def model_sized(

@@ -11,6 +11,7 @@ from pathlib import Path
 from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
+from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
@@ -18,6 +19,7 @@ from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
 
+FRAME_SOURCES = ("frame.c", "resample.c", "colour.c", "answers.c")
 _CONSTANTS = "constants.bin"
 _SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
 # Loaders accept these unresolved: threads are only made in programs that have them.
@@ -45,7 +47,7 @@ def build_artifact(
     destination = parent / folder_name(program.name, program.target, program.precision)
     with artifact_folder(destination) as folder:
         driver = _make_libraries(program, toolchain, self_test, folder)
-        exports = public_functions(program.name, program.card.in_chans)
+        exports = public_functions(program.name, program.card)
         library = folder / f"lib{program.name}.so"
         _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
@@ -99,6 +101,7 @@ def _make_libraries(
         _check_objects(program.name, objects)
         library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
         toolchain.link_shared(objects.shared, library)
+        seal(library)
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
@@ -125,13 +128,18 @@ def _compile(
 
     common = (
         *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
+        *(compiled(source, flags=toolchain.vector_flags) for source in FRAME_SOURCES),
         work / f"{name}_kernels.o",
         compiled("constants.S"),
     )
     return _Objects(
-        shared=(*common, compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",))),
+        shared=(
+            *common,
+            compiled("digest.c", "_shared", ("-DSHARED",)),
+            compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",)),
+        ),
         # In an archive a member that nobody asks for is left out: no threads, no -pthread.
-        static=(*common, compiled("threads.c")),
+        static=(*common, compiled("digest.c"), compiled("threads.c")),
     )
 
 

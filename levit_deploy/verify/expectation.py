@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.models.foreign_onnx.model import ForeignModel
 from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.rounding_cost import rounding_cost
@@ -23,7 +24,6 @@ from levit_deploy.verify.images import Images
 from levit_deploy.verify.moved_roundings import moved_cost
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.reference_runner import reference_runner
-from levit_deploy.verify.runner import Runner
 from levit_deploy.verify.tolerance import CLOSE, MOVED, STEPS, Tolerance
 
 
@@ -31,9 +31,9 @@ from levit_deploy.verify.tolerance import CLOSE, MOVED, STEPS, Tolerance
 class Reference:
     """What a library is held against.
 
-    `net`: the trained network, if its weights are at hand; `truth`: what gives its logits. `model`:
-    what the library was compiled from, if that is at hand; it counts where it is in 8 bits or there
-    is no `net`.
+    `net`: the trained network, if its weights are at hand. `model`: what the library was compiled
+    from, if that is at hand; it counts where it is in 8 bits or there is no `net`. `foreign`: the
+    file that the weights were read from, where that counts in the place of `net`.
     `weights_digest`: canonical SHA-256 of the weights behind both, hexadecimal.
     """
 
@@ -42,8 +42,8 @@ class Reference:
     normalization: Normalization
     preprocessing: Preprocessing
     net: Levit | None = None
-    truth: Runner | None = None
     model: ExportedModel | None = None
+    foreign: ForeignModel | None = None
 
     @staticmethod
     def of_weights(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> Reference:
@@ -55,8 +55,8 @@ class Reference:
             spec.normalization,
             checkpoint.preprocessing,
             checkpoint.build(),
-            reference_runner(checkpoint),
             quantized,
+            checkpoint.foreign,
         )
 
     @staticmethod
@@ -92,7 +92,7 @@ class Expectation:
 def expect(reference: Reference, precision: str, images: Images) -> Expectation:
     """For a library of `precision`. Raises DeployError if that is not known."""
     net = reference.net
-    truth = reference.truth
+    truth = None if net is None else reference_runner(net, reference.foreign)
     floats = None if truth is None else truth.infer(images)
     if precision == Precision.FP32 and net and truth and floats is not None:
         tolerance = CLOSE.of(rounding_cost(net, images.floats))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.foreign_onnx.model import ForeignModel
+from levit_deploy.models.reference import Levit
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.runner import Runner
@@ -22,8 +22,7 @@ class ForeignRunner(Runner):
         return self._model.logits(images.floats)
 
 
-def reference_runner(checkpoint: Checkpoint) -> Runner:
-    """It has nothing to prepare."""
-    if checkpoint.foreign is not None:
-        return ForeignRunner(checkpoint.foreign)
-    return TorchRunner(checkpoint.build())
+def reference_runner(net: Levit, foreign: ForeignModel | None) -> Runner:
+    """`foreign`: the file that the weights of `net` were read from, if that is one. The runner has
+    nothing to prepare."""
+    return TorchRunner(net) if foreign is None else ForeignRunner(foreign)

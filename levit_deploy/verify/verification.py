@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.calibration.image_set import ImageSet
-from levit_deploy.compiler.program import EIGHT_BIT, Entry
 from levit_deploy.errors import DeployError
 from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Precision
@@ -99,8 +98,8 @@ def verify_artifact(
 def _check_shared(
     artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
 ) -> Iterator[Check]:
-    for entry in _entries(artifact):
-        yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
+    for function in batch.functions():
+        yield _check(LibraryRunner(artifact, function), batch, expected, on_check)
 
 
 def _check_static(
@@ -119,12 +118,8 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program)
-        for entry in _entries(artifact):
-            yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
-
-
-def _entries(artifact: Artifact) -> tuple[Entry, ...]:
-    return (Entry.FLOAT, EIGHT_BIT[artifact.manifest.card.in_chans])
+        for function in batch.functions():
+            yield _check(ProgramRunner(program, function, emulator), batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:
