@@ -27,7 +27,13 @@ ROOMS = {
     "errors": Room(),
     "files": Room(("errors",)),
     "records": Room(("errors", "files")),
-    "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs", "PIL")),
+    "models": Room(
+        LEAVES,
+        (
+            *("torch", "numpy", "safetensors", "platformdirs", "PIL"),
+            *("onnx", "onnxsim", "onnxruntime"),  # for checkpoints in that form
+        ),
+    ),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
     "network": Room((*LEAVES, "models"), ("torch", "numpy")),
     "export": Room(

@@ -48,9 +48,9 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.model_of import check_weights, quantized_model_of, table_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
+from levit_deploy.verify.reference_runner import reference_runner
 from levit_deploy.verify.report import Verification
 from levit_deploy.verify.runner import Runner
-from levit_deploy.verify.torch_runner import TorchRunner
 
 # By default; an emulator takes seconds for what the CPU does in milliseconds.
 EMULATED_IMAGES = 64
@@ -118,7 +118,9 @@ class Auditor:
             state.begin(self.settings, anew=force)
             stack.enter_context(_one_torch_thread())
             runners: dict[RunnerName, Runner] = {
-                RunnerName.REFERENCE: TorchRunner(self._checkpoint.build()),
+                RunnerName.REFERENCE: reference_runner(
+                    self._checkpoint.build(), self._checkpoint.foreign
+                ),
                 RunnerName.ARTIFACT: stack.enter_context(self._runner),
             }
             if self._quantized is not None:

@@ -93,8 +93,8 @@ _OPTIONS = (
         "--weights",
         default=OFFICIAL,
         show_default=True,
-        help="A checkpoint (.pth, .bin, .safetensors), a folder of transformers or timm, a URL, or "
-        "a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
+        help="A checkpoint (.pth, .bin, .safetensors, .onnx), a folder of transformers or timm, a "
+        "URL, or a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
     ),
     click.option(
         "--key", help="Which weights of a file that holds several, such as `state_dict_ema`."
