@@ -108,7 +108,7 @@ class Chunk:
             *((logits, np.float32, (n, settings.classes)) for logits in self.logits.values()),
             *((p, np.uint8, (*p.shape[:2], 3)) for p in self.pictures.values()),
         ]
-        lowest, highest = (0, settings.classes - 1) if settings.labelled else (UNLABELLED,) * 2
+        lowest, highest = (0, settings.answers - 1) if settings.labelled else (UNLABELLED,) * 2
         return (
             self.number == number
             and n + self.skipped == len(settings.positions(number))

@@ -32,11 +32,12 @@ def load_source(
     phases: Phases, choice: WeightsChoice, manifest: Manifest
 ) -> Checkpoint | ExportedModel:
     """The weights, or the model in a .onnx file."""
-    if not choice.weights.endswith(".onnx"):
+    weights = choice.weights or ""
+    if not weights.endswith(".onnx"):
         return load_for(phases, choice, manifest)
     from levit_deploy.export.exported import ExportedModel
 
-    return ExportedModel.load(Path(choice.weights))
+    return ExportedModel.load(Path(weights))
 
 
 def show_settings(
