@@ -26,8 +26,6 @@ from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
 
-PICTURE_CHANNELS = 3
-
 
 @dataclass(frozen=True)
 class Deployment:
@@ -71,12 +69,13 @@ def deploy(
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
-    _refuse_other_channels(source)
     table = packaged_tiles(*[tiles] if tiles else [])
     calibration_table = None
     if isinstance(source, ExportedModel):
         model, reference = source, Reference.of_model(source)
     else:
+        if calibration:
+            _require_same_preprocessing(source, calibration.images)
         on_phase("export", "")
         pictures = calibration.images.first(PROBE_IMAGES) if calibration else None
         model = export_checkpoint(source, pictures)
@@ -145,16 +144,10 @@ def library_name(model: str, precision: str) -> str:
     return model if precision == Precision.FP32 else f"{model}_{precision}"
 
 
-def _refuse_other_channels(source: Checkpoint | ExportedModel) -> None:
-    """Libraries read RGB: what takes other images is told of before the long work."""
-    channels = source.card.in_chans
-    if channels != PICTURE_CHANNELS:
-        name = source.name if isinstance(source, ExportedModel) else source.spec.name
-        raise DeployError(
-            f"`{name}` takes {channels} channel{'s' * (channels > 1)}; libraries are made for the "
-            f"{PICTURE_CHANNELS} of RGB pictures",
-            hint="`levit-deploy export` writes it as ONNX for another runtime",
-        )
+def _require_same_preprocessing(checkpoint: Checkpoint, images: ImageSet) -> None:
+    way = checkpoint.preprocessing.describe(checkpoint.spec.image_size)
+    if images.preprocessing != way:
+        raise ValueError(f"pictures by `{images.preprocessing}` for a model of `{way}`")
 
 
 def _refuse_wrong(verification: Verification) -> None:

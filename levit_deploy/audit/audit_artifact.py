@@ -199,7 +199,7 @@ def choose_layers(
     loaded = images.read(positions)
     cache = platformdirs.user_cache_path("levit-deploy") / "sensitivities"
     exported = export_checkpoint(checkpoint)
-    model = MixedPrecision(exported, table, loaded.images.rgb8, loaded.labels, cache)
+    model = MixedPrecision(exported, table, loaded.images.pixels, loaded.labels, cache)
     sensitivities = measure_sensitivities(model, on_layer)
     if max_drop_points is None:
         return LayerChoices(sensitivities)

@@ -99,12 +99,12 @@ class AuditImages:
             pixels.append(model_sized(picture, self._way, self._image_size))
             digests.append(content_digest(self._pictures, index))
             sound.append(position)
-        shape = (0, self._image_size, self._image_size, 3)
-        rgb8 = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
+        shape = (0, self._image_size, self._image_size, self._normalization.channels)
+        stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
         indices = [self._indices[position] for position in sound]
         labels = self._pictures.labels
         return LoadedImages(
-            images=Images(rgb8, normalize(rgb8, self._normalization), self.source),
+            images=Images(stacked, normalize(stacked, self._normalization), self.source),
             positions=tuple(sound),
             indices=np.array(indices, np.int64),
             names=tuple(map(self._pictures.name, indices)),
@@ -125,7 +125,7 @@ def open_audit_images(
     Raises DeployError if there are none, or if the labels are not of the checkpoint's classes.
     """
     spec = checkpoint.spec
-    pictures = find_pictures(source, DemoSplit.TEST, checkpoint.preprocessing)
+    pictures = find_pictures(source, DemoSplit.TEST, checkpoint.preprocessing, spec.in_chans)
     if len(pictures) == 0:
         raise DeployError(f"no images in `{source}`", hint="name other images: --data")
     answers = 2 if spec.classes == 1 else spec.classes

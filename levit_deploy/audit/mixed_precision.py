@@ -67,8 +67,8 @@ class Nearness:
 class MixedPrecision:
     """`exported`: the float32 model; `table`: how it became 8 bits.
 
-    `pixels`: uint8 RGB (images, size, size, 3). `labels`: (images,), or None. `cache`: a folder for
-    what was measured, made if there is none.
+    `pixels`: uint8 (images, size, size, channels). `labels`: (images,), or None. `cache`: a
+    folder for what was measured, made if there is none.
     """
 
     def __init__(

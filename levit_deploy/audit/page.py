@@ -38,6 +38,7 @@ from levit_deploy.audit.verdict import (
     held_fidelity,
     lowest_tensors,
 )
+from levit_deploy.models.pictures import as_image
 from levit_deploy.records import printable
 
 PICTURE_SIDE = 160  # pixels; shown at 80 to 160
@@ -67,7 +68,7 @@ class PicturedFlip:
 
 
 def render_page(result: AuditResult, pictures: Mapping[int, NDArray[np.uint8]]) -> str:
-    """The page. `pictures`: RGB (height, width, 3) by `Flip.index`, for those that there are."""
+    """The page. `pictures`: (height, width, channels) by `Flip.index`, for those that there are."""
     flips = tuple(_pictured(flip, pictures) for flip in result.flips)
     return (
         _environment()
@@ -140,7 +141,7 @@ def _effect(flip: Flip) -> str:
 
 
 def _data_uri(picture: NDArray[np.uint8]) -> str:
-    image = Image.fromarray(np.ascontiguousarray(picture), "RGB")
+    image = as_image(np.ascontiguousarray(picture))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)

@@ -58,7 +58,7 @@ class Work:
             digests=np.frombuffer(b"".join(loaded.digests), np.uint8).reshape(count, 32),
             logits=logits,
             pictures={
-                int(loaded.indices[row]): _small(loaded.images.rgb8[row])
+                int(loaded.indices[row]): _small(loaded.images.pixels[row])
                 for row in _disagreements(logits, self.settings.output)
             },
             tensor_sums=tensor_sums,
@@ -91,7 +91,7 @@ class Work:
             for row, position in enumerate(loaded.positions):
                 if position % self.settings.layer_step == 0:
                     with self._one_at_a_time, _explained("the debug build failed"):
-                        tapped, of_image = self.probe.probe(loaded.images.rgb8[row])
+                        tapped, of_image = self.probe.probe(loaded.images.pixels[row])
                     sums.append(of_image)
                     equal.append(tapped.tobytes() == logits[row].tobytes())
         shape = (len(sums), len(self.settings.tensors), FIELDS)
@@ -154,8 +154,8 @@ def _disagreements(logits: Mapping[RunnerName, Logits], output: Output) -> NDArr
 
 def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Square blocks averaged until no side is longer than PICTURE_SIDE."""
-    block = -(-max(picture.shape) // PICTURE_SIDE)
+    block = -(-len(picture) // PICTURE_SIDE)
     side = len(picture) // block
-    cut = picture[: side * block, : side * block].reshape(side, block, side, block, 3)
+    cut = picture[: side * block, : side * block].reshape(side, block, side, block, -1)
     small: NDArray[np.uint8] = np.rint(cut.mean(axis=(1, 3))).astype(np.uint8)
     return small

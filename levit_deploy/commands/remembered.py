@@ -67,8 +67,8 @@ def _check_pictures(artifact: Artifact, data: str) -> None:
     from levit_deploy.calibration.image_set import find_pictures, whole_digest
     from levit_deploy.models.demo import DemoSplit
 
-    manifest = artifact.manifest
-    found = find_pictures(data, DemoSplit.CALIBRATION, manifest.card.preprocessing)
+    manifest, card = artifact.manifest, artifact.manifest.card
+    found = find_pictures(data, DemoSplit.CALIBRATION, card.preprocessing, card.in_chans)
     assert manifest.provenance is not None
     if whole_digest(found) != manifest.provenance.data_digest:
         raise _type_it(

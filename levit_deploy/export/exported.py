@@ -31,8 +31,8 @@ _MAKE_ONE = "make one with `levit-deploy export levit_128s -o levit_128s.onnx`"
 class ExportedModel:
     """A folded, simplified ONNX graph and its description.
 
-    `graph`: opset 17 (21 with 16-bit integers), static batch 1, input `image` (1, 3, size, size)
-    float32 NCHW normalised RGB, output `logits` (1, classes) float32.
+    `graph`: opset 17 (21 with 16-bit integers), static batch 1, input `image` (1, channels, size,
+    size) float32 NCHW, normalised RGB or grey, output `logits` (1, classes) float32.
     `card`: what the checkpoint's owner knows of its inputs and outputs.
     `weights_digest`: canonical SHA-256 of the checkpoint it came from, hexadecimal.
     """

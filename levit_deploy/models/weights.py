@@ -18,7 +18,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from levit_deploy.models.checkpoint_files import is_checkpoint
-from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
+from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS, DemoSplit, demo_images
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
 from levit_deploy.models.key_names import Origin
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
@@ -75,7 +75,10 @@ def load_weights(
 
 def _demo_card(card: ModelCard) -> ModelCard:
     """How the demo's weights were trained."""
-    card = card.stated("the demo", preprocessing=DEMO_PREPROCESSING, origin=Origin.OURS)
+    labels = demo_images(DemoSplit.TEST).classes
+    card = card.stated(
+        "the demo", preprocessing=DEMO_PREPROCESSING, origin=Origin.OURS, labels=labels
+    )
     return _certain(card, "the demo")
 
 

@@ -1,7 +1,8 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY run|run_rgb8 THREADS IMAGES.npy LOGITS.npy`. It imports
-nothing but the loader and numpy: it is started for every few images, and is to start at once.
+Run as a module: `library_worker LIBRARY FUNCTION THREADS IMAGES.npz LOGITS.npy`, with a function
+of `Library`, of images in the order in which they were saved. It imports nothing but the loader and
+numpy: it is started for every few images, and is to start at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime.frame import Frame
 from levit_deploy.runtime.loader import Library
 
 CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed
@@ -21,8 +23,12 @@ def main(library: str, function: str, threads: str, inputs: str, outputs: str) -
     loaded = Library(Path(library), threads=int(threads))
     loaded.self_test()
     images = np.load(inputs)
-    classify = loaded.run_rgb8 if function == "run_rgb8" else loaded.run
-    np.save(outputs, np.stack([classify(image) for image in images]))
+    run = getattr(loaded, function)
+    frames = function == "run_frame"
+    np.save(
+        outputs,
+        np.stack([run(Frame.of(image) if frames else image) for image in images.values()]),
+    )
     loaded.close()
 
 
