@@ -34,7 +34,7 @@ def load_source(
     """The weights, or the model that `export` or `quantize` wrote."""
     from levit_deploy.export.exported import ExportedModel, is_exported
 
-    file = Path(choice.weights)
+    file = Path(choice.weights or "")
     return ExportedModel.load(file) if is_exported(file) else load_for(phases, choice, manifest)
 
 
