@@ -31,6 +31,7 @@ from levit_deploy.commands.show import (
 )
 from levit_deploy.commands.tune import tune_command
 from levit_deploy.errors import DeployError
+from levit_deploy.urls import public
 
 
 class _Terminated(BaseException):
@@ -71,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):  # in any locale, as stderr does
         sys.stdout.reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if args is None else args
-    command_line = ("levit-deploy", *args)
+    command_line = ("levit-deploy", *map(public, args))  # the manifest keeps it
     try:
         code = commands.main(
             args, prog_name="levit-deploy", standalone_mode=False, obj=command_line

@@ -18,7 +18,7 @@ class Room:
     packages: tuple[str, ...] = ()
 
 
-LEAVES = ("errors", "files", "records")
+LEAVES = ("errors", "files", "records", "urls")
 ALL_ROOMS = (
     *(*LEAVES, "models", "targets", "network", "export", "calibration"),
     *("compiler", "runtime", "verify"),
@@ -27,6 +27,7 @@ ROOMS = {
     "errors": Room(),
     "files": Room(("errors",)),
     "records": Room(("errors", "files")),
+    "urls": Room(),
     "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs", "PIL")),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
     "network": Room((*LEAVES, "models"), ("torch", "numpy")),

@@ -24,7 +24,7 @@ from levit_deploy.commands.audit_report import (
     report_options,
 )
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.settings import load_for, show_settings
+from levit_deploy.commands.settings import load_for, say_what_runs, show_settings
 from levit_deploy.commands.weights import WeightsChoice, weights_options
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def audit_command(
     same images. The report says what differs, and whether that is more than chance. Exits with 1 if
     a limit is broken. DIR's manifest.json and verify.json get the verdict and the report's digest.
 
+    This executes the library in DIR, which can do all that you can do: know where it is from.
+
     `levit-deploy audit merge` makes one report of several shards.
 
     \b
@@ -138,11 +140,12 @@ def audit_command(
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
-    check_writable(folder)
     with Phases() as phases, ExitStack() as stack:
+        artifact = stack.enter_context(open_artifact(folder))
+        check_writable(folder)
+        say_what_runs(phases, artifact)
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +29,7 @@ class WeightsChoice:
     """What the options say; None where they say nothing."""
 
     weights: str
+    sha256: str | None
     key: str | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -67,6 +69,7 @@ class WeightsChoice:
         checkpoint = load_weights(
             spec,
             self.weights,
+            sha256=self.sha256,
             key=self.key,
             features=features,
             offline=self.offline,
@@ -88,6 +91,12 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise DeployError(f"`{text}` is not numbers", hint="such as 0.5,0.5,0.5") from error
 
 
+def _sha256(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", text.lower()) is None:
+        raise DeployError(f"`{text}` is not a SHA-256", hint="it has 64 hexadecimal digits")
+    return text.lower()
+
+
 _OPTIONS = (
     click.option(
         "--weights",
@@ -95,6 +104,12 @@ _OPTIONS = (
         show_default=True,
         help="A checkpoint (.pth, .bin, .safetensors), a folder of transformers or timm, a URL, or "
         "a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
+    ),
+    click.option(
+        "--sha256",
+        metavar="HEX",
+        type=Named("sha256", _sha256),
+        help="What the file at the URL must have.",
     ),
     click.option(
         "--key", help="Which weights of a file that holds several, such as `state_dict_ema`."

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from levit_deploy.verify.library_worker import CANNOT_EXECUTE
+from levit_deploy.errors import DeployError
+from levit_deploy.verify.library_worker import ANOTHER_LIBRARY, CANNOT_EXECUTE
 from levit_deploy.verify.runner import NotExecutedError, RunError
 
 TIMEOUT_S = 600  # the largest variant takes seconds an image under qemu-user
@@ -28,7 +29,7 @@ def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> No
 
     Raises RunError that says how it crashed, hung or failed; NotExecutedError if this machine does
     not execute it: it cannot be started, ends by SIGSYS as what seccomp forbids does, or says so
-    with CANNOT_EXECUTE.
+    with CANNOT_EXECUTE. Raises DeployError if it ends with ANOTHER_LIBRARY.
     """
     try:
         done = subprocess.run(
@@ -49,6 +50,11 @@ def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> No
         raise NotExecutedError("ended by SIGSYS: it made a system call that is forbidden here")
     if done.returncode == CANNOT_EXECUTE:
         raise NotExecutedError(how_it_ended(done.returncode, done.stderr))
+    if done.returncode == ANOTHER_LIBRARY:
+        raise DeployError(
+            f"the library is not the one of its manifest: {how_it_ended(1, done.stderr)}",
+            hint="compile the model again",
+        )
     if done.returncode != 0:
         raise RunError(how_it_ended(done.returncode, done.stderr))
 
