@@ -64,6 +64,7 @@ ROOMS = {
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
+    "start": Room(("cli",)),
     "cli": Room((*LEAVES, "commands"), ("click",)),
     "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
 }

@@ -43,7 +43,7 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.instrument import build_taps
-from levit_deploy.runtime.manifest import AuditRecord, Build, Manifest
+from levit_deploy.runtime.manifest import AuditRecord, Build
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -254,14 +254,14 @@ def _record(artifact: Artifact, audit: AuditRecord) -> None:
 
     Raises DeployError if another build has taken the folder meanwhile.
     """
-    if Manifest.load(artifact.folder).build_id != artifact.manifest.build_id:
+    if not artifact.is_in_place():
         raise DeployError(
             f"`{artifact.folder}` was compiled anew while it was audited",
             hint="audit it again: levit-deploy audit ... --force",
         )
     replace(artifact.manifest, audit=audit).save(artifact.folder)
     verification = Verification.load(artifact.folder)
-    if verification is not None:
+    if verification is not None and verification.is_of(artifact.manifest):
         replace(verification, audit=audit).save(artifact.folder)
 
 
