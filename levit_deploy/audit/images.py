@@ -86,7 +86,7 @@ class AuditImages:
         Raises BrokenPictureError at the first that is broken, unless such are left out.
         """
         sound: list[int] = []  # positions
-        pixels: list[Picture] = []
+        pictures: list[Picture] = []
         digests: list[bytes] = []
         for position in positions:
             index = self._indices[position]
@@ -96,15 +96,18 @@ class AuditImages:
                 if not self.skip_broken:
                     raise
                 continue
-            pixels.append(model_sized(picture, self._way, self._image_size))
+            pictures.append(picture)
             digests.append(content_digest(self._pictures, index))
             sound.append(position)
         shape = (0, self._image_size, self._image_size, self._normalization.channels)
+        pixels = [model_sized(picture, self._way, self._image_size) for picture in pictures]
         stacked = np.stack(pixels) if pixels else np.empty(shape, np.uint8)
         indices = [self._indices[position] for position in sound]
         labels = self._pictures.labels
         return LoadedImages(
-            images=Images(stacked, normalize(stacked, self._normalization), self.source),
+            images=Images(
+                stacked, normalize(stacked, self._normalization), self.source, tuple(pictures)
+            ),
             positions=tuple(sound),
             indices=np.array(indices, np.int64),
             names=tuple(map(self._pictures.name, indices)),

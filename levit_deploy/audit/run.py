@@ -24,6 +24,7 @@ from levit_deploy.audit.state import State
 from levit_deploy.audit.statistics import as_classes
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
+from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.runner import RunError, Runner
 
@@ -44,6 +45,7 @@ class Work:
     def chunk(self, number: int) -> Chunk:
         """Raises DeployError for a broken image, or if a runner gives no logits."""
         loaded = self.images.read(self.settings.positions(number))
+        self._check_preparation(loaded)
         logits = {name: self._infer(name, loaded) for name in self.settings.runners}
         tensor_sums, taps_equal = self._probe(loaded, logits[RunnerName.ARTIFACT])
         count = len(loaded.indices)
@@ -64,6 +66,24 @@ class Work:
             tensor_sums=tensor_sums,
             taps_equal=taps_equal,
         )
+
+    def _check_preparation(self, loaded: LoadedImages) -> None:
+        """What the library makes of a picture must be what Pillow does, to the bit.
+
+        Then what is audited is what a frame of a camera gets.
+        """
+        runner = self.runners[RunnerName.ARTIFACT]
+        if not len(loaded.indices) or not isinstance(runner, ArtifactRunner):
+            return
+        with _explained(f"the artifact made no images of `{loaded.names[0]}` and those after it"):
+            prepared = runner.prepare(loaded.images)
+        different = (prepared != loaded.images.pixels).reshape(len(prepared), -1).any(axis=1)
+        if different.any():
+            raise DeployError(
+                f"the artifact makes another image of `{loaded.names[int(different.argmax())]}` "
+                "than the reference's preprocessing",
+                hint="levit-deploy verify DIR --weights W",
+            )
 
     def _infer(self, name: RunnerName, loaded: LoadedImages) -> Logits:
         if not len(loaded.indices):

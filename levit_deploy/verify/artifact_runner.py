@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
@@ -43,7 +45,9 @@ class ArtifactRunner(Runner):
     def __enter__(self) -> Self:
         self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
         if not self.emulated and loads_here(self._artifact.manifest.libc):
-            self._runner: Runner = LibraryRunner(self._artifact, Function.RUN)
+            self._runner: LibraryRunner | ProgramRunner = LibraryRunner(
+                self._artifact, Function.RUN
+            )
         else:
             program = Path(self._work.name) / "run_images"
             link_run_images(self._artifact, find_toolchain(self._target), program)
@@ -60,11 +64,16 @@ class ArtifactRunner(Runner):
         self._work.cleanup()
 
     def infer(self, images: Images) -> Logits:
-        if not self.emulated:
-            return self._runner.infer(images)
-        starts = range(0, len(images), _EMULATED_IMAGES)
-        pieces = (images.part(slice(start, start + _EMULATED_IMAGES)) for start in starts)
-        return np.concatenate([self._runner.infer(piece) for piece in pieces])
+        return np.concatenate([self._runner.infer(piece) for piece in self._pieces(images)])
+
+    def prepare(self, images: Images) -> NDArray[np.uint8]:
+        """The images (n, size, size, channels) that the library makes of `images.frames`."""
+        return np.concatenate([self._runner.prepare(piece) for piece in self._pieces(images)])
+
+    def _pieces(self, images: Images) -> Iterator[Images]:
+        step = _EMULATED_IMAGES if self.emulated else len(images)
+        for start in range(0, len(images), step):
+            yield images.part(slice(start, start + step))
 
 
 def loads_here(libc: str) -> bool:

@@ -26,6 +26,7 @@ class Function(StrEnum):
     RUN_RGB8 = "run_rgb8"
     RUN_GRAY8 = "run_gray8"
     RUN_FRAME = "run_frame"
+    PREPARE = "prepare"  # gives the image that `run_frame` makes, no logits
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Images:
                 return iter(self.floats)
             case Function.RUN_RGB8 | Function.RUN_GRAY8:
                 return iter(self.pixels)
-            case Function.RUN_FRAME:
+            case Function.RUN_FRAME | Function.PREPARE:
                 return self.frames
 
     def first(self, count: int) -> Images:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.comparison import Logits
@@ -27,12 +29,19 @@ class LibraryRunner(Runner):
         self.name = f"{function} of {self._library.name}{with_threads} on this CPU"
 
     def infer(self, images: Images) -> Logits:
+        return self._results(self._function, images).astype(np.float32, copy=False)
+
+    def prepare(self, images: Images) -> NDArray[np.uint8]:
+        """The images (n, size, size, channels) that the library makes of `images.frames`."""
+        return self._results(Function.PREPARE, images).astype(np.uint8, copy=False)
+
+    def _results(self, function: Function, images: Images) -> NDArray[Any]:
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
-            inputs, outputs = Path(name) / "images.npz", Path(name) / "logits.npy"
-            np.savez(inputs, *images.of(self._function))
-            self._run(Path(name), self._function, str(self._threads), inputs, outputs)
-            logits: Logits = np.load(outputs)
-            return logits
+            inputs, outputs = Path(name) / "images.npz", Path(name) / "results.npy"
+            np.savez(inputs, *images.of(function))
+            self._run(Path(name), function, str(self._threads), inputs, outputs)
+            results: NDArray[Any] = np.load(outputs)
+            return results
 
     def check(self) -> None:
         """Raise DeployError if the library is not the one of its manifest; run no more of it."""

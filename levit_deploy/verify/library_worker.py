@@ -1,6 +1,6 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY DESCRIPTION FUNCTION THREADS IMAGES.npz LOGITS.npy`, with
+Run as a module: `library_worker LIBRARY DESCRIPTION FUNCTION THREADS IMAGES.npz RESULTS.npy`, with
 a function of `Library`, of images in the order in which they were saved; or `library_worker LIBRARY
 DESCRIPTION`. DESCRIPTION is a file with what the library must say of itself, before anything else
 of it is run. It imports nothing but the loader and numpy: it is started for every few images, and
@@ -55,7 +55,7 @@ def main(library: str, description: str, *job: str) -> None:
     loaded.self_test()
     images = np.load(inputs)
     run = getattr(loaded, function)
-    frames = function == "run_frame"
+    frames = function in ("run_frame", "prepare")
     np.save(
         outputs,
         np.stack([run(Frame.of(image) if frames else image) for image in images.values()]),

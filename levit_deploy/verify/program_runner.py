@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import EIGHT_BIT
 from levit_deploy.models.pictures import RGB
@@ -57,17 +58,25 @@ class ProgramRunner(Runner):
         self.name = f"{function} in a C program on {place}"
 
     def infer(self, images: Images) -> Logits:
+        logits = np.frombuffer(self._results(self._function, images), np.float32)
+        if logits.size == 0 or logits.size % len(images):
+            raise RunError(f"wrote {logits.size} logits for {len(images)} images")
+        return logits.reshape(len(images), -1)
+
+    def prepare(self, images: Images) -> NDArray[np.uint8]:
+        """The images (n, size, size, channels) that the library makes of `images.frames`."""
+        prepared = np.frombuffer(self._results(Function.PREPARE, images), np.uint8)
+        return prepared.reshape(images.pixels.shape)
+
+    def _results(self, function: Function, images: Images) -> bytes:
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
-            inputs, outputs = Path(name) / "images", Path(name) / "logits"
+            inputs, outputs = Path(name) / "images", Path(name) / "results"
             with inputs.open("wb") as file:
-                for image in images.of(self._function):
-                    if self._function is Function.RUN_FRAME:
+                for image in images.of(function):
+                    if function in (Function.RUN_FRAME, Function.PREPARE):
                         height, width, channels = image.shape
                         layout = Format.RGB if channels == RGB else Format.GRAY8
                         file.write(struct.pack("=4i", width, height, channels, layout))
                     file.write(image.tobytes())
-            run_child((*self._emulator, self._program, self._function, inputs, outputs))
-            logits: Logits = np.fromfile(outputs, np.float32)
-            if logits.size == 0 or logits.size % len(images):
-                raise RunError(f"wrote {logits.size} logits for {len(images)} images")
-            return logits.reshape(len(images), -1)
+            run_child((*self._emulator, self._program, function, inputs, outputs))
+            return outputs.read_bytes()

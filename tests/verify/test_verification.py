@@ -205,8 +205,8 @@ def test_no_verify_json(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"schema_version": 99}', "schema version `99`, expected `3`"),
-        ('{"schema_version": 3}', "missing field `assumed`"),
+        ('{"schema_version": 99}', "schema version `99`, expected `4`"),
+        ('{"schema_version": 4}', "missing field `assumed`"),
         ("{", "is not JSON"),
         ("[]", "not an object"),
     ],

@@ -1,11 +1,12 @@
 /* Runs an artifact on a file of images: the C program that a verification compiles and executes.
  *
- *   run_images FUNCTION IMAGES_FILE LOGITS_FILE
+ *   run_images FUNCTION IMAGES_FILE RESULTS_FILE
  *
  * IMAGES_FILE holds images one after the other as the function takes them; before a frame, its
- * width, height, channels and format as 32-bit integers. LOGITS_FILE gets the logits of each, as
- * floats. FUNCTION is `run`, `run_frame` or another, which takes 8-bit images. MODEL, the
- * artifact's name, HEADER and RUN_8BIT, that other's suffix, come from the compiler's command line.
+ * width, height, channels and format as 32-bit integers. RESULTS_FILE gets the logits of each, as
+ * floats; of `prepare` the images, as bytes. FUNCTION is `run`, `run_frame`, `prepare` or another,
+ * which takes 8-bit images. MODEL, the artifact's name, HEADER and RUN_8BIT, that other's suffix,
+ * come from the compiler's command line.
  * Exits with 0, or with 1 and one line on stderr; with 125 if the library is not the one that
  * description.h describes, before anything else of it is run.
  */
@@ -52,7 +53,8 @@ static int run_fixed(FILE *file, int is_float, float *logits, void *workspace, i
     return *code ? -1 : 1;
 }
 
-static int run_frame(FILE *file, float *logits, int *code)
+/* The same of a frame; or only the image that the library makes of it, to `image`. */
+static int run_frame(FILE *file, uint8_t *image, float *logits, int *code)
 {
     int32_t size[4];
     if (fread(size, sizeof size, 1, file) != 1)
@@ -61,7 +63,8 @@ static int run_frame(FILE *file, float *logits, int *code)
     void *workspace = malloc(MODEL_(_frame_workspace_bytes)(size[0], size[1]));
     MODEL_(_frame) frame = {.planes = {pixels}, .strides = {size[2] * size[0]}, .width = size[0],
                             .height = size[1], .format = size[3]};
-    *code = MODEL_(_run_frame)(&frame, logits, workspace, NULL);
+    *code = image ? MODEL_(_prepare)(&frame, image, workspace)
+                  : MODEL_(_run_frame)(&frame, logits, workspace, NULL);
     free(workspace);
     free(pixels);
     return *code ? -1 : 1;
@@ -108,28 +111,34 @@ static int check_description(void)
 int main(int argc, char **argv)
 {
     if (argc != 4)
-        return fail("usage: run_images FUNCTION IMAGES_FILE LOGITS_FILE");
+        return fail("usage: run_images FUNCTION IMAGES_FILE RESULTS_FILE");
     info = MODEL_(_describe)();
     int another = check_description();
     if (another)
         return another;
-    int is_frame = strcmp(argv[1], "run_frame") == 0, is_float = strcmp(argv[1], "run") == 0;
+    int is_float = strcmp(argv[1], "run") == 0, is_image = strcmp(argv[1], "prepare") == 0;
+    int is_frame = strcmp(argv[1], "run_frame") == 0 || is_image;
     FILE *images = fopen(argv[2], "rb");
     FILE *output = fopen(argv[3], "wb");
     void *workspace = malloc(MODEL_(_workspace_bytes)());
-    float *logits = malloc(info->classes * sizeof(float));
-    if (!images || !output || !workspace || !logits)
+    size_t logits_bytes = info->classes * sizeof(float);
+    size_t image_bytes = (size_t)info->channels * info->image_size * info->image_size;
+    float *logits = malloc(logits_bytes);
+    uint8_t *image = malloc(image_bytes);
+    if (!images || !output || !workspace || !logits || !image)
         return fail("no file or no memory");
 
     int code = MODEL_(_self_test)(workspace);
     int more = code == 0;
+    const void *result = is_image ? (void *)image : logits;
+    size_t bytes = is_image ? image_bytes : logits_bytes;
     while (more > 0) {
-        more = is_frame ? run_frame(images, logits, &code)
+        more = is_frame ? run_frame(images, is_image ? image : NULL, logits, &code)
                         : run_fixed(images, is_float, logits, workspace, &code);
-        if (more > 0 && fwrite(logits, sizeof(float), info->classes, output) != info->classes)
-            return fail("cannot write the logits");
+        if (more > 0 && fwrite(result, 1, bytes, output) != bytes)
+            return fail("cannot write the results");
     }
     if (code != 0)
         return fail(MODEL_(_strerror)(code));
-    return fclose(output) ? fail("cannot write the logits") : 0;
+    return fclose(output) ? fail("cannot write the results") : 0;
 }
