@@ -124,7 +124,7 @@ def _compile(
         return output
 
     common = (
-        *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
+        *(compiled(source) for source in ("program.c", "library.c", "tasks.c", *extra_sources)),
         work / f"{name}_kernels.o",
         compiled("constants.S"),
     )
