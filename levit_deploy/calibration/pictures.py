@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import open_regular
+from levit_deploy.models.pictures import GREY, RGB, as_image, as_pixels
 
-Picture = NDArray[np.uint8]  # (height, width, 3) RGB
+MAX_FILE_BYTES = 1 << 30
+MAX_ASPECT = 256  # the longer side to the shorter: resizing keeps it, and takes memory for both
+
+Picture = NDArray[np.uint8]  # (height, width, channels), RGB or grey
 
 IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg",
@@ -59,15 +64,15 @@ class FolderPictures(Pictures):
     """Every image file below a folder, in the order of their paths; links are followed.
 
     If the folder holds one folder a class, the classes are numbered in the order of their names,
-    empty ones too, and image files beside them are left out. Decoded as `Image.convert("RGB")`
-    does; `exif`: turned as the EXIF tag says. Raises DeployError if there is no image file, or if a
-    folder cannot be read.
+    empty ones too, and image files beside them are left out. Decoded as `as_pixels` does; `exif`:
+    turned as the EXIF tag says. Raises DeployError if there is no image file, or if a folder cannot
+    be read.
     """
 
-    def __init__(self, folder: Path, *, exif: bool = False) -> None:
+    def __init__(self, folder: Path, *, channels: int = RGB, exif: bool = False) -> None:
         found = sorted((path.relative_to(folder) for path in _files(folder)), key=Path.as_posix)
         names = [name for name in found if _is_image(name)]
-        self._folder, self._exif = folder, exif
+        self._folder, self._channels, self._exif = folder, channels, exif
         if not names:
             raise DeployError(
                 f"no image files in `{folder}`",
@@ -99,9 +104,12 @@ class FolderPictures(Pictures):
     def picture(self, index: int) -> Picture:
         path = self._folder / self._names[index]
         try:
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file) as image:
+                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                    raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
+                _check_aspect(*image.size)
                 upright = ImageOps.exif_transpose(image) if self._exif else image
-                return np.asarray(upright.convert("RGB"))
+                return as_pixels(upright, self._channels)
         except Exception as error:  # any kind: the content is not ours
             raise BrokenPictureError(
                 f"cannot decode `{path}`: {error}",
@@ -109,52 +117,64 @@ class FolderPictures(Pictures):
             ) from error
 
     def content(self, index: int) -> bytes:
-        return (self._folder / self._names[index]).read_bytes()
+        with open_regular(self._folder / self._names[index]) as file:
+            return file.read(MAX_FILE_BYTES)
 
 
 class ArrayPictures(Pictures):
-    """`images` uint8 (n, height, width, 3) and, if there are any, `labels` (n,)."""
+    """`images` uint8 (n, height, width, 3) and, if there are any, `labels` (n,).
+
+    Where `channels` is 1 they are made grey, if they are not grey already: (n, height, width, 1).
+    """
 
     def __init__(
         self,
         images: NDArray[np.uint8],
         labels: NDArray[np.int64] | None,
         class_names: tuple[str, ...] = (),
+        channels: int = RGB,
     ) -> None:
-        self._images = images
+        self._images, self._channels = images, channels
         self.labels, self.class_names = labels, class_names
 
     @staticmethod
-    def load(file: Path) -> ArrayPictures:
+    def load(file: Path, channels: int = RGB) -> ArrayPictures:
         """Read a .npz file; raises DeployError if it is damaged or holds anything else."""
-        hint = "np.savez(FILE, images=uint8 array (n, height, width, 3) in RGB order)"
+        shapes = {3: "(n, height, width, 3)"}
+        if channels == GREY:
+            shapes[1] = "(n, height, width, 1)"
+        expected = f"uint8 {' or '.join(shapes.values())}"
+        hint = f"np.savez(FILE, images={expected} in RGB order)"
         try:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 if not zipfile.is_zipfile(stream):  # else numpy takes it for another format
                     raise ValueError("not a .npz file, or cut off")
-            with np.load(file) as data:
-                if "images" not in data:
-                    raise DeployError(f"`{file}` has no array `images`", hint=hint)
-                images = data["images"]
-                labels = data.get("labels")
-        except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+                stream.seek(0)
+                with np.load(stream) as data:
+                    if "images" not in data:
+                        raise DeployError(f"`{file}` has no array `images`", hint=hint)
+                    images, labels = np.asarray(data["images"]), data.get("labels")
+            if images.ndim == 4 and images.size:
+                _check_aspect(*images.shape[1:3])
+        except DeployError:
+            raise
+        except Exception as error:  # any kind: the content is not ours
             raise DeployError(f"cannot read `{file}`: {error}", hint=hint) from error
-        sized = images.ndim == 4 and images.shape[3] == 3 and 0 not in images.shape[1:]
+        sized = images.ndim == 4 and images.shape[3] in shapes and 0 not in images.shape[1:]
         if images.dtype != np.uint8 or not sized:
             raise DeployError(
-                f"`images` in `{file}` is {images.dtype} {images.shape}, "
-                "expected uint8 (n, height, width, 3)",
+                f"`images` in `{file}` is {images.dtype} {images.shape}, expected {expected}",
                 hint=hint,
             )
         if labels is None:
-            return ArrayPictures(images, None)
+            return ArrayPictures(images, None, channels=channels)
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise DeployError(
                 f"`labels` in `{file}` is {labels.dtype} {labels.shape}, "
                 f"expected integers ({len(images)},)",
                 hint="one class index for each image, or no `labels` at all",
             )
-        return ArrayPictures(images, labels.astype(np.int64))
+        return ArrayPictures(images, labels.astype(np.int64), channels=channels)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -164,10 +184,10 @@ class ArrayPictures(Pictures):
 
     def picture(self, index: int) -> Picture:
         picture: Picture = self._images[index]
-        return picture
+        return as_pixels(as_image(picture), self._channels)
 
     def content(self, index: int) -> bytes:
-        picture = self.picture(index)
+        picture: Picture = self._images[index]
         return f"{picture.shape}\n".encode() + picture.tobytes()
 
 
@@ -189,8 +209,17 @@ def set_digest() -> hashlib._Hash:
     return hashlib.sha256(b"levit pictures 1\n")
 
 
+def _check_aspect(width: int, height: int) -> None:
+    """Raise ValueError for what no camera makes, and no model is for."""
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"it is {width} x {height}: one side is over {MAX_ASPECT} times the other")
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    """Everything below `folder` but folders and devices; a link to a folder above is left alone."""
+    """Everything below `folder` but folders and devices.
+
+    Links are followed to folders elsewhere, to each once; what lies in `folder` has its own place.
+    """
 
     def refuse(error: OSError) -> None:
         raise DeployError(
@@ -198,16 +227,23 @@ def _files(folder: Path) -> Iterator[Path]:
             hint=f"chmod -R u+rX {shlex.quote(str(folder))}",
         ) from error
 
+    root, followed = folder.resolve(), set[Path]()
+
+    def is_new(path: Path) -> bool:
+        if not path.is_symlink():
+            return True
+        target = path.resolve()
+        if target in followed or target.is_relative_to(root) or root.is_relative_to(target):
+            return False
+        followed.add(target)
+        return True
+
     for name, inner, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(name)
-        inner[:] = [name for name in inner if not _leads_up(here / name)]
+        inner[:] = [name for name in sorted(inner) if is_new(here / name)]
         for path in (here / name for name in names):
             if path.is_file() or path.is_symlink():  # a dangling link is a broken picture
                 yield path
-
-
-def _leads_up(path: Path) -> bool:
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _is_class(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +17,62 @@ from pathlib import Path
 import jinja2
 
 from levit_deploy import __version__
-from levit_deploy.compiler.program import ALIGNMENT_BYTES, Arg, Entry, KernelCall, Program, Space
+from levit_deploy.compiler.program import (
+    ALIGNMENT_BYTES,
+    EIGHT_BIT,
+    Arg,
+    Entry,
+    KernelCall,
+    Program,
+    Space,
+)
 from levit_deploy.errors import DeployError
+from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
+# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h
+# would be found in their place.
+_TAKEN = """
+alignas alignof alloca and arm asm assert auto bitand bitor bool break byteswap case catch char
+class compl complex concept const constexpr continue cpu crypt ctype decltype default delete
+description dirent dlfcn do double elf else endian enum eof err errno error explicit export extern
+false fcntl features fenv float fnmatch for friend getopt glob goto grp i386 iconv if import
+inline int inttypes iso646 langinfo libgen library limits link linux locale long malloc math
+memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
+override poll private profile program protected pthread public pwd regex register resolv restrict
+return sched search semaphore setjmp short signal signed sizeof spawn static stdalign stdarg
+stdatomic stdbit stdbool stdckdint stddef stderr stdin stdint stdio stdlib stdnoreturn stdout
+string strings struct switch syscall syslog taps tar template termios tgmath this threads throw
+time true try typedef typeid typename typeof uchar ucontext ulimit union unistd unix unsigned
+using utime utmp values version virtual void volatile wait wchar wctype while wordexp xor
+"""
 _ENTRIES = {
-    Entry.BOTH: "ENTRY_FLOAT | ENTRY_RGB8",
+    Entry.BOTH: "ENTRY_FLOAT | ENTRY_8BIT",
     Entry.FLOAT: "ENTRY_FLOAT",
-    Entry.RGB8: "ENTRY_RGB8",
+    **dict.fromkeys(EIGHT_BIT.values(), "ENTRY_8BIT"),
+}
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """What the header says of 8-bit images: `pixels`, how `argument` of `function` is indexed."""
+
+    name: str
+    function: str
+    argument: str
+    pixels: str
+
+
+_COLOURS = {
+    3: _Colours("RGB", EIGHT_BIT[3].function, "rgb", "rgb[row][column][channel]"),
+    1: _Colours("grey", EIGHT_BIT[1].function, "gray", "gray[row][column]"),
 }
 
 
@@ -55,21 +97,26 @@ class _Step:
     comment: str
 
 
-def public_functions(name: str) -> frozenset[str]:
-    """Every symbol that a library called `name` exports."""
+def public_functions(name: str, card: ModelCard) -> frozenset[str]:
+    """Every symbol that a library called `name` of a model with that card exports."""
+    run_8bit = EIGHT_BIT[card.in_chans].function
     return frozenset(
         f"{name}_{function}"
         for function in (
+            *(("classify", "softmax", "label") if card.heads else ()),
+            "frame_workspace_bytes",
+            "run_frame",
+            "prepare",
             "describe",
             "preprocessing",
             "workspace_bytes",
             "run",
-            "run_rgb8",
+            run_8bit,
             "threads_create",
             "threads_adopt",
             "threads_destroy",
             "run_threads",
-            "run_rgb8_threads",
+            f"{run_8bit}_threads",
             "self_test",
             "strerror",
         )
@@ -83,12 +130,15 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
+    normalization = program.card.normalization
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
     arena_bytes = _round_up(program.arena_bytes)
     scratch_bytes = _round_up(program.scratch_bytes)
     logits_bytes = _round_up(4 * program.classes)
+    labels = program.card.labels or tuple(f"class {i}" for i in range(program.classes))
+    lengths = [len(label.encode()) + 1 for label in labels]
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
@@ -104,10 +154,17 @@ def generate_driver(
         "required_cpu": required_bits(toolchain.target),
         "tolerance": _float(self_test.tolerance),
         "self_test_logits": [_float(value) for value in self_test.logits],
-        "mean": _floats(program.card.normalization.mean),
-        "std": _floats(program.card.normalization.std),
+        "channels": normalization.channels,
+        "colours": _COLOURS[normalization.channels],
+        "mean": _floats(normalization.mean),
+        "std": _floats(normalization.std),
         "recipe": _comment(program.card.recipe),
         "recipe_bytes": _bytes(program.card.recipe),
+        "way": program.card.preprocessing,
+        "answers": program.card.heads > 0,
+        "labelled": bool(program.card.labels),
+        "label_bytes": _bytes("\0".join(labels)),
+        "label_starts": list(itertools.accumulate(lengths, initial=0))[:-1],
         "steps": [_step(call) for call in program.calls],
         "kernels": _arities(program.calls),
         "digest": constants_digest,
@@ -141,6 +198,11 @@ def check_name(name: str) -> None:
         raise DeployError(
             f"`{name}` cannot be a library's name: symbols begin with it",
             hint="use up to 64 letters, digits and underscores, a letter first: --name my_levit",
+        )
+    if name.lower() in _TAKEN.split():
+        raise DeployError(
+            f"`{name}` cannot be a library's name: C has something of that name, or a header",
+            hint=f"--name levit_{name.lower()}",
         )
 
 

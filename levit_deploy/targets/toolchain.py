@@ -37,6 +37,8 @@ _MACHINE = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"
 # The hand-written C must run far enough on any CPU of the architecture to say what is missing,
 # so it is compiled for the oldest one; only the kernels use the target's own instructions.
 _BASELINE = {Arch.X86_64: (), Arch.AARCH64: (), Arch.ARMV7: ("-mcpu=generic+v7a+vfp3d16",)}
+# What zig's own notes of what it read, or file names that it makes, cannot hold.
+_UNFIT_FOR_TOOLS = re.compile(r"[%:\\\x00-\x1f\x7f]")
 _LITTLE_SPACE_BYTES = 64 * 1024  # a disk with less is full: an object does not fit
 _COMPILE_FLAGS = (
     "-std=gnu11",
@@ -106,6 +108,7 @@ class Toolchain:
     compiler: tuple[str, ...]
     static_compiler: tuple[str, ...]  # makes programs that need no files of the target's system
     archiver: tuple[str, ...]
+    vector_flags: tuple[str, ...] = ()  # for C that may use all of the target's instructions
 
     def compile(self, source: Path, output: Path, flags: Iterable[str] = ()) -> None:
         """C or assembly -> object: position independent, hidden symbols, warnings are errors."""
@@ -142,7 +145,9 @@ class Toolchain:
     ) -> None:
         if not names_output:
             command = (*command, "-o", output.name)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zig-") as scratch:
+        place = output.parent.absolute()
+        check_place(place, hint="choose other folders: TMPDIR=DIR, -o DIR")
+        with tempfile.TemporaryDirectory(dir=place, prefix=".zig-") as scratch:
             environment = {
                 **os.environ,
                 "ZIG_LOCAL_CACHE_DIR": scratch,  # a cached object must not outlive its inputs
@@ -179,6 +184,14 @@ class Toolchain:
         return DeployError(f"{what} for `{self.target.name}`: {reason}", hint="levit-deploy doctor")
 
 
+def check_place(folder: Path, *, hint: str) -> None:
+    """Raise DeployError if the tools cannot work in a folder of that name."""
+    if found := _UNFIT_FOR_TOOLS.search(str(folder)):
+        raise DeployError(
+            f"the linker cannot work in `{folder}`: there is {found[0]!r} in its name", hint=hint
+        )
+
+
 def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
     """The tools that build for `target`: zig, or for this machine's own CPU the system's `cc`.
 
@@ -197,7 +210,15 @@ def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
         first_line = subprocess.run(
             (compiler, "--version"), capture_output=True, text=True, check=True
         ).stdout.splitlines()[0]
-        return Toolchain(target, libc, first_line, (compiler,), (compiler,), (archiver,))
+        return Toolchain(
+            target,
+            libc,
+            first_line,
+            (compiler,),
+            (compiler,),
+            (archiver,),
+            _vector_flags(target, target.cpu),
+        )
     raise DeployError(f"no cross linker for `{target.name}`", hint="pip install ziglang")
 
 
@@ -212,7 +233,27 @@ def _zig_toolchain(zig: Path, target: Target, libc: Libc) -> Toolchain:
         return (str(zig), "cc", "-target", triple, *baseline, "-fno-sanitize=all")
 
     version = f"zig {importlib.metadata.version('ziglang')}"
-    return Toolchain(target, libc, version, compiler(triple), compiler(musl), (str(zig), "ar"))
+    return Toolchain(
+        target,
+        libc,
+        version,
+        compiler(triple),
+        compiler(musl),
+        (str(zig), "ar"),
+        _vector_flags(target, target.cpu.replace("-", "_")),
+    )
+
+
+def _vector_flags(target: Target, cpu: str) -> tuple[str, ...]:
+    """`cpu`: as the compiler spells it. AArch64's C needs no more than every such CPU has."""
+    match target.arch:
+        case Arch.X86_64:
+            vnni = [f"-m{feature[1:]}" for feature in target.features if "vnni" in feature]
+            return f"-march={cpu}", f"-mprefer-vector-width={8 * target.vector_bytes}", *vnni
+        case Arch.AARCH64:
+            return ()
+        case Arch.ARMV7:
+            return ("-mcpu=generic+v7a+neon",)
 
 
 def _find_zig() -> Path | None:

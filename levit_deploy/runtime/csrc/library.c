@@ -65,24 +65,24 @@ int NAME(run)(const float *image, float *logits, void *workspace)
     return run(ENTRY_FLOAT, image, logits, workspace);
 }
 
-int NAME(run_rgb8)(const uint8_t *rgb, float *logits, void *workspace)
+int RUN_8BIT(const uint8_t *image, float *logits, void *workspace)
 {
-    return run(ENTRY_RGB8, rgb, logits, workspace);
+    return run(ENTRY_8BIT, image, logits, workspace);
 }
 
 /*
  * The built-in image: 16 x 16 pixel blocks, so that no two regions look alike, under pixel noise,
  * so that no pixel can be taken for its neighbour. levit_deploy/runtime/self_test.py is the same.
  */
-static void draw_self_test_image(uint8_t *rgb)
+static void draw_self_test_image(uint8_t *image)
 {
     uint32_t noise = 1;
     for (uint32_t y = 0; y < CODE(IMAGE_SIZE); y++)
         for (uint32_t x = 0; x < CODE(IMAGE_SIZE); x++)
-            for (uint32_t c = 0; c < 3; c++) {
+            for (uint32_t c = 0; c < CODE(CHANNELS); c++) {
                 uint32_t block = (y / 16 * 73u + x / 16 * 31u + c) * 2654435761u >> 24;
                 noise = noise * 1664525u + 1013904223u;
-                *rgb++ = (uint8_t)(block * 7 / 8 + (noise >> 27));
+                *image++ = (uint8_t)(block * 7 / 8 + (noise >> 27));
             }
 }
 
@@ -96,7 +96,7 @@ int NAME(self_test)(void *workspace)
     uint8_t *image = arena + SELF_TEST_IMAGE_OFFSET;
     float *logits = (float *)(void *)(arena + ARENA_BYTES + SCRATCH_BYTES);
     draw_self_test_image(image);
-    int code = run(ENTRY_RGB8, image, logits, workspace);
+    int code = run(ENTRY_8BIT, image, logits, workspace);
     float_mode callers = enter_float_mode();
     for (int i = 0; i < CODE(CLASSES) && code == CODE(OK); i++) {
         float difference = logits[i] - NAME(self_test_logits)[i];
@@ -118,6 +118,11 @@ const char *NAME(strerror)(int code)
     case CODE(ERROR_BUSY): return "another call is using these threads";
     case CODE(ERROR_ALIGNMENT): return "on this CPU floats must lie at a multiple of 4 bytes";
     case CODE(ERROR_KERNEL): return "a kernel refused its arguments: the library is damaged";
+    case CODE(ERROR_FRAME_FORMAT): return "frame: unknown format, matrix or range";
+    case CODE(ERROR_FRAME_ROTATION): return "frame: rotation or mirrored has no such value";
+    case CODE(ERROR_FRAME_SIZE): return "frame: a side is 0, too long, or odd under chroma";
+    case CODE(ERROR_FRAME_STRIDE): return "frame: a stride is shorter than a row";
+    case CODE(ERROR_COUNT): return "there are not as many classes as answers were asked for";
     case CODE(ERROR_DAMAGED): return "self test: weights or code are not what was built";
     }
     return "unknown code";

@@ -17,7 +17,7 @@
 #define HIDDEN __attribute__((visibility("hidden")))
 #define ALIGNMENT 64 /* kernels may assume it of all memory but the caller's image and logits */
 
-enum { ENTRY_FLOAT = 1, ENTRY_RGB8 = 2 };
+enum { ENTRY_FLOAT = 1, ENTRY_8BIT = 2 };
 
 /* What tasks may find out, as bits. */
 enum { KERNEL_REFUSED = 1, NO_PICTURE = 2 };
@@ -44,6 +44,8 @@ typedef struct {
 /* Generated. */
 extern HIDDEN const NAME(info) NAME(info_record);
 extern HIDDEN const unsigned char NAME(recipe)[]; /* a string, UTF-8 */
+extern HIDDEN const unsigned char NAME(labels)[]; /* strings one after the other, UTF-8 */
+extern HIDDEN const uint32_t NAME(label_starts)[];
 extern HIDDEN const float NAME(self_test_logits)[CODE(CLASSES)];
 extern HIDDEN const step_info NAME(step_infos)[STEPS];
 extern HIDDEN const unsigned char NAME(constants)[];

@@ -1,6 +1,6 @@
 /*
  * Tasks of a step, and whether a float image is a picture at all. That is seen where its rows have
- * just been read by the kernel, and so lie in the first cache.
+ * just been read by the kernel, and so lie in the first cache. Compiled for the target's own CPU.
  */
 #include "library.h"
 
@@ -11,21 +11,12 @@
 #define NAN_BITS 0x7fc00000
 #define LANES 16
 
-/* The kernels' registers, where they are wider than those of any CPU of the architecture. */
-#if defined(__x86_64__) && (REQUIRED_LEAF7_EBX & 1 << 16)
-#define WIDE __attribute__((target("avx512f")))
-#elif defined(__x86_64__) && (REQUIRED_LEAF7_EBX & 1 << 5)
-#define WIDE __attribute__((target("avx2")))
-#else
-#define WIDE
-#endif
-
 /* The bits of floats at any address. */
 typedef int32_t bits __attribute__((aligned(1), may_alias));
 typedef int32_t lanes __attribute__((vector_size(4 * LANES), aligned(1), may_alias));
 
 /* Are all values numbers up to the largest, by their magnitude? */
-WIDE static int are_sound(const unsigned char *floats, size_t count)
+static int are_sound(const unsigned char *floats, size_t count)
 {
     const int32_t magnitude = INT32_MAX, limit = LARGEST_VALUE_BITS + 1;
     lanes below = ~(lanes){0}; /* negative as long as all are */

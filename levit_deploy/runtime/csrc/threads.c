@@ -214,7 +214,7 @@ static int run(int entry, const void *image, float *logits, void *workspace, NAM
     /* The child of a fork has the memory of its parent's threads, but not the threads. */
     if (!t || t->process != getpid())
         return entry == ENTRY_FLOAT ? NAME(run)(image, logits, workspace)
-                                    : NAME(run_rgb8)(image, logits, workspace);
+                                    : RUN_8BIT(image, logits, workspace);
     frame f;
     int code = NAME(enter)(&f, entry, image, logits, workspace);
     if (code != CODE(OK))
@@ -241,10 +241,10 @@ int NAME(run_threads)(const float *image, float *logits, void *workspace, NAME(t
     return run(ENTRY_FLOAT, image, logits, workspace, threads);
 }
 
-int NAME(run_rgb8_threads)(const uint8_t *rgb, float *logits, void *workspace,
-                           NAME(threads) *threads)
+int RUN_8BIT_THREADS(const uint8_t *image, float *logits, void *workspace,
+                     NAME(threads) *threads)
 {
-    return run(ENTRY_RGB8, rgb, logits, workspace, threads);
+    return run(ENTRY_8BIT, image, logits, workspace, threads);
 }
 
 static NAME(threads) *allocate(int count)
