@@ -135,7 +135,7 @@ def _compile(
 
     common = (
         *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
-        *(compiled(source, flags=toolchain.vector_flags) for source in FRAME_SOURCES),
+        *(compiled(source, flags=toolchain.vector_flags) for source in ("tasks.c", *FRAME_SOURCES)),
         work / f"{name}_kernels.o",
         compiled("constants.S"),
     )

@@ -39,7 +39,7 @@ def kept_folder() -> tempfile.TemporaryDirectory[str]:
 
 def self_test(model: ExportedModel) -> SelfTest:
     """The logits are ONNX Runtime's; a step of 8 bits that falls the other way moves them."""
-    normalised = (self_test_image(model.image_size) / 255 - model.card.normalization.mean) / (
+    normalised = (self_test_image(model.image_size, 3) / 255 - model.card.normalization.mean) / (
         np.array(model.card.normalization.std)
     )
     logits = reference(model, normalised.transpose(2, 0, 1)[None].astype(np.float32))

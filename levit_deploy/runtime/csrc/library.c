@@ -1,20 +1,8 @@
 /* The entry points of the header that need no threads. */
 #include "library.h"
 
-#include <string.h>
-
 #include "cpu.h"
 #include "float_mode.h"
-
-/* 2^32 as the bits of a float. Up to there no network overflows; no picture gets near it. */
-#define LARGEST_VALUE_BITS 0x4f800000
-#define NAN_BITS 0x7fc00000
-
-#if defined(__x86_64__) && (REQUIRED_LEAF7_EBX & 1 << 5)
-#define USES_AVX2 __attribute__((target("avx2"))) /* the kernels do so too */
-#else
-#define USES_AVX2
-#endif
 
 const NAME(info) *NAME(describe)(void)
 {
@@ -54,52 +42,6 @@ int NAME(enter)(frame *f, int entry, const void *image, float *logits, void *wor
     f->logits = logits;
     f->arena = align_up(workspace);
     f->scratch = f->arena + ARENA_BYTES;
-    return CODE(OK);
-}
-
-/* 8 floats and one, at any address, as their bits. */
-typedef int32_t lanes __attribute__((vector_size(32), aligned(1), may_alias));
-typedef int32_t bits __attribute__((aligned(1), may_alias));
-
-/* Are all values numbers up to the largest, by their magnitude? */
-USES_AVX2 static int is_picture(const unsigned char *floats, size_t count)
-{
-    const int32_t mask = INT32_MAX, limit = LARGEST_VALUE_BITS + 1;
-    lanes inside = ~(lanes){0}; /* negative as long as all are */
-    for (; count >= 8; count -= 8, floats += sizeof(lanes))
-        inside &= (*(const lanes *)floats & mask) - limit;
-    int32_t all = -1;
-    for (int i = 0; i < 8; i++)
-        all &= inside[i];
-    for (; count > 0; count--, floats += sizeof(bits))
-        all &= (*(const bits *)floats & mask) - limit;
-    return all < 0;
-}
-
-int NAME(tasks)(int step, const frame *f, unsigned char *scratch, int32_t begin, int32_t end)
-{
-    step_info info = NAME(step_infos)[step];
-    int findings = 0;
-    if (info.entries == ENTRY_FLOAT) {
-        /* About the rows that the kernel is going to read. */
-        size_t share = IMAGE_VALUES / (size_t)info.tasks;
-        size_t first = share * (size_t)begin;
-        size_t last = end == info.tasks ? IMAGE_VALUES : share * (size_t)end;
-        if (!is_picture((const unsigned char *)f->image + 4 * first, last - first))
-            findings |= NO_PICTURE;
-    }
-    if (NAME(step)(step, f, scratch, begin, end))
-        findings |= KERNEL_REFUSED;
-    return findings;
-}
-
-int NAME(leave)(const frame *f, int findings)
-{
-    if (findings & KERNEL_REFUSED)
-        return CODE(ERROR_KERNEL);
-    const uint32_t nan = NAN_BITS;
-    for (int i = 0; i < CODE(CLASSES) && (findings & NO_PICTURE); i++)
-        memcpy((unsigned char *)f->logits + i * sizeof nan, &nan, sizeof nan);
     return CODE(OK);
 }
 

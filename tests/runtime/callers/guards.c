@@ -23,13 +23,11 @@ static void make_read_only(void *buffer, size_t bytes)
 
 int main(int argc, char **argv)
 {
-    static float image[VALUES], expected[2][TINY_CLASSES];
+    static float image[VALUES], expected[KINDS][TINY_CLASSES];
     static uint8_t rgb[VALUES];
-    static unsigned char workspace[TINY_WORKSPACE_BYTES];
     (void)argv;
     draw(image, rgb);
-    CHECK(tiny_run(image, expected[0], workspace) == TINY_OK);
-    CHECK(tiny_run_rgb8(rgb, expected[1], workspace) == TINY_OK);
+    expect(allocate(image, rgb, NULL), expected);
     for (int at_end = 0; at_end < 2; at_end++)
         for (int count = 2; count <= 3; count++) {
             float *own_image = guarded(sizeof image, at_end);
@@ -40,12 +38,13 @@ int main(int argc, char **argv)
             make_read_only(own_rgb, sizeof rgb);
             call c = {own_image, own_rgb, guarded(LOGITS_BYTES, at_end),
                       guarded(TINY_WORKSPACE_BYTES, at_end),
+                      guarded(tiny_frame_workspace_bytes(SIDE, SIDE), at_end),
                       count == 2 ? tiny_threads_create(2)
                                  : tiny_threads_adopt(3, one_after_the_other, NULL)};
             for (int entry = 0; entry < ENTRIES; entry++) {
                 memset(c.logits, 0, LOGITS_BYTES);
                 CHECK(enter(entry, &c) == TINY_OK);
-                CHECK(entry == SELF_TEST || !memcmp(c.logits, expected[entry % 2], LOGITS_BYTES));
+                CHECK(entry == SELF_TEST || !memcmp(c.logits, expected[kind_of(entry)], LOGITS_BYTES));
             }
             tiny_threads_destroy(c.threads);
         }

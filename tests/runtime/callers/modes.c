@@ -41,15 +41,14 @@ static void set(mode m)
 
 static float image[VALUES];
 static uint8_t rgb[VALUES];
-static unsigned char workspace[TINY_WORKSPACE_BYTES];
 
 int main(void)
 {
     const mode standard = get();
-    float expected[2][TINY_CLASSES], logits[TINY_CLASSES];
+    float expected[KINDS][TINY_CLASSES], logits[TINY_CLASSES];
     draw(image, rgb);
-    CHECK(tiny_run(image, expected[0], workspace) == TINY_OK);
-    CHECK(tiny_run_rgb8(rgb, expected[1], workspace) == TINY_OK);
+    call c = allocate(image, rgb, logits);
+    expect(c, expected);
     tiny_threads *before = tiny_threads_create(2);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         set(modes[i]);
@@ -57,12 +56,12 @@ int main(void)
         set(standard);
         for (int pool = 0; pool < 3; pool++) {
             set(callers);
-            tiny_threads *threads = pool == 0   ? before
-                                    : pool == 1 ? tiny_threads_create(2)
-                                                : tiny_threads_adopt(2, one_after_the_other, NULL);
+            c.threads = pool == 0   ? before
+                        : pool == 1 ? tiny_threads_create(2)
+                                    : tiny_threads_adopt(2, one_after_the_other, NULL);
             set(standard);
-            for (int entry = pool ? RUN_THREADS : RUN; entry < (pool ? SELF_TEST : ENTRIES); entry++) {
-                call c = {image, rgb, logits, workspace, threads};
+            int first = pool ? RUN_THREADS : RUN, last = pool ? RUN_FRAME : SELF_TEST;
+            for (int entry = first; entry <= last; entry++) {
                 memset(logits, 0, sizeof logits);
                 set(callers);
                 int code = enter(entry, &c);
@@ -70,10 +69,10 @@ int main(void)
                 set(standard);
                 CHECK(code == TINY_OK);
                 CHECK(after == callers);
-                CHECK(entry == SELF_TEST || !memcmp(logits, expected[entry % 2], LOGITS_BYTES));
+                CHECK(entry == SELF_TEST || !memcmp(logits, expected[kind_of(entry)], LOGITS_BYTES));
             }
             if (pool > 0)
-                tiny_threads_destroy(threads);
+                tiny_threads_destroy(c.threads);
         }
     }
     tiny_threads_destroy(before);

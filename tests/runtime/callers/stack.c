@@ -8,23 +8,22 @@ enum { STACK_BYTES = 1 << 17, PAINT = 0xa5 };
 static _Alignas(4096) unsigned char stack[STACK_BYTES];
 static float image[VALUES], logits[TINY_CLASSES];
 static uint8_t rgb[VALUES];
-static unsigned char workspace[TINY_WORKSPACE_BYTES];
+static call its;
 static unsigned char *top; /* of what the library gets */
-static tiny_threads *threads;
 static int entry, code;
 
 static void *caller(void *argument)
 {
-    call c = {image, rgb, logits, workspace, threads};
     top = __builtin_frame_address(0);
-    code = enter(entry, &c);
+    code = enter(entry, &its);
     return argument;
 }
 
 int main(void)
 {
     draw(image, rgb);
-    threads = tiny_threads_adopt(2, one_after_the_other, NULL);
+    its = allocate(image, rgb, logits);
+    its.threads = tiny_threads_adopt(2, one_after_the_other, NULL);
     for (entry = 0; entry < ENTRIES; entry++) {
         pthread_attr_t attributes;
         pthread_t thread;

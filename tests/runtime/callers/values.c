@@ -3,7 +3,6 @@
 
 static float image[VALUES], logits[TINY_CLASSES];
 static uint8_t rgb[VALUES];
-static unsigned char workspace[TINY_WORKSPACE_BYTES];
 
 static const uint32_t wrong[] = {
     0x7fc00000, 0xffc00000, 0x7f800001, 0xffffffff, /* NaN */
@@ -20,8 +19,8 @@ static const int places[PLACES] = {0, 7, VALUES / 2 + 1, VALUES - 9, VALUES - 1}
 
 int main(void)
 {
-    tiny_threads *threads = tiny_threads_create(3);
-    call c = {image, rgb, logits, workspace, threads};
+    call c = allocate(image, rgb, logits);
+    c.threads = tiny_threads_create(3);
     const uint32_t nan = 0x7fc00000;
     for (size_t w = 0; w < sizeof wrong / sizeof *wrong; w++)
         for (int entry = RUN; entry <= RUN_THREADS; entry += RUN_THREADS - RUN) {
@@ -38,8 +37,8 @@ int main(void)
             for (int i = 0; i < VALUES; i += everywhere ? 2 : VALUES)
                 memcpy(&image[i], &odd[o], 4);
             float together[TINY_CLASSES];
-            CHECK(tiny_run_threads(image, together, workspace, threads) == TINY_OK);
-            CHECK(tiny_run(image, logits, workspace) == TINY_OK);
+            CHECK(tiny_run_threads(image, together, c.workspace, c.threads) == TINY_OK);
+            CHECK(tiny_run(image, logits, c.workspace) == TINY_OK);
             CHECK(!memcmp(together, logits, LOGITS_BYTES));
             printf("%08x %d", odd[o], everywhere);
             for (int i = 0; i < TINY_CLASSES; i++) {
@@ -49,6 +48,6 @@ int main(void)
             }
             printf("\n");
         }
-    tiny_threads_destroy(threads);
+    tiny_threads_destroy(c.threads);
     return 0;
 }
