@@ -44,6 +44,13 @@ class Settings(Build):
     layer_step: int
     tensors: tuple[TappedTensor, ...]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that no audit has."""
+        if min(self.classes, self.images) < 1 or self.layer_step < 0:
+            raise ValueError("an audit is of at least one image and one class")
+        if len(set(self.runners)) < len(self.runners):
+            raise ValueError("a runner is there twice")
+
     @property
     def chunks(self) -> int:
         return -(-self.images // CHUNK_IMAGES)
