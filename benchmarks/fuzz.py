@@ -104,17 +104,18 @@ def make_artifact(folder: Path) -> None:
 
 def read_artifact(folder: Path) -> None:
     from levit_deploy.cli import commands
-    from levit_deploy.models.checkpoint import load_checkpoint
     from levit_deploy.runtime.artifact import Taps, open_artifact
     from levit_deploy.runtime.elf import Elf
-    from levit_deploy.verify.model_of import reference_of
+    from levit_deploy.verify.description import expected_description
+    from levit_deploy.verify.model_of import table_of
 
     with contextlib.redirect_stdout(io.StringIO()):
         commands.main(["inspect", str(folder / "artifact")], standalone_mode=False)
     with open_artifact(folder / "artifact") as artifact:
         Elf.read(artifact.shared_library)
         Taps.load(artifact.files)
-        reference_of(artifact, load_checkpoint(WEIGHTS))
+        table_of(artifact)
+        expected_description(artifact.manifest)
 
 
 def make_json(folder: Path) -> None:
@@ -243,6 +244,21 @@ KINDS = {
 }
 
 
+def make_case(kind: Kind, sound: Path, case: Path, number: int) -> None:
+    """Put into `case` what the number says."""
+    shutil.rmtree(case, ignore_errors=True)
+    rng = random.Random(number)
+    chosen = rng.choice(sorted(sound.iterdir())) if kind.apart else sound
+    if chosen.is_dir():
+        shutil.copytree(chosen, case / chosen.name if kind.apart else case)
+    else:
+        case.mkdir()
+        shutil.copy(chosen, case)
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        with contextlib.suppress(ValueError, OSError, IndexError):  # spoiled already
+            mutate(rng, case)
+
+
 def mutate(rng: random.Random, folder: Path) -> None:
     """Spoil one file of the folder, or leave it alone among few that are."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
@@ -305,6 +321,10 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
     return bytes(changed)
 
 
+class HangError(BaseException):
+    """Nothing that is read may catch it."""
+
+
 class EscapedError(Exception):
     """A file outside of the case's folder was opened to be written."""
 
@@ -335,7 +355,7 @@ def work(name: str, folder: Path, seed: int, cases: int, until: float, results: 
     kind, sound, case = KINDS[name], folder / "sound", folder / "case"
     importlib.import_module("levit_deploy.cli")
     kind.read(sound)  # what is sound is read; and all modules are there
-    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError("hangs")))
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(HangError("hangs")))
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY_BYTES,) * 2)
     allowed = (str(folder), tempfile.gettempdir(), os.devnull)
@@ -351,17 +371,7 @@ def work(name: str, folder: Path, seed: int, cases: int, until: float, results: 
     for number in range(seed, seed + cases):
         if time.time() > until:
             break
-        shutil.rmtree(case, ignore_errors=True)
-        rng = random.Random(number)
-        chosen = rng.choice(sorted(sound.iterdir())) if kind.apart else sound
-        if chosen.is_dir():
-            shutil.copytree(chosen, case / chosen.name if kind.apart else case)
-        else:
-            case.mkdir()
-            shutil.copy(chosen, case)
-        for _ in range(rng.choice([1, 1, 1, 2, 3])):
-            with contextlib.suppress(ValueError, OSError, IndexError):  # spoiled already
-                mutate(rng, case)
+        make_case(kind, sound, case, number)
         results.put((number, "begun"))
         results.put((number, run_case(kind, case)))
     results.put(None)

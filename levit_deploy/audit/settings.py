@@ -18,6 +18,7 @@ from levit_deploy.records import Text, load_record
 from levit_deploy.runtime.manifest import Build
 
 CHUNK_IMAGES = 64
+MAX_CLASSES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Settings(Build):
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that no audit has."""
-        if min(self.classes, self.images) < 1 or self.layer_step < 0:
-            raise ValueError("an audit is of at least one image and one class")
+        if not 0 < self.classes <= MAX_CLASSES or self.images < 1 or self.layer_step < 0:
+            raise ValueError(f"an audit is of images, and of 1 to {MAX_CLASSES} classes")
         if len(set(self.runners)) < len(self.runners):
             raise ValueError("a runner is there twice")
 
