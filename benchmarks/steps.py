@@ -43,7 +43,7 @@ from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
-from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import DEMO_PREPROCESSING, ORIGINAL_PREPROCESSING
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import TINY, ModelSpec, get_spec
 from levit_deploy.models.weights import DEMO
@@ -154,7 +154,7 @@ def _measure(case: Case, net: Levit, spec: ModelSpec) -> Result:
     reference = Reference(
         "0" * 64, spec.image_size, spec.normalization, DEMO_PREPROCESSING, net, model
     )
-    images = real_images(spec, 2 * IMAGES)
+    images = real_images(spec, 2 * IMAGES, ORIGINAL_PREPROCESSING)
     seen, others = images.first(IMAGES), images.part(slice(IMAGES, None))
     expected, unseen = (expect(reference, model.precision, part) for part in (seen, others))
     target = get_target(HOST)
@@ -184,7 +184,7 @@ def judge(library: Path, images: Images, expected: Expectation) -> str:
         return error.message
     for classify, pictures in (
         (loaded.run, images.floats),
-        (loaded.run_rgb8, images.rgb8),
+        (loaded.run_rgb8, images.pixels),
     ):
         logits = np.stack([classify(picture) for picture in pictures])
         comparison = compare(expected.logits, logits, expected.tolerance)

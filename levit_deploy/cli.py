@@ -21,6 +21,7 @@ from levit_deploy.commands.arguments import WrongName
 from levit_deploy.commands.audit import audit_command
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
+from levit_deploy.commands.classify import classify_command
 from levit_deploy.commands.output import printable_lines
 from levit_deploy.commands.quantize import quantize_command
 from levit_deploy.commands.show import (
@@ -56,6 +57,7 @@ for command in (
     quantize_command,
     verify_command,
     audit_command,
+    classify_command,
     bench_command,
     tune_command,
     inspect_command,

@@ -20,12 +20,11 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact, Taps
 from levit_deploy.runtime.build import build_artifact, build_debug
+from levit_deploy.runtime.manifest import Provenance
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
-
-PICTURE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ def deploy(
     debug_taps: bool = False,
     dump_ir: Path | None = None,
     command_line: Iterable[str] = (),
+    provenance: Provenance | None = None,
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
@@ -64,16 +64,18 @@ def deploy(
     Runtime. `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how
     to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
-    and the compile log. `on_phase` is told of each step, as (phase, detail), before it is made.
+    and the compile log. The manifest keeps `command_line` and `provenance`. `on_phase` is told of
+    each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
-    _refuse_other_channels(source)
     table = packaged_tiles(*[tiles] if tiles else [])
     calibration_table = None
     if isinstance(source, ExportedModel):
         model, reference = source, Reference.of_model(source)
     else:
+        if calibration:
+            _require_same_preprocessing(source, calibration.images)
         on_phase("export", "")
         pictures = calibration.images.first(PROBE_IMAGES) if calibration else None
         model = export_checkpoint(source, pictures)
@@ -130,6 +132,7 @@ def deploy(
         self_test,
         parent,
         command_line=command_line,
+        provenance=provenance,
         add_files=add_files,
         check=check,
     )
@@ -141,16 +144,10 @@ def library_name(model: str, precision: str) -> str:
     return model if precision == Precision.FP32 else f"{model}_{precision}"
 
 
-def _refuse_other_channels(source: Checkpoint | ExportedModel) -> None:
-    """Libraries read RGB: what takes other images is told of before the long work."""
-    channels = source.card.in_chans
-    if channels != PICTURE_CHANNELS:
-        name = source.name if isinstance(source, ExportedModel) else source.spec.name
-        raise DeployError(
-            f"`{name}` takes {channels} channel{'s' * (channels > 1)}; libraries are made for the "
-            f"{PICTURE_CHANNELS} of RGB pictures",
-            hint="`levit-deploy export` writes it as ONNX for another runtime",
-        )
+def _require_same_preprocessing(checkpoint: Checkpoint, images: ImageSet) -> None:
+    way = checkpoint.preprocessing.describe(checkpoint.spec.image_size)
+    if images.preprocessing != way:
+        raise ValueError(f"pictures by `{images.preprocessing}` for a model of `{way}`")
 
 
 def _refuse_wrong(verification: Verification) -> None:

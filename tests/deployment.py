@@ -12,7 +12,6 @@ from levit_deploy.deploy import Calibration, Deployment, deploy
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
-from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
@@ -36,7 +35,7 @@ def tiny_export(tiny: Checkpoint) -> ExportedModel:
 
 @pytest.fixture(scope="session")
 def tiny_images(tiny: Checkpoint) -> Images:
-    return real_images(tiny.spec, 8)
+    return real_images(tiny.spec, 8, tiny.preprocessing)
 
 
 class Builder:
@@ -74,8 +73,8 @@ def host_artifact(
 
 
 @pytest.fixture(scope="session")
-def pictures() -> ImageSet:
-    return open_images("demo", DEMO_PREPROCESSING, TINY.image_size, maximum=24)
+def pictures(tiny: Checkpoint) -> ImageSet:
+    return open_images("demo", tiny.preprocessing, TINY.image_size, maximum=24)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ _DAMAGE = (
     *(MemoryError, OverflowError, zipfile.BadZipFile, zlib.error),
 )
 
+_COLOURS = ((3,), (1,))  # channels of a picture: RGB, or grey
+
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
@@ -35,7 +37,7 @@ class Chunk:
 
     `indices` (n,): positions in the set. `labels` (n,): UNLABELLED if not known. `digests` uint8
     (n, 32): SHA-256 of the content. `machine`: the CPU model that ran them.
-    `pictures`: by index, those on which runners disagree, uint8 (side, side, 3), made small.
+    `pictures`: by index, those on which runners disagree, uint8 (side, side, channels), made small.
     `tensor_sums` (probed, tensors, FIELDS): of the images that the artifact was looked into for,
     and `taps_equal` (probed,): whether the logits were the same bits with the lid off.
     """
@@ -106,14 +108,14 @@ class Chunk:
             (self.tensor_sums, np.float64, (probed, len(settings.tensors), FIELDS)),
             (self.taps_equal, np.bool_, (probed,)),
             *((logits, np.float32, (n, settings.classes)) for logits in self.logits.values()),
-            *((p, np.uint8, (*p.shape[:2], 3)) for p in self.pictures.values()),
         ]
-        lowest, highest = (0, settings.classes - 1) if settings.labelled else (UNLABELLED,) * 2
+        lowest, highest = (0, settings.answers - 1) if settings.labelled else (UNLABELLED,) * 2
         return (
             self.number == number
             and n + self.skipped == len(settings.positions(number))
             and set(self.logits) == set(settings.runners)
             and all(a.dtype == kind and a.shape == shape for a, kind, shape in shapes)
+            and all(p.dtype == np.uint8 and p.shape[2:] in _COLOURS for p in self.pictures.values())
             and all(lowest <= label <= highest for label in self.labels)
             and all(np.isfinite(logits).all() for logits in self.logits.values())
         )

@@ -22,8 +22,15 @@ from PIL import Image
 
 from levit_deploy.audit import wording
 from levit_deploy.audit.advice import next_steps
+from levit_deploy.audit.confusion_chart import (
+    NUMBERED,
+    class_costs,
+    matrices,
+    worst_pairs,
+)
 from levit_deploy.audit.layer_chart import LayerChart, layer_chart
-from levit_deploy.audit.result import Accuracy, AuditResult, Flip, RunnerName
+from levit_deploy.audit.reliability_chart import reliability
+from levit_deploy.audit.result import Accuracy, AuditResult, Flip, Output, RunnerName
 from levit_deploy.audit.verdict import (
     conclude,
     fidelity_of,
@@ -31,11 +38,13 @@ from levit_deploy.audit.verdict import (
     held_fidelity,
     lowest_tensors,
 )
+from levit_deploy.models.pictures import as_image
 from levit_deploy.records import printable
 
 PICTURE_SIDE = 160  # pixels; shown at 80 to 160
 FIRST_FLIPS = 12  # shown at once; the others unfold
 FIRST_ROWS = 10
+MOST_PAIRS = 100
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -59,7 +68,7 @@ class PicturedFlip:
 
 
 def render_page(result: AuditResult, pictures: Mapping[int, NDArray[np.uint8]]) -> str:
-    """The page. `pictures`: RGB (height, width, 3) by `Flip.index`, for those that there are."""
+    """The page. `pictures`: (height, width, channels) by `Flip.index`, for those that there are."""
     flips = tuple(_pictured(flip, pictures) for flip in result.flips)
     return (
         _environment()
@@ -69,12 +78,18 @@ def render_page(result: AuditResult, pictures: Mapping[int, NDArray[np.uint8]]) 
             conclusion=conclude(result),
             steps=next_steps(result),
             runner=RunnerName,
+            output=Output,
             difference=held_difference(result),
             fidelity=held_fidelity(result),
             whiskers=_whiskers(result.accuracies),
             chart=_chart(result),
             lowest=lowest_tensors(result, 1),
             flips=flips,
+            matrices=matrices(result) if result.confusion else (),
+            numbered=NUMBERED,
+            costs=class_costs(result),
+            pairs=worst_pairs(result)[:MOST_PAIRS],
+            curves=reliability(result.accuracies),
             most_gain=max((s.sqnr_gain_db for s in result.sensitivities), default=0.0),
             first_flips=FIRST_FLIPS,
             first_rows=FIRST_ROWS,
@@ -126,7 +141,7 @@ def _effect(flip: Flip) -> str:
 
 
 def _data_uri(picture: NDArray[np.uint8]) -> str:
-    image = Image.fromarray(np.ascontiguousarray(picture), "RGB")
+    image = as_image(np.ascontiguousarray(picture))
     image.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
@@ -144,18 +159,22 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "answers": wording.ANSWERS.__getitem__,
+        "bound": wording.bound,
         "breakable": _breakable,
+        "bytes": wording.bytes_text,
         "code": _code,
         "command": _command,
         "decibels": wording.decibels,
+        "found": wording.found,
         "interval": wording.interval,
+        "milliseconds": wording.milliseconds,
         "number": wording.number,
         "percent": wording.percent,
         "points": wording.points,
         "printable": printable,
         "runner": wording.RUNNERS.__getitem__,
         "share": wording.share,
-        "short": wording.short,
         "signed": wording.signed,
         "significance": wording.significance,
         "small": wording.small,

@@ -54,8 +54,8 @@ class LayerProbe:
         self._program = TappedProgram(build, exported.classes, toolchain, emulator)
 
     def probe(self, pixels: NDArray[np.uint8]) -> tuple[Logits, Float64]:
-        """One picture (size, size, 3) -> the debug build's logits (classes,) and the sums of its
-        tensors, (tensors, FIELDS), logits last.
+        """One picture (size, size, channels) -> the debug build's logits (classes,) and the sums of
+        its tensors, (tensors, FIELDS), logits last.
 
         Raises RunError if the debug build fails.
         """

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from levit_deploy.audit.chunk import UNLABELLED, Chunk
 from levit_deploy.audit.images import AuditImages, LoadedImages
 from levit_deploy.audit.probe import LayerProbe
-from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.result import Output, RunnerName
 from levit_deploy.audit.settings import Settings
 from levit_deploy.audit.state import State
+from levit_deploy.audit.statistics import as_classes
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
 from levit_deploy.verify.comparison import Logits
@@ -57,8 +58,8 @@ class Work:
             digests=np.frombuffer(b"".join(loaded.digests), np.uint8).reshape(count, 32),
             logits=logits,
             pictures={
-                int(loaded.indices[row]): _small(loaded.images.rgb8[row])
-                for row in _disagreements(logits)
+                int(loaded.indices[row]): _small(loaded.images.pixels[row])
+                for row in _disagreements(logits, self.settings.output)
             },
             tensor_sums=tensor_sums,
             taps_equal=taps_equal,
@@ -90,7 +91,7 @@ class Work:
             for row, position in enumerate(loaded.positions):
                 if position % self.settings.layer_step == 0:
                     with self._one_at_a_time, _explained("the debug build failed"):
-                        tapped, of_image = self.probe.probe(loaded.images.rgb8[row])
+                        tapped, of_image = self.probe.probe(loaded.images.pixels[row])
                     sums.append(of_image)
                     equal.append(tapped.tobytes() == logits[row].tobytes())
         shape = (len(sums), len(self.settings.tensors), FIELDS)
@@ -139,9 +140,12 @@ def run_chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _disagreements(logits: Mapping[RunnerName, Logits]) -> NDArray[np.intp]:
-    """Rows on which not all runners have the same top-1."""
-    first, *others = (rows.argmax(axis=1) for rows in logits.values())
+def _disagreements(logits: Mapping[RunnerName, Logits], output: Output) -> NDArray[np.intp]:
+    """Rows on which not all runners have the same answer; none of features, which answer nothing
+    alone."""
+    if output is Output.FEATURES:
+        return np.empty(0, np.intp)
+    first, *others = (as_classes(rows, output).argmax(axis=1) for rows in logits.values())
     differs = np.zeros(len(first), np.bool_)
     for other in others:
         differs |= other != first
@@ -150,8 +154,8 @@ def _disagreements(logits: Mapping[RunnerName, Logits]) -> NDArray[np.intp]:
 
 def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Square blocks averaged until no side is longer than PICTURE_SIDE."""
-    block = -(-max(picture.shape) // PICTURE_SIDE)
+    block = -(-len(picture) // PICTURE_SIDE)
     side = len(picture) // block
-    cut = picture[: side * block, : side * block].reshape(side, block, side, block, 3)
+    cut = picture[: side * block, : side * block].reshape(side, block, side, block, -1)
     small: NDArray[np.uint8] = np.rint(cut.mean(axis=(1, 3))).astype(np.uint8)
     return small

@@ -41,7 +41,7 @@ class TappedProgram:
         self._turn = threading.Lock()
 
     def run(self, image: NDArray[np.float32]) -> tuple[Logits, list[NDArray[np.generic]]]:
-        """A normalised image (3, size, size) -> logits (classes,), and of each 8-bit tensor
+        """A normalised image (channels, size, size) -> logits (classes,), and of each 8-bit tensor
         (rows, channels) what is stored.
 
         Threads take turns. Raises RunError if the program crashed, hung or returned an error code.

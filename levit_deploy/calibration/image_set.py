@@ -23,7 +23,7 @@ from levit_deploy.calibration.pictures import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.models.demo import DemoSplit, demo_images
-from levit_deploy.models.pictures import model_sized
+from levit_deploy.models.pictures import RGB, model_sized
 from levit_deploy.models.preprocessing import Preprocessing
 
 DEMO = "demo"
@@ -34,7 +34,8 @@ Progress = Callable[[int, int], None]  # pictures done, pictures in all
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Iterating gives uint8 RGB pictures (image_size, image_size, 3), in the same order each time.
+    """Iterating gives uint8 pictures (image_size, image_size, channels), RGB or grey, in the same
+    order each time.
 
     `preprocessing`: in words, how they became so. `digest`: hexadecimal SHA-256 of the content.
     `labels`: class indices (len,), or None. `skipped`: broken files that were left out.
@@ -62,9 +63,18 @@ class ImageSet:
         for index in self._indices:
             yield model_sized(self._pictures.picture(index), self._way, self.image_size)
 
+    @property
+    def source_digest(self) -> str:
+        """Hexadecimal SHA-256 of all that the source holds, broken files too."""
+        return whole_digest(self._pictures)
+
     def first(self, count: int) -> NDArray[np.uint8]:
-        """The first of them, (at most count, image_size, image_size, 3)."""
+        """The first of them, (at most count, image_size, image_size, channels)."""
         return np.stack(list(islice(self, count)))
+
+    def first_as_they_are(self, count: int) -> tuple[Picture, ...]:
+        """The pictures that `first` is made of, (height, width, 3) each."""
+        return tuple(self._pictures.picture(index) for index in self._indices[:count])
 
 
 def open_images(
@@ -72,6 +82,7 @@ def open_images(
     preprocessing: Preprocessing,
     image_size: int,
     *,
+    channels: int = RGB,
     skip_broken: bool = False,
     minimum: int = MIN_IMAGES,
     maximum: int | None = None,
@@ -79,11 +90,11 @@ def open_images(
 ) -> ImageSet:
     """The pictures that `source` names: a folder, a .npz file, or `demo` for those in the package.
 
-    Of more than `maximum`, as many evenly spaced ones are taken. Each is decoded once to see that
-    it is sound. Raises DeployError if one is broken (unless they are skipped), or if fewer than
-    `minimum` are left.
+    `channels`: 3, or 1 for a model of grey pictures. Of more than `maximum`, as many evenly spaced
+    ones are taken. Each is decoded once to see that it is sound. Raises DeployError if one is
+    broken (unless they are skipped), or if fewer than `minimum` are left.
     """
-    pictures = find_pictures(source, DemoSplit.CALIBRATION, preprocessing)
+    pictures = find_pictures(source, DemoSplit.CALIBRATION, preprocessing, channels)
     wanted = evenly_spaced(len(pictures), maximum)
     count, sound = len(wanted), []
     for done, index in enumerate(wanted, start=1):
@@ -115,25 +126,32 @@ def open_images(
     )
 
 
+def whole_digest(pictures: Pictures) -> str:
+    """Hexadecimal SHA-256 of the content of all pictures, in order, none of them decoded."""
+    return digest(pictures, list(range(len(pictures))))
+
+
 def evenly_spaced(length: int, maximum: int | None) -> list[int]:
     """Indices of at most `maximum` of so many, in order."""
     count = length if maximum is None else min(length, maximum)
     return [index * length // count for index in range(count)]
 
 
-def find_pictures(source: str, demo_split: DemoSplit, way: Preprocessing) -> Pictures:
+def find_pictures(
+    source: str, demo_split: DemoSplit, way: Preprocessing, channels: int
+) -> Pictures:
     """The pictures that `source` names, none of them looked at; `demo`: those of `demo_split`.
 
     `way` says whether files are turned by their EXIF tags. Raises DeployError if there are none.
     """
     if source == DEMO:
         demo = demo_images(demo_split)
-        return ArrayPictures(demo.images, demo.labels, demo.classes)
+        return ArrayPictures(demo.images, demo.labels, demo.classes, channels)
     path = Path(source)
     if path.is_dir():
-        return FolderPictures(path, exif=way.exif)
+        return FolderPictures(path, channels=channels, exif=way.exif)
     if path.suffix == ".npz" and path.is_file():
-        return ArrayPictures.load(path)
+        return ArrayPictures.load(path, channels)
     raise DeployError(
         f"no images at `{source}`", hint=f"pass a folder of images, a .npz file, or `{DEMO}`"
     )

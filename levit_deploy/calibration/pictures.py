@@ -16,11 +16,12 @@ from PIL import Image, ImageOps
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular
+from levit_deploy.models.pictures import GREY, RGB, as_image, as_pixels
 
 MAX_FILE_BYTES = 1 << 30
 MAX_ASPECT = 256  # the longer side to the shorter: resizing keeps it, and takes memory for both
 
-Picture = NDArray[np.uint8]  # (height, width, 3) RGB
+Picture = NDArray[np.uint8]  # (height, width, channels), RGB or grey
 
 IMAGE_SUFFIXES = frozenset({
     ".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg",
@@ -63,15 +64,15 @@ class FolderPictures(Pictures):
     """Every image file below a folder, in the order of their paths; links are followed.
 
     If the folder holds one folder a class, the classes are numbered in the order of their names,
-    empty ones too, and image files beside them are left out. Decoded as `Image.convert("RGB")`
-    does; `exif`: turned as the EXIF tag says. Raises DeployError if there is no image file, or if a
-    folder cannot be read.
+    empty ones too, and image files beside them are left out. Decoded as `as_pixels` does; `exif`:
+    turned as the EXIF tag says. Raises DeployError if there is no image file, or if a folder cannot
+    be read.
     """
 
-    def __init__(self, folder: Path, *, exif: bool = False) -> None:
+    def __init__(self, folder: Path, *, channels: int = RGB, exif: bool = False) -> None:
         found = sorted((path.relative_to(folder) for path in _files(folder)), key=Path.as_posix)
         names = [name for name in found if _is_image(name)]
-        self._folder, self._exif = folder, exif
+        self._folder, self._channels, self._exif = folder, channels, exif
         if not names:
             raise DeployError(
                 f"no image files in `{folder}`",
@@ -108,7 +109,7 @@ class FolderPictures(Pictures):
                     raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
                 _check_aspect(*image.size)
                 upright = ImageOps.exif_transpose(image) if self._exif else image
-                return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
+                return as_pixels(upright, self._channels)
         except Exception as error:  # any kind: the content is not ours
             raise BrokenPictureError(
                 f"cannot decode `{path}`: {error}",
@@ -121,21 +122,29 @@ class FolderPictures(Pictures):
 
 
 class ArrayPictures(Pictures):
-    """`images` uint8 (n, height, width, 3) and, if there are any, `labels` (n,)."""
+    """`images` uint8 (n, height, width, 3) and, if there are any, `labels` (n,).
+
+    Where `channels` is 1 they are made grey, if they are not grey already: (n, height, width, 1).
+    """
 
     def __init__(
         self,
         images: NDArray[np.uint8],
         labels: NDArray[np.int64] | None,
         class_names: tuple[str, ...] = (),
+        channels: int = RGB,
     ) -> None:
-        self._images = images
+        self._images, self._channels = images, channels
         self.labels, self.class_names = labels, class_names
 
     @staticmethod
-    def load(file: Path) -> ArrayPictures:
+    def load(file: Path, channels: int = RGB) -> ArrayPictures:
         """Read a .npz file; raises DeployError if it is damaged or holds anything else."""
-        hint = "np.savez(FILE, images=uint8 array (n, height, width, 3) in RGB order)"
+        shapes = {3: "(n, height, width, 3)"}
+        if channels == GREY:
+            shapes[1] = "(n, height, width, 1)"
+        expected = f"uint8 {' or '.join(shapes.values())}"
+        hint = f"np.savez(FILE, images={expected} in RGB order)"
         try:
             with open_regular(file) as stream:
                 if not zipfile.is_zipfile(stream):  # else numpy takes it for another format
@@ -151,22 +160,21 @@ class ArrayPictures(Pictures):
             raise
         except Exception as error:  # any kind: the content is not ours
             raise DeployError(f"cannot read `{file}`: {error}", hint=hint) from error
-        sized = images.ndim == 4 and images.shape[3] == 3 and 0 not in images.shape[1:]
+        sized = images.ndim == 4 and images.shape[3] in shapes and 0 not in images.shape[1:]
         if images.dtype != np.uint8 or not sized:
             raise DeployError(
-                f"`images` in `{file}` is {images.dtype} {images.shape}, "
-                "expected uint8 (n, height, width, 3)",
+                f"`images` in `{file}` is {images.dtype} {images.shape}, expected {expected}",
                 hint=hint,
             )
         if labels is None:
-            return ArrayPictures(images, None)
+            return ArrayPictures(images, None, channels=channels)
         if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
             raise DeployError(
                 f"`labels` in `{file}` is {labels.dtype} {labels.shape}, "
                 f"expected integers ({len(images)},)",
                 hint="one class index for each image, or no `labels` at all",
             )
-        return ArrayPictures(images, labels.astype(np.int64))
+        return ArrayPictures(images, labels.astype(np.int64), channels=channels)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -176,10 +184,10 @@ class ArrayPictures(Pictures):
 
     def picture(self, index: int) -> Picture:
         picture: Picture = self._images[index]
-        return picture
+        return as_pixels(as_image(picture), self._channels)
 
     def content(self, index: int) -> bytes:
-        picture = self.picture(index)
+        picture: Picture = self._images[index]
         return f"{picture.shape}\n".encode() + picture.tobytes()
 
 

@@ -71,12 +71,12 @@ def bench_command(
     ):
         say_what_runs(phases, artifact)
         phases.begin("prepare")
-        from levit_deploy.compiler.program import Entry
         from levit_deploy.verify.contenders import contenders_for
+        from levit_deploy.verify.images import Function
         from levit_deploy.verify.latency import measure
         from levit_deploy.verify.library_runner import LibraryRunner
 
-        LibraryRunner(artifact, Entry.FLOAT).check()
+        LibraryRunner(artifact, Function.RUN).check()
         contenders, missing = contenders_for(artifact, names, threads, Path(work))
         phases.begin("bench")
         latencies = measure(

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from levit_deploy.commands.limits import check_threads
 from levit_deploy.commands.output import bytes_text, printable_lines
 from levit_deploy.records import printable
 
@@ -17,9 +18,11 @@ class Phases:
     """Phases of a long job, as a context manager around it.
 
     On a terminal a spinner or bar with the time so far; otherwise one line when a phase is done.
+    It raises DeployError where the job cannot have its threads.
     """
 
     def __enter__(self) -> Self:
+        check_threads()
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -104,6 +104,7 @@ def open_calibration(
         data,
         checkpoint.preprocessing,
         checkpoint.spec.image_size,
+        channels=checkpoint.spec.in_chans,
         skip_broken=skip_broken,
         progress=lambda done, total: phases.detail(f"{done} of {total}"),
     )

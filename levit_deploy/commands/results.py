@@ -49,9 +49,11 @@ def print_manifest(artifact: Artifact) -> None:
         "made by": ", ".join((m.toolchain, *(f"{k} {v}" for k, v in m.versions.items()))),
         "command": " ".join(m.command_line),
     }
+    if m.provenance:
+        p = m.provenance
+        facts["made from"] = ", ".join(filter(None, (p.weights, p.key, p.data)))
     if m.audit:
-        verdict = "passed" if m.audit.passed else "failed"
-        facts["audit"] = f"{verdict}, sha256 {m.audit.sha256[:16]}"
+        facts["audit"] = f"{m.audit.verdict.value}, sha256 {m.audit.sha256[:16]}"
     print_columns(facts.items())
 
 

@@ -40,12 +40,11 @@ def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Check
 def load_source(
     phases: Phases, choice: WeightsChoice, manifest: Manifest
 ) -> Checkpoint | ExportedModel:
-    """The weights, or the model in a .onnx file."""
-    if not choice.weights.endswith(".onnx"):
-        return load_for(phases, choice, manifest)
-    from levit_deploy.export.exported import ExportedModel
+    """The weights, or the model that `export` or `quantize` wrote."""
+    from levit_deploy.export.exported import ExportedModel, is_exported
 
-    return ExportedModel.load(Path(choice.weights))
+    file = Path(choice.weights or "")
+    return ExportedModel.load(file) if is_exported(file) else load_for(phases, choice, manifest)
 
 
 def show_settings(

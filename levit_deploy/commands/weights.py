@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from levit_deploy.commands.arguments import Named
+from levit_deploy.commands.arguments import Decorator, Named
 from levit_deploy.commands.progress import Phases
 from levit_deploy.errors import DeployError
 
@@ -28,7 +28,7 @@ OFFICIAL = "fb_dist_in1k"
 class WeightsChoice:
     """What the options say; None where they say nothing."""
 
-    weights: str
+    weights: str | None
     sha256: str | None
     key: str | None
     mean: tuple[float, ...] | None
@@ -54,6 +54,7 @@ class WeightsChoice:
         `load_weights`, `Overrides` and `for_image_size` do.
         """
         phases.begin("weights")
+        assert self.weights is not None
         from levit_deploy.models.card import ClassOrder, Overrides
         from levit_deploy.models.labels import read_labels
         from levit_deploy.models.resize import for_image_size
@@ -97,14 +98,15 @@ def _sha256(text: str) -> str:
     return text.lower()
 
 
+_WEIGHTS = (
+    "A checkpoint (.pth, .bin, .safetensors, .onnx), a folder of transformers or timm, a URL, or "
+    "a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10)."
+)
+_named_weights = click.option("--weights", default=OFFICIAL, show_default=True, help=_WEIGHTS)
+_recalled_weights = click.option(
+    "--weights", help=f"{_WEIGHTS}  [default: what DIR was compiled from]"
+)
 _OPTIONS = (
-    click.option(
-        "--weights",
-        default=OFFICIAL,
-        show_default=True,
-        help="A checkpoint (.pth, .bin, .safetensors), a folder of transformers or timm, a URL, or "
-        "a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
-    ),
     click.option(
         "--sha256",
         metavar="HEX",
@@ -141,14 +143,22 @@ size_option = click.option(
 
 def weights_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options; the command gets what they say as its argument `choice`."""
+    return _collected(command, _named_weights)
 
+
+def artifact_weights_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`weights_options` of a command on an artifact, which may name no weights: see `recall`."""
+    return _collected(command, _recalled_weights)
+
+
+def _collected(command: Callable[..., Any], weights: Decorator) -> Callable[..., Any]:
     @functools.wraps(command)
     def collected(**values: Any) -> Any:
         choice = WeightsChoice(**{name: values.pop(name) for name in OPTION_NAMES})
         return command(choice=choice, **values)
 
     decorated: Callable[..., Any] = collected
-    for option in reversed(_OPTIONS):
+    for option in reversed((weights, *_OPTIONS)):
         decorated = option(decorated)
     return decorated
 

@@ -66,7 +66,7 @@ def format_table(calls: Iterable[CallFacts]) -> str:
 
 def format_summary(program: Program) -> str:
     """The totals of the float entry."""
-    calls = [call for call in program.calls if call.entry is not Entry.RGB8]
+    calls = [call for call in program.calls if call.entry in (Entry.BOTH, Entry.FLOAT)]
     multiply_adds = sum(call.multiply_adds for call in calls)
     lines = [
         f"{len(calls)} calls, {len({call.symbol for call in calls})} kernels, "

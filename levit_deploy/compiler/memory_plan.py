@@ -73,7 +73,7 @@ class Placement:
     selftest_image_offset: int
 
 
-def place(flat: FlatProgram, rgb8_image_bytes: int) -> Placement:
+def place(flat: FlatProgram, image_bytes: int) -> Placement:
     """A place for every value of the program.
 
     The self-test's 8-bit image lives in the arena until the last step that reads the image.
@@ -82,7 +82,7 @@ def place(flat: FlatProgram, rgb8_image_bytes: int) -> Placement:
         (i for i, s in enumerate(flat.steps) if s.entry is not Entry.FLOAT and _reads_image(s)),
         default=0,
     )
-    lifetimes = [*_lifetimes(flat), Lifetime(rgb8_image_bytes, 0, image_read)]
+    lifetimes = [*_lifetimes(flat), Lifetime(image_bytes, 0, image_read)]
     plan = plan_memory(lifetimes)
     constant_offsets, constants = _pack_constants(flat.constants)
 

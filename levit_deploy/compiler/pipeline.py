@@ -51,7 +51,7 @@ def compile_model(
 
     # Phase 3: a place for every value
     phase.begin("plan_memory")
-    placement = place(flat, rgb8_image_bytes=3 * network.image_size**2)
+    placement = place(flat, image_bytes=network.stem[0].inputs * network.image_size**2)
     calls = _calls(flat, placement)
     phase.end(lambda: "\n".join(map(str, calls)))
 

@@ -24,7 +24,7 @@ ALIGNMENT_BYTES = 64
 class Space(StrEnum):
     """Where a kernel argument lives."""
 
-    IMAGE = "image"  # the caller's image: float NCHW, or 8-bit RGB HWC for Entry.RGB8 calls
+    IMAGE = "image"  # the caller's image: float NCHW, or 8-bit HWC for calls of those entries
     LOGITS = "logits"  # the caller's output
     CONSTANT = "constant"  # offset into Program.constants
     ARENA = "arena"  # offset into the arena, shared by all workers
@@ -37,6 +37,16 @@ class Entry(StrEnum):
     BOTH = "both"
     FLOAT = "float"
     RGB8 = "rgb8"
+    GRAY8 = "gray8"
+
+    @property
+    def function(self) -> str:
+        """What the entry point is called in C, after `<name>_`."""
+        return "run" if self is Entry.FLOAT else f"run_{self}"
+
+
+# That for 8-bit images, by their channels; a library has it beside Entry.FLOAT.
+EIGHT_BIT = {3: Entry.RGB8, 1: Entry.GRAY8}
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,8 @@ class Program(Identity):
     `card`: how pictures become its images, and what its outputs mean.
     `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
     `tensors`: what is 8 bits between the calls, in the order in which it is made.
-    `image_bytes_rgb8`: room at `selftest_image_offset` in the arena for an 8-bit image that stays
-    untouched until the first call has read it.
+    `selftest_image_offset`: of room in the arena for an 8-bit image that stays untouched until the
+    first call has read it.
     """
 
     image_size: int

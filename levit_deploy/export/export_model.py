@@ -36,7 +36,8 @@ def export_model(
     The result has agreed with `net` through ONNX Runtime, on pictures and on noise. `card`: what
     stood beside the weights (default: how the original repository evaluates, and the spec's
     statistics). `weights_digest`: canonical SHA-256 of the weights, hexadecimal. `pictures`: uint8
-    RGB (n, size, size, 3), of which the first few are used (default: test images in the package).
+    (n, size, size, channels), of which the first few are used (default: test images of the
+    package).
     Raises DeployError if a BatchNorm is left, a folded weight is not finite in float32, or the
     logits differ.
     """
@@ -46,9 +47,9 @@ def export_model(
         rounded(fold_model(net)), name=name, card=card, weights_digest=weights_digest
     )
     if pictures is None:
-        pictures = package_pictures(card.preprocessing, spec.image_size, PROBE_IMAGES)
-    probe = pictures[:PROBE_IMAGES, ..., np.arange(spec.in_chans) % 3]
-    for images in (normalize(probe, card.normalization), _noise(spec)):
+        way = card.preprocessing
+        pictures = package_pictures(way, spec.image_size, PROBE_IMAGES, spec.in_chans)
+    for images in (normalize(pictures[:PROBE_IMAGES], card.normalization), _noise(spec)):
         check_against_reference(exported, net, images)
     return exported
 

@@ -29,7 +29,7 @@ class LabelledImages:
 def normalize(
     images: npt.NDArray[np.uint8], normalization: Normalization
 ) -> npt.NDArray[np.float32]:
-    """`(rgb / 255 - mean) / std`: uint8 (N, height, width, 3) -> float32 (N, 3, height, width)."""
+    """`(value / 255 - mean) / std`: uint8 (N, height, width, C) -> float32 (N, C, height, ..)."""
     unit = images.astype(np.float32) / np.float32(255)
     mean = np.array(normalization.mean, np.float32)
     std = np.array(normalization.std, np.float32)

@@ -17,11 +17,13 @@ import platformdirs
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
-from levit_deploy.models.checkpoint_files import is_checkpoint
-from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS
+from levit_deploy.models.checkpoint_files import is_checkpoint, onnx_file
+from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS, DemoSplit, demo_images
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
+from levit_deploy.models.foreign_onnx.load import load_foreign
 from levit_deploy.models.key_names import Origin
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
+from levit_deploy.models.side_files import SideFiles
 from levit_deploy.models.spec import ModelSpec
 from levit_deploy.urls import public
 
@@ -64,10 +66,14 @@ def load_weights(
     """The weights that `--weights` names, of the variant `spec`, or of any if that is None.
 
     `sha256`: what the file at a URL must have, hexadecimal.
-    Raises DeployError if they cannot be had, or as `load_checkpoint` does.
+    Raises DeployError if they cannot be had, or as `load_checkpoint` and `load_foreign` do.
     """
     found = find_weights(spec, weights, sha256=sha256, offline=offline, progress=progress)
-    checkpoint = load_checkpoint(found.path, spec, key=key, features=features)
+    if file := onnx_file(found.path):
+        beside = SideFiles.beside_onnx(found.path)
+        checkpoint = load_foreign(file, beside, spec, features=features)
+    else:
+        checkpoint = load_checkpoint(found.path, spec, key=key, features=features)
     notes = (found.note, *checkpoint.notes) if found.note else checkpoint.notes
     checkpoint = replace(checkpoint, source=found.source, notes=notes)
     if weights == DEMO:
@@ -79,7 +85,10 @@ def load_weights(
 
 def _demo_card(card: ModelCard) -> ModelCard:
     """How the demo's weights were trained."""
-    card = card.stated("the demo", preprocessing=DEMO_PREPROCESSING, origin=Origin.OURS)
+    labels = demo_images(DemoSplit.TEST).classes
+    card = card.stated(
+        "the demo", preprocessing=DEMO_PREPROCESSING, origin=Origin.OURS, labels=labels
+    )
     return _certain(card, "the demo")
 
 

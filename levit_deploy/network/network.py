@@ -33,7 +33,7 @@ Weights = Floats | NDArray[np.int8] | NDArray[np.int16]
 
 
 # Names of tensors; those of blocks are properties of the blocks.
-IMAGE = "image"  # (1, 3, size, size), normalised RGB
+IMAGE = "image"  # (1, channels, size, size), normalised RGB or grey
 TOKENS = "patch_embed.tokens"  # the stem's result, (1, tokens, channels)
 MEAN = "head.mean"  # over the tokens of the last block
 LOGITS = "logits"

@@ -11,13 +11,21 @@ from pathlib import Path
 from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
+from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
-from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
+from levit_deploy.runtime.manifest import (
+    FileRecord,
+    KernelRecord,
+    Manifest,
+    Provenance,
+    package_versions,
+)
 from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
 
+FRAME_SOURCES = ("frame.c", "resample.c", "colour.c", "answers.c")
 _CONSTANTS = "constants.bin"
 _SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
 # Loaders accept these unresolved: threads are only made in programs that have them.
@@ -31,6 +39,7 @@ def build_artifact(
     parent: Path,
     *,
     command_line: Iterable[str] = (),
+    provenance: Provenance | None = None,
     add_files: Callable[[Path], None] | None = None,
     check: Callable[[Artifact], None] | None = None,
 ) -> Artifact:
@@ -45,10 +54,12 @@ def build_artifact(
     destination = parent / folder_name(program.name, program.target, program.precision)
     with artifact_folder(destination) as folder:
         driver = _make_libraries(program, toolchain, self_test, folder)
-        _check_shared_library(program.name, folder / f"lib{program.name}.so", toolchain.libc)
+        exports = public_functions(program.name, program.card)
+        library = folder / f"lib{program.name}.so"
+        _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
             add_files(folder)
-        manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
+        manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
         manifest.save(folder)
         if check is not None:
             check(Artifact(folder, manifest))
@@ -97,6 +108,7 @@ def _make_libraries(
         _check_objects(program.name, objects)
         library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
         toolchain.link_shared(objects.shared, library)
+        seal(library)
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
@@ -123,13 +135,18 @@ def _compile(
 
     common = (
         *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
+        *(compiled(source, flags=toolchain.vector_flags) for source in FRAME_SOURCES),
         work / f"{name}_kernels.o",
         compiled("constants.S"),
     )
     return _Objects(
-        shared=(*common, compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",))),
+        shared=(
+            *common,
+            compiled("digest.c", "_shared", ("-DSHARED",)),
+            compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",)),
+        ),
         # In an archive a member that nobody asks for is left out: no threads, no -pthread.
-        static=(*common, compiled("threads.c")),
+        static=(*common, compiled("digest.c"), compiled("threads.c")),
     )
 
 
@@ -143,14 +160,14 @@ def _check_objects(name: str, objects: _Objects) -> None:
                 )
 
 
-def _check_shared_library(name: str, library: Path, libc: Libc) -> None:
+def _check_shared_library(library: Path, exports: frozenset[str], libc: Libc) -> None:
     """The contract of docs/c-api.md: what it exports, and what it asks of the system."""
     elf = Elf.read(library)
     exported = {symbol.name for symbol in elf.symbols if symbol.defined}
     optional = {symbol.name for symbol in elf.symbols if symbol.weak and not symbol.defined}
     newer = {version for version in elf.versions if _glibc_release(version) > libc.floor}
     for found, what in (
-        (exported ^ public_functions(name), "exports differ from the header"),
+        (exported ^ exports, "exports differ from the header"),
         (set(elf.needed) - _SYSTEM_LIBRARIES, "it needs other libraries than the C library"),
         (optional - _OPTIONAL_SYMBOLS, "it has unresolved symbols"),
         (newer, f"it needs a newer C library than {libc}"),
@@ -172,6 +189,7 @@ def _manifest(
     toolchain: Toolchain,
     driver: Driver,
     command_line: tuple[str, ...],
+    provenance: Provenance | None,
     folder: Path,
 ) -> Manifest:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -190,6 +208,7 @@ def _manifest(
         scratch_bytes=program.scratch_bytes,
         constants_bytes=len(program.constants),
         command_line=command_line,
+        provenance=provenance,
         toolchain=toolchain.version,
         versions=package_versions(),
         kernels=tuple(KernelRecord.of(call) for call in program.calls),

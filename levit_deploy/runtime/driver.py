@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,23 @@ from pathlib import Path
 import jinja2
 
 from levit_deploy import __version__
-from levit_deploy.compiler.program import ALIGNMENT_BYTES, Arg, Entry, KernelCall, Program, Space
+from levit_deploy.compiler.program import (
+    ALIGNMENT_BYTES,
+    EIGHT_BIT,
+    Arg,
+    Entry,
+    KernelCall,
+    Program,
+    Space,
+)
 from levit_deploy.errors import DeployError
+from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
+from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
@@ -43,9 +54,25 @@ time true try typedef typeid typename typeof uchar ucontext ulimit union unistd 
 using utime utmp values version virtual void volatile wait wchar wctype while wordexp xor
 """
 _ENTRIES = {
-    Entry.BOTH: "ENTRY_FLOAT | ENTRY_RGB8",
+    Entry.BOTH: "ENTRY_FLOAT | ENTRY_8BIT",
     Entry.FLOAT: "ENTRY_FLOAT",
-    Entry.RGB8: "ENTRY_RGB8",
+    **dict.fromkeys(EIGHT_BIT.values(), "ENTRY_8BIT"),
+}
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """What the header says of 8-bit images: `pixels`, how `argument` of `function` is indexed."""
+
+    name: str
+    function: str
+    argument: str
+    pixels: str
+
+
+_COLOURS = {
+    3: _Colours("RGB", EIGHT_BIT[3].function, "rgb", "rgb[row][column][channel]"),
+    1: _Colours("grey", EIGHT_BIT[1].function, "gray", "gray[row][column]"),
 }
 
 
@@ -70,21 +97,26 @@ class _Step:
     comment: str
 
 
-def public_functions(name: str) -> frozenset[str]:
-    """Every symbol that a library called `name` exports."""
+def public_functions(name: str, card: ModelCard) -> frozenset[str]:
+    """Every symbol that a library called `name` of a model with that card exports."""
+    run_8bit = EIGHT_BIT[card.in_chans].function
     return frozenset(
         f"{name}_{function}"
         for function in (
+            *(("classify", "softmax", "label") if card.heads else ()),
+            "frame_workspace_bytes",
+            "run_frame",
+            "prepare",
             "describe",
             "preprocessing",
             "workspace_bytes",
             "run",
-            "run_rgb8",
+            run_8bit,
             "threads_create",
             "threads_adopt",
             "threads_destroy",
             "run_threads",
-            "run_rgb8_threads",
+            f"{run_8bit}_threads",
             "self_test",
             "strerror",
         )
@@ -98,12 +130,15 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
+    normalization = program.card.normalization
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
     arena_bytes = _round_up(program.arena_bytes)
     scratch_bytes = _round_up(program.scratch_bytes)
     logits_bytes = _round_up(4 * program.classes)
+    labels = program.card.labels or tuple(f"class {i}" for i in range(program.classes))
+    lengths = [len(label.encode()) + 1 for label in labels]
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
@@ -119,13 +154,23 @@ def generate_driver(
         "required_cpu": required_bits(toolchain.target),
         "tolerance": _float(self_test.tolerance),
         "self_test_logits": [_float(value) for value in self_test.logits],
-        "mean": _floats(program.card.normalization.mean),
-        "std": _floats(program.card.normalization.std),
+        "channels": normalization.channels,
+        "colours": _COLOURS[normalization.channels],
+        "mean": _floats(normalization.mean),
+        "std": _floats(normalization.std),
         "recipe": _comment(program.card.recipe),
         "recipe_bytes": _bytes(program.card.recipe),
+        "way": program.card.preprocessing,
+        "answers": program.card.heads > 0,
+        "labelled": bool(program.card.labels),
+        "label_bytes": _bytes("\0".join(labels)),
+        "label_starts": list(itertools.accumulate(lengths, initial=0))[:-1],
         "steps": [_step(call) for call in program.calls],
         "kernels": _arities(program.calls),
         "digest": constants_digest,
+        "constants_bytes": len(program.constants),
+        "constants_digest": digest(program.constants),
+        "code_placeholder": CODE_PLACEHOLDER,
         "file": constants_file,
     }
     header = _render("header.h.j2", settings)
@@ -136,14 +181,14 @@ def generate_driver(
     for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
         build_id.update(hashlib.sha256(part.encode()).digest())
     build_id.update(program.kernels_object)
-    digest = build_id.hexdigest()[:40]
+    identity = build_id.hexdigest()[:40]
     return Driver(
         workspace_bytes=workspace_bytes,
         header=header,
         program_header=program_header,
-        program_source=_render("program.c.j2", {**settings, "build_id": digest}),
+        program_source=_render("program.c.j2", {**settings, "build_id": identity}),
         constants_source=_render("constants.S.j2", settings),
-        build_id=digest,
+        build_id=identity,
     )
 
 

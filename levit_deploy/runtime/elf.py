@@ -7,6 +7,7 @@ library. Layouts: System V ABI, chapters 4 and 5; symbol versions: Linux Standar
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from levit_deploy.targets.target import Arch
 _ARCH = {62: Arch.X86_64, 183: Arch.AARCH64, 40: Arch.ARMV7}  # e_machine
 _DYNAMIC_NEEDED = 1
 _HIDDEN = 2  # st_other
+_LOADED, _EXECUTABLE = 1, 1  # p_type, p_flags
 
 
 class _SectionType(IntEnum):
@@ -41,13 +43,14 @@ class Elf:
 
     `symbols`: of a shared library the dynamic ones, of an object all named ones.
     `needed`: the libraries it asks for. `versions`: the symbol versions it asks of them, such as
-    `GLIBC_2.17`.
+    `GLIBC_2.17`. `code`: where in the file the executable segments are.
     """
 
     arch: Arch | None
     symbols: tuple[Symbol, ...]
     needed: tuple[str, ...]
     versions: tuple[str, ...]
+    code: tuple[slice, ...]
 
     @staticmethod
     def read(path: Path) -> Elf:
@@ -75,6 +78,7 @@ class Elf:
             versions=tuple(
                 v for s in reader.of_type(_SectionType.GNU_VERNEED) for v in reader.versions(s)
             ),
+            code=tuple(reader.executable_segments()),
         )
 
 
@@ -101,6 +105,19 @@ class _Reader:
         layout = "<IIQQQQII" if self.wide else "<IIIIIIII"
         _, kind, _, _, offset, size, link, info = struct.unpack_from(layout, self.data, at)
         return _Section(kind, offset, size, link, info)
+
+    def executable_segments(self) -> Iterator[slice]:
+        (table,) = struct.unpack_from(
+            "<Q" if self.wide else "<I", self.data, 32 if self.wide else 28
+        )
+        step, count = struct.unpack_from("<HH", self.data, 54 if self.wide else 42)
+        for at in (table + i * step for i in range(count)):
+            if self.wide:
+                kind, flags, offset, _, _, size = struct.unpack_from("<IIQQQQ", self.data, at)
+            else:
+                kind, offset, _, _, size, _, flags = struct.unpack_from("<IIIIIII", self.data, at)
+            if kind == _LOADED and flags & _EXECUTABLE:
+                yield slice(offset, offset + size)
 
     def of_type(self, kind: _SectionType) -> list[_Section]:
         return [section for section in self.sections if section.type == kind]

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -73,11 +74,34 @@ class KernelRecord:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """What an artifact was made from, by lasting names (see models/lasting_names.py).
+
+    `key`: which of several weights, None if nobody said. `data`: the pictures that its 8 bits were
+    calibrated on, None if there were none; `data_digest`: hexadecimal SHA-256 of their content.
+    """
+
+    weights: Text
+    key: Text | None = None
+    data: Text | None = None
+    data_digest: str | None = None
+
+
+class Verdict(StrEnum):
+    """What an audit says in one word; only FAILED forbids to ship."""
+
+    PASSED = "passed"
+    NOT_ENOUGH = "not enough images"
+    NOT_JUDGED = "not judged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
 class AuditRecord:
     """What an audit of the artifact found. `sha256`: of its audit.json."""
 
     sha256: str
-    passed: bool
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -96,12 +120,12 @@ class Manifest(Build):
 
     `card`: how pictures become its images, and what its outputs mean.
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
-    packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
-    their path in the folder, all but this file and verify.json. `audit`: the last one of the
-    artifact, None before the first.
+    packages of the machine that built them. `provenance`: None if nobody says. `kernels`: in the
+    order of the calls. `files`: by their path in the folder, all but this file and verify.json.
+    `audit`: the last one of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
 
     base_target: str
     libc: str
@@ -115,6 +139,7 @@ class Manifest(Build):
     scratch_bytes: int
     constants_bytes: int
     command_line: tuple[Text, ...]
+    provenance: Provenance | None
     toolchain: str
     versions: Mapping[str, str]
     kernels: tuple[KernelRecord, ...]

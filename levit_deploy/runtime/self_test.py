@@ -20,8 +20,8 @@ class SelfTest:
     tolerance: float
 
 
-def self_test_image(image_size: int) -> NDArray[np.uint8]:
-    """The image (image_size, image_size, 3) that `<name>_self_test` classifies; HWC, RGB.
+def self_test_image(image_size: int, channels: int) -> NDArray[np.uint8]:
+    """The image (image_size, image_size, channels) that `<name>_self_test` classifies.
 
     Blocks of 16 x 16 pixels, so that no two regions look alike, under pixel noise, so that no pixel
     can be taken for its neighbour: byte = block * 7 / 8 + noise, where block is the high byte of a
@@ -29,9 +29,9 @@ def self_test_image(image_size: int) -> NDArray[np.uint8]:
     linear congruential generator that starts at 1 and steps for each byte. csrc/library.c draws the
     same.
     """
-    y, x, c = np.indices((image_size, image_size, 3), dtype=np.uint32)
+    y, x, c = np.indices((image_size, image_size, channels), dtype=np.uint32)
     block = ((y // BLOCK * 73 + x // BLOCK * 31 + c) * np.uint32(_HASH)) >> 24
-    state, noise = 1, np.empty(3 * image_size**2, dtype=np.uint32)
+    state, noise = 1, np.empty(channels * image_size**2, dtype=np.uint32)
     for i in range(noise.size):
         state = (state * _LCG[0] + _LCG[1]) % 2**32
         noise[i] = state >> 27

@@ -108,6 +108,7 @@ class Toolchain:
     compiler: tuple[str, ...]
     static_compiler: tuple[str, ...]  # makes programs that need no files of the target's system
     archiver: tuple[str, ...]
+    vector_flags: tuple[str, ...] = ()  # for C that may use all of the target's instructions
 
     def compile(self, source: Path, output: Path, flags: Iterable[str] = ()) -> None:
         """C or assembly -> object: position independent, hidden symbols, warnings are errors."""
@@ -209,7 +210,15 @@ def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
         first_line = subprocess.run(
             (compiler, "--version"), capture_output=True, text=True, check=True
         ).stdout.splitlines()[0]
-        return Toolchain(target, libc, first_line, (compiler,), (compiler,), (archiver,))
+        return Toolchain(
+            target,
+            libc,
+            first_line,
+            (compiler,),
+            (compiler,),
+            (archiver,),
+            _vector_flags(target, target.cpu),
+        )
     raise DeployError(f"no cross linker for `{target.name}`", hint="pip install ziglang")
 
 
@@ -224,7 +233,27 @@ def _zig_toolchain(zig: Path, target: Target, libc: Libc) -> Toolchain:
         return (str(zig), "cc", "-target", triple, *baseline, "-fno-sanitize=all")
 
     version = f"zig {importlib.metadata.version('ziglang')}"
-    return Toolchain(target, libc, version, compiler(triple), compiler(musl), (str(zig), "ar"))
+    return Toolchain(
+        target,
+        libc,
+        version,
+        compiler(triple),
+        compiler(musl),
+        (str(zig), "ar"),
+        _vector_flags(target, target.cpu.replace("-", "_")),
+    )
+
+
+def _vector_flags(target: Target, cpu: str) -> tuple[str, ...]:
+    """`cpu`: as the compiler spells it. AArch64's C needs no more than every such CPU has."""
+    match target.arch:
+        case Arch.X86_64:
+            vnni = [f"-m{feature[1:]}" for feature in target.features if "vnni" in feature]
+            return f"-march={cpu}", f"-mprefer-vector-width={8 * target.vector_bytes}", *vnni
+        case Arch.AARCH64:
+            return ()
+        case Arch.ARMV7:
+            return ("-mcpu=generic+v7a+neon",)
 
 
 def _find_zig() -> Path | None:

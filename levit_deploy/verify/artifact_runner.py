@@ -10,14 +10,13 @@ from typing import Self
 
 import numpy as np
 
-from levit_deploy.compiler.program import Entry
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.images import Images
+from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.runner import Runner
@@ -44,11 +43,11 @@ class ArtifactRunner(Runner):
     def __enter__(self) -> Self:
         self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
         if not self.emulated and loads_here(self._artifact.manifest.libc):
-            self._runner: Runner = LibraryRunner(self._artifact, Entry.FLOAT)
+            self._runner: Runner = LibraryRunner(self._artifact, Function.RUN)
         else:
             program = Path(self._work.name) / "run_images"
             link_run_images(self._artifact, find_toolchain(self._target), program)
-            self._runner = ProgramRunner(program, Entry.FLOAT, self.command)
+            self._runner = ProgramRunner(program, Function.RUN, self.command)
         self.name = self._runner.name
         return self
 

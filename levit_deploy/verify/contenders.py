@@ -23,15 +23,15 @@ def contenders_for(
 
     Peers get the network that the manifest names, with fresh weights, in files under `work`.
     """
-    size = artifact.manifest.image_size
-    library = artifact.shared_library
-    contenders = [Contender(artifact.folder.name, Peer.ARTIFACT, library, threads, size)]
+    manifest, library = artifact.manifest, artifact.shared_library
+    shape = (manifest.image_size, manifest.card.in_chans)
+    contenders = [Contender(artifact.folder.name, Peer.ARTIFACT, library, threads, *shape)]
     chosen = [Peer(name) for name in peers]
     network = random_network(artifact) if any(peer.installed for peer in chosen) else None
     for peer in chosen:
         if network is not None and peer.installed:
             file = _network_file(peer, network, work)
-            contenders.append(Contender(peer.value, peer, file, threads, size))
+            contenders.append(Contender(peer.value, peer, file, threads, *shape))
     return contenders, [peer.value for peer in chosen if not peer.installed]
 
 
@@ -41,7 +41,7 @@ def random_network(artifact: Artifact) -> Levit:
     spec = get_spec(manifest.model)
     torch.manual_seed(0)
     sized = replace(spec, image_size=manifest.image_size, classes=manifest.classes)
-    return Levit(sized).eval()
+    return Levit(replace(sized, in_chans=manifest.card.in_chans)).eval()
 
 
 def _network_file(peer: Peer, network: Levit, work: Path) -> Path:
@@ -55,6 +55,6 @@ def _network_file(peer: Peer, network: Levit, work: Path) -> Path:
 
 def _torch_file(network: Levit, file: Path) -> Path:
     size = network.spec.image_size
-    example = torch.zeros(1, 3, size, size)
+    example = torch.zeros(1, network.spec.in_chans, size, size)
     torch.jit.trace(network, example).save(file)  # type: ignore[no-untyped-call]
     return file

@@ -19,6 +19,7 @@ def expected_description(manifest: Manifest) -> str:
         {
             **values,
             "tool_version": manifest.versions.get("levit-deploy"),
+            "channels": manifest.card.in_chans,
             "preprocessing": manifest.card.recipe,
             "mean": tuple(map(np.float32, manifest.card.normalization.mean)),
             "std": tuple(map(np.float32, manifest.card.normalization.std)),

@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet
-from levit_deploy.compiler.program import Entry
 from levit_deploy.models.images import normalize
-from levit_deploy.models.pictures import package_pictures
-from levit_deploy.models.preprocessing import DEMO_PREPROCESSING, Preprocessing
+from levit_deploy.models.pictures import RGB, package_photos, package_pictures
+from levit_deploy.models.preprocessing import Preprocessing, Resize
 from levit_deploy.models.spec import Normalization
 
-# The entry points of a library that take an image: C functions, after `<name>_`.
-FUNCTIONS: Mapping[Entry, str] = {Entry.FLOAT: "run", Entry.RGB8: "run_rgb8"}
+Picture = NDArray[np.uint8]  # (height, width, 3) RGB, or (height, width, 1) grey
+
+
+class Function(StrEnum):
+    """What a library does with an image; the C functions are called so, after `<name>_`."""
+
+    RUN = "run"
+    RUN_RGB8 = "run_rgb8"
+    RUN_GRAY8 = "run_gray8"
+    RUN_FRAME = "run_frame"
 
 
 @dataclass(frozen=True)
 class Images:
-    """The same pictures for both entry points of a library.
+    """The same pictures for every function of a library.
 
-    `rgb8`: (images, size, size, 3) uint8 RGB. `floats`: (images, 3, size, size) float32, `rgb8`
-    normalised. `source`: what they are, for the report.
+    `pixels`: (images, size, size, channels) uint8, RGB or grey. `floats`: (images, channels, size,
+    size) float32, `pixels` normalised. `source`: what they are, for the report. `frames`: what
+    Pillow made `pixels` of, each of its own size; empty if that is not known.
     """
 
-    rgb8: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     floats: NDArray[np.float32]
     source: str
+    frames: tuple[Picture, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.rgb8)
+        return len(self.pixels)
 
-    def of(self, entry: Entry) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """What that entry point takes, one image after the other."""
-        return self.rgb8 if entry is Entry.RGB8 else self.floats
+    def functions(self) -> tuple[Function, ...]:
+        """Those that the images can be given to."""
+        eight_bit = Function.RUN_RGB8 if self.pixels.shape[-1] == RGB else Function.RUN_GRAY8
+        return (Function.RUN, eight_bit, *([Function.RUN_FRAME] if self.frames else []))
+
+    def of(self, function: Function) -> Iterable[NDArray[np.float32] | NDArray[np.uint8]]:
+        """What that function takes, one image after the other."""
+        match function:
+            case Function.RUN:
+                return iter(self.floats)
+            case Function.RUN_RGB8 | Function.RUN_GRAY8:
+                return iter(self.pixels)
+            case Function.RUN_FRAME:
+                return self.frames
 
     def first(self, count: int) -> Images:
         """The first `count` of them."""
         return self.part(slice(count))
 
     def part(self, rows: slice) -> Images:
-        return Images(self.rgb8[rows], self.floats[rows], self.source)
+        return Images(self.pixels[rows], self.floats[rows], self.source, self.frames[rows])
 
 
 class ModelInput(Protocol):
@@ -56,13 +77,20 @@ class ModelInput(Protocol):
     def normalization(self) -> Normalization: ...
 
 
-def real_images(model: ModelInput, count: int, way: Preprocessing = DEMO_PREPROCESSING) -> Images:
-    """The first `count` of the test images in the package (CIFAR-10), brought to size by `way`."""
-    rgb8 = package_pictures(way, model.image_size, count)
-    return Images(rgb8, normalize(rgb8, model.normalization), "CIFAR-10 test images")
+def real_images(model: ModelInput, count: int, way: Preprocessing) -> Images:
+    """The first `count` of the package's test images, in sizes of photos, made fit by `way`."""
+    pixels = package_pictures(way, model.image_size, count, model.normalization.channels)
+    frames = tuple(pixels) if way.resize is Resize.NONE else package_photos(count)
+    return _images(model, pixels, "CIFAR-10 test images", frames)
 
 
 def own_images(model: ModelInput, count: int, pictures: ImageSet) -> Images:
-    """The first `count` of a user's pictures, which have the model's size already."""
-    rgb8 = pictures.first(count)
-    return Images(rgb8, normalize(rgb8, model.normalization), f"pictures of {pictures.source}")
+    """The first `count` of a user's pictures."""
+    pixels, frames = pictures.first(count), pictures.first_as_they_are(count)
+    return _images(model, pixels, f"pictures of {pictures.source}", frames)
+
+
+def _images(
+    model: ModelInput, pixels: NDArray[np.uint8], source: str, frames: tuple[Picture, ...]
+) -> Images:
+    return Images(pixels, normalize(pixels, model.normalization), source, frames)

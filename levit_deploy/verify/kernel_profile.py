@@ -43,8 +43,8 @@ def profile_library(
 ) -> list[KernelTime]:
     """Time the calls of a profile build (runtime/instrument.py) in this process."""
     loaded = Library(library)
-    size = loaded.describe().image_size
-    image = np.random.default_rng(0).standard_normal((3, size, size), dtype=np.float32)
+    shape = (loaded.describe().channels, *[loaded.describe().image_size] * 2)
+    image = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     fastest = np.full(len(kernels), np.iinfo(np.uint64).max, np.uint64)
     for run in range(RUNS):
         fastest = np.minimum(fastest, loaded.profile(image, len(kernels)))

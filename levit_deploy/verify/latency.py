@@ -33,6 +33,7 @@ class Contender:
     file: Path
     threads: int
     image_size: int
+    channels: int = 3
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,9 @@ class _Worker:
     def __enter__(self) -> Self:
         module = "levit_deploy.verify.latency_worker"
         one = self.contender
-        arguments = (one.peer.value, one.file, str(one.threads), str(one.image_size))
+        sizes = map(str, (one.threads, one.channels, one.image_size))
         self._process = subprocess.Popen(
-            worker_command(module, *arguments),
+            worker_command(module, one.peer.value, one.file, *sizes),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

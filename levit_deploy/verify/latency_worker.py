@@ -1,9 +1,9 @@
 """One contender of a latency measurement, in a process of its own.
 
-Run as a module: `latency_worker PEER FILE THREADS SIZE`. It loads, warms up and says `ready` with
-its version; then for every number N that it reads it classifies N times and answers with a JSON
-list of [wall ns, process CPU ns], one pair an image. The image is noise: latency does not depend
-on it.
+Run as a module: `latency_worker PEER FILE THREADS CHANNELS SIZE`. It loads, warms up and says
+`ready` with its version; then for every number N that it reads it classifies N times and answers
+with a JSON list of [wall ns, process CPU ns], one pair an image. The image is noise: latency does
+not depend on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from levit_deploy.verify.peer import Peer
 
 WARM_UP = 3
 
-Image = NDArray[np.float32]  # (1, 3, size, size)
+Image = NDArray[np.float32]  # (1, channels, size, size)
 Classify = Callable[[], object]
 
 
@@ -86,10 +86,10 @@ def _measure(classify: Classify) -> tuple[int, int]:
     return time.perf_counter_ns() - wall, time.process_time_ns() - cpu
 
 
-def main(peer: str, file: str, threads: str, size: str) -> None:
+def main(peer: str, file: str, threads: str, channels: str, size: str) -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what the contender prints must not get between the answers
-    shape = (1, 3, int(size), int(size))
+    shape = (1, int(channels), int(size), int(size))
     noise = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     classify, version = _LOADERS[Peer(peer)](Path(file), int(threads), noise)
     for _ in range(WARM_UP):

@@ -1,7 +1,8 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY DESCRIPTION run|run_rgb8 THREADS IMAGES.npy LOGITS.npy`,
-or `library_worker LIBRARY DESCRIPTION`. DESCRIPTION is a file with what the library must say of
+Run as a module: `library_worker LIBRARY DESCRIPTION FUNCTION THREADS IMAGES.npz LOGITS.npy`, with a
+function of `Library`, of images in the order in which they were saved, or
+`library_worker LIBRARY DESCRIPTION`. DESCRIPTION is a file with what the library must say of
 itself, before anything else of it is run. It imports nothing but the loader and numpy: it is
 started for every few images, and is to start at once.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
+from levit_deploy.runtime.frame import Frame
 from levit_deploy.runtime.loader import Library
 
 CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed
@@ -22,8 +24,9 @@ ANOTHER_LIBRARY = 125  # exit code: not the one that was described
 
 # What a library says of itself; csrc/run_images.c has the same, in the same order.
 FIELDS = (
-    *("abi_version", "image_size", "classes", "workspace_bytes", "name", "model", "precision"),
-    *("target", "weights_digest", "build_id", "tool_version", "preprocessing", "mean", "std"),
+    *("abi_version", "image_size", "classes", "channels", "workspace_bytes", "name", "model"),
+    *("precision", "target", "weights_digest", "build_id", "tool_version", "preprocessing"),
+    *("mean", "std"),
 )
 
 
@@ -51,8 +54,12 @@ def main(library: str, description: str, *job: str) -> None:
     function, _, inputs, outputs = job
     loaded.self_test()
     images = np.load(inputs)
-    classify = loaded.run_rgb8 if function == "run_rgb8" else loaded.run
-    np.save(outputs, np.stack([classify(image) for image in images]))
+    run = getattr(loaded, function)
+    frames = function == "run_frame"
+    np.save(
+        outputs,
+        np.stack([run(Frame.of(image) if frames else image) for image in images.values()]),
+    )
     loaded.close()
 
 

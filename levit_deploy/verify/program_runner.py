@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from levit_deploy.compiler.program import Entry
+from levit_deploy.compiler.program import EIGHT_BIT
+from levit_deploy.models.pictures import RGB
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.frame import Format
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.description import expected_description
-from levit_deploy.verify.images import FUNCTIONS, Images
+from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.process import run_child
 from levit_deploy.verify.runner import RunError, Runner
 
@@ -26,13 +29,15 @@ def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> 
     an emulator needs no files of the target's system. Beside it lands description.h.
     Raises DeployError if the header or the library does not fit.
     """
-    description = (*expected_description(artifact.manifest).encode(), 0)
+    manifest = artifact.manifest
+    description = (*expected_description(manifest).encode(), 0)
     program.with_name("description.h").write_text(
         f"static const unsigned char manifest_says[] = {{{', '.join(map(str, description))}}};\n"
     )
     flags = (
         "-I.",  # the program's folder, where the compiler runs
-        f"-DMODEL={artifact.manifest.name}",
+        f"-DMODEL={manifest.name}",
+        f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
         f'-DHEADER="{artifact.header.name}"',
         f"-I{artifact.files.resolve()}",
     )
@@ -41,22 +46,27 @@ def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> 
 
 
 class ProgramRunner(Runner):
-    """One entry point, in a program that `link_run_images` made; it also runs the self test.
+    """One function, in a program that `link_run_images` made; it also runs the self test.
 
     `emulator`: the command before the program's own, empty where this CPU runs it.
     """
 
-    def __init__(self, program: Path, entry: Entry, emulator: tuple[str, ...] = ()) -> None:
-        self._program, self._entry, self._emulator = program, entry, emulator
+    def __init__(self, program: Path, function: Function, emulator: tuple[str, ...] = ()) -> None:
+        self._program, self._function, self._emulator = program, function, emulator
         place = " ".join((Path(emulator[0]).name, *emulator[1:])) if emulator else "this CPU"
-        self.name = f"{FUNCTIONS[entry]} in a C program on {place}"
+        self.name = f"{function} in a C program on {place}"
 
     def infer(self, images: Images) -> Logits:
         with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name:
             inputs, outputs = Path(name) / "images", Path(name) / "logits"
-            images.of(self._entry).tofile(inputs)
-            function = FUNCTIONS[self._entry]
-            run_child((*self._emulator, self._program, function, inputs, outputs))
+            with inputs.open("wb") as file:
+                for image in images.of(self._function):
+                    if self._function is Function.RUN_FRAME:
+                        height, width, channels = image.shape
+                        layout = Format.RGB if channels == RGB else Format.GRAY8
+                        file.write(struct.pack("=4i", width, height, channels, layout))
+                    file.write(image.tobytes())
+            run_child((*self._emulator, self._program, self._function, inputs, outputs))
             logits: Logits = np.fromfile(outputs, np.float32)
             if logits.size == 0 or logits.size % len(images):
                 raise RunError(f"wrote {logits.size} logits for {len(images)} images")

@@ -44,7 +44,7 @@ class Verification(Build):
     one, if there was one.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
     DERIVED: ClassVar[tuple[str, ...]] = ("passed", "executed")
 
     machine: Text

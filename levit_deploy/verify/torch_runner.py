@@ -10,7 +10,7 @@ from levit_deploy.verify.runner import Runner
 
 
 class TorchRunner(Runner):
-    """A module (n, 3, size, size) -> (n, classes), evaluated image by image as a device would."""
+    """A module (n, channels, size, size) -> (n, classes), one image at a time, as on a device."""
 
     name = "torch reference"
 

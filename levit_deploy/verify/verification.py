@@ -23,7 +23,7 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Expectation, Reference, expect
-from levit_deploy.verify.images import FUNCTIONS, Images, own_images, real_images
+from levit_deploy.verify.images import Images, own_images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.process import noexec_hint
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
@@ -38,8 +38,9 @@ OnCheck = Callable[[str], None]
 
 def reference_self_test(reference: Reference) -> SelfTest:
     """What a library made of `reference` must compute for its built-in image."""
-    pixels = self_test_image(reference.image_size)[None]
-    images = Images(pixels, normalize(pixels, reference.normalization), "self test")
+    normalization = reference.normalization
+    pixels = self_test_image(reference.image_size, normalization.channels)[None]
+    images = Images(pixels, normalize(pixels, normalization), "self test")
     precision = reference.model.precision if reference.model else Precision.FP32
     expected = expect(reference, precision, images)
     logits = expected.logits[0]
@@ -100,8 +101,8 @@ def verify_artifact(
 def _check_shared(
     artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
 ) -> Iterator[Check]:
-    for entry in FUNCTIONS:
-        yield _check(LibraryRunner(artifact, entry), batch, expected, on_check)
+    for function in batch.functions():
+        yield _check(LibraryRunner(artifact, function), batch, expected, on_check)
 
 
 def _check_static(
@@ -120,8 +121,8 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program)
-        for entry in FUNCTIONS:
-            yield _check(ProgramRunner(program, entry, emulator), batch, expected, on_check)
+        for function in batch.functions():
+            yield _check(ProgramRunner(program, function, emulator), batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:

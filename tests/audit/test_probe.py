@@ -84,7 +84,7 @@ def probe_of(
         emulator = prefix_for(target)
         with LayerProbe(build, tiny_export, table, toolchain, emulator) as inside:
             sums = no_sums(len(inside.tensors))
-            for pixels in images.rgb8:
+            for pixels in images.pixels:
                 sums = add_sums(sums, inside.probe(pixels)[1])
             return inside.tensors, sums
 
@@ -103,7 +103,7 @@ def test_the_debug_build_is_the_artifact(
     with LayerProbe(taps, tiny_export, table, find_toolchain(HOST)) as inside:
         assert [tensor.is_quantized for tensor in inside.tensors] == [True] * 21 + [False]
         sums = no_sums(len(inside.tensors))
-        for pixels, floats in zip(tiny_images.rgb8, tiny_images.floats, strict=True):
+        for pixels, floats in zip(tiny_images.pixels, tiny_images.floats, strict=True):
             logits, image_sums = inside.probe(pixels)
             assert logits.tobytes() == library.run(floats).tobytes()
             sums = add_sums(sums, image_sums)
@@ -193,7 +193,7 @@ def test_a_program_that_crashes_is_a_result(
     broken = replace(taps, taps=replace(taps.taps, tensors=(far, *others)))
     inside = LayerProbe(broken, tiny_export, table, find_toolchain(HOST))
     with inside, pytest.raises(RunError, match="SIGSEGV"):
-        inside.probe(tiny_images.rgb8[0])
+        inside.probe(tiny_images.pixels[0])
 
 
 def test_a_table_of_another_recipe_is_refused(

@@ -355,7 +355,7 @@ def test_a_link_to_what_has_no_end(folder, target):
 
 def test_pictures_of_the_package_have_the_models_size_even_where_none_is_resized():
     way = replace(ORIGINAL_PREPROCESSING, resize=Resize.NONE)
-    assert package_pictures(way, 48, 3).shape == (3, 48, 48, 3)
+    assert package_pictures(way, 48, 3, 3).shape == (3, 48, 48, 3)
     first = demo_images(DemoSplit.TEST).images[0]
-    pictures = package_pictures(ORIGINAL_PREPROCESSING, 64, 1)
+    pictures = package_pictures(ORIGINAL_PREPROCESSING, 64, 1, 3)
     assert np.array_equal(pictures[0], model_sized(first, ORIGINAL_PREPROCESSING, 64))

@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import load_checkpoint
+from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import get_target
@@ -41,7 +42,7 @@ def test_compile_makes_a_verified_artifact(compiled: tuple[Path, str]):
         "levit-deploy",
         *map(str, compile_args("-o", "build", "--json")),
     ]
-    images = real_images(TINY, 2)
+    images = real_images(TINY, 2, ORIGINAL_PREPROCESSING)
     library = Library(folder)
     logits = np.stack([library.run(image) for image in images.floats])
     reference = load_checkpoint(TINY_WEIGHTS, TINY).build()
@@ -119,7 +120,7 @@ def test_export_writes_what_onnx_runtime_runs(cli: Cli):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tiny.onnx ")
     session = onnxruntime.InferenceSession(cli.folder / "tiny.onnx")
-    images = real_images(TINY, 1)
+    images = real_images(TINY, 1, ORIGINAL_PREPROCESSING)
     (logits,) = session.run(["logits"], {"image": images.floats})
     reference = load_checkpoint(TINY_WEIGHTS, TINY).build()
     close = CLOSE.of(rounding_cost(reference, images.floats))

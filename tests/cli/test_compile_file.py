@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.loader import Library
 from levit_deploy.verify.images import real_images
@@ -35,7 +36,7 @@ def test_a_float_file_gives_the_library_of_its_weights(
     assert mean.split()[1:4] == ["0.485", "0.456", "0.406"]
     assert result["files"]["levit_tiny.h"] == of_weights["files"]["levit_tiny.h"]
     folder = cli.folder / "levit_tiny-host-fp32"
-    image = real_images(TINY, 1).floats[0]
+    image = real_images(TINY, 1, ORIGINAL_PREPROCESSING).floats[0]
     logits, of_weights_too = (Library(where).run(image) for where in (folder, compiled[0]))
     assert logits.tobytes() == of_weights_too.tobytes()
     again = cli.run("verify", folder, "--weights", float_file)

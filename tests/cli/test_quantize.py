@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from levit_deploy.calibration.image_set import MIN_IMAGES
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.models.checkpoint import load_checkpoint
+from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.loader import Library
@@ -59,7 +60,7 @@ def in_onnxruntime(file: Path) -> NDArray[np.float32]:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(file, options)
-    images = real_images(TINY, 8).floats
+    images = real_images(TINY, 8, ORIGINAL_PREPROCESSING).floats
     return np.concatenate([session.run(None, {"image": image[None]})[0] for image in images])
 
 
@@ -294,7 +295,9 @@ def test_the_library_is_that_of_the_model_that_quantize_writes(
     assert cli.run(*quantize_args(photos)).returncode == 0
     assert (cli.folder / TABLE).read_bytes() == (library[0] / "calibration.json").read_bytes()
     expected, loaded = in_onnxruntime(cli.folder / MODEL), Library(library[0])
-    logits = np.stack([loaded.run(image) for image in real_images(TINY, 8).floats])
+    logits = np.stack(
+        [loaded.run(image) for image in real_images(TINY, 8, ORIGINAL_PREPROCESSING).floats]
+    )
     assert np.abs(logits - expected).max() < 1e-2 * np.ptp(expected)
 
 

@@ -44,9 +44,14 @@ def self_test_shared_library(
     toolchain: Toolchain, artifact: Artifact, prefix: Sequence[str], folder: Path
 ) -> str:
     """Output of load_library.c, which needs no dynamic loader of the library's system."""
+    program = load_library_program(toolchain, folder)
+    return run(program, prefix, arguments=(str(artifact.shared_library), artifact.manifest.name))
+
+
+def load_library_program(toolchain: Toolchain, folder: Path) -> Path:
     program = folder / "load_library"
     toolchain.link_program([Path(__file__).with_name("load_library.c")], program)
-    return run(program, prefix, arguments=(str(artifact.shared_library), artifact.manifest.name))
+    return program
 
 
 def run(

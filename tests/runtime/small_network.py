@@ -42,7 +42,7 @@ class SmallNetwork:
         return self.logits(((rgb / 255.0 - MEAN) / STD).transpose(2, 0, 1))
 
     def self_test(self, tolerance: float = 1e-3) -> SelfTest:
-        return SelfTest(tuple(self.logits_rgb8(self_test_image(SIDE))), tolerance)
+        return SelfTest(tuple(self.logits_rgb8(self_test_image(SIDE, 3))), tolerance)
 
     def program(self, toolchain: Toolchain, work: Path, name: str = "small") -> Program:
         """Kernels compiled by `toolchain` in the folder `work`."""

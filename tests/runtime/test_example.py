@@ -6,16 +6,20 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.driver import public_functions
+from levit_deploy.runtime.frame import Format, Frame
+from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.toolchain import Toolchain
-from tests.runtime.small_network import CLASSES, SmallNetwork, random_rgb
+from tests.runtime.small_network import CARD, SmallNetwork
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "c"
@@ -52,34 +56,43 @@ def test_example(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    rgb = random_rgb(0)
-    (tmp_path / "image.rgb").write_bytes(rgb.tobytes())
-    done = subprocess.run(
-        [build / "classify", "image.rgb"], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    lines = [line.split() for line in done.stdout.splitlines()]
-    assert lines[0] == ["image.rgb"]
-    expected = network.logits_rgb8(rgb)
-    assert [int(words[1].rstrip(":")) for words in lines[1:]] == list(np.argsort(-expected))
-    np.testing.assert_allclose(
-        [float(words[2]) for words in lines[1:]], np.sort(expected)[::-1], atol=1e-3
-    )
-    assert len(lines) == 1 + CLASSES
+    rng = np.random.default_rng(0)
+    photo = rng.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.ppm")
+    y, uv = (rng.integers(0, 256, (rows, 80), dtype=np.uint8) for rows in (40, 20))
+    (tmp_path / "frame.yuv").write_bytes(y.tobytes() + uv.tobytes())
+    raw = "80x40:nv12:frame.yuv"
+    library = Library(levit.folder)
+    for name, frame in (
+        ("photo.ppm", Frame.of(photo)),
+        (raw, Frame((y, uv), 80, 40, Format.NV12)),
+    ):
+        printed = classify(build, tmp_path, name).stdout.splitlines()
+        assert printed[0] == name
+        assert printed[1:] == [
+            f"  {100 * answer.probability:6.2f} %  {answer.label}"
+            for answer in library.classify(frame)
+        ]
+    assert classify(build, tmp_path, "--bench", "3", raw).stdout.endswith(" ms\n")
 
-    (tmp_path / "short.rgb").write_bytes(rgb.tobytes()[:-1])
-    done = subprocess.run(
-        [build / "classify", "short.rgb"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    (tmp_path / "short.ppm").write_bytes((tmp_path / "photo.ppm").read_bytes()[:-1])
+    done = classify(build, tmp_path, "short.ppm")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "short.rgb: not a raw image" in done.stderr
+    assert done.stderr == "short.ppm: no picture that this program reads\n"
 
 
-def test_code_of_the_document_compiles(
-    levit: Artifact, host_toolchain: Toolchain, tmp_path: Path
+def classify(build: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [build / "classify", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("document", "count"), [("c-api.md", 4), ("camera.md", 1)])
+def test_code_of_the_documents_compiles(
+    document: str, count: int, levit: Artifact, host_toolchain: Toolchain, tmp_path: Path
 ) -> None:
-    text = (ROOT / "docs" / "c-api.md").read_text()
+    text = (ROOT / "docs" / document).read_text()
     blocks = re.findall(r"^```c\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == count
     (tmp_path / "document.c").write_text("\n".join(blocks))
     flags = ("-std=c99", "-Wno-unknown-pragmas", "-pedantic", f"-I{levit.folder}")
     host_toolchain.compile(tmp_path / "document.c", tmp_path / "document.o", flags)
@@ -87,7 +100,8 @@ def test_code_of_the_document_compiles(
 
 def test_document_names_every_function_and_code(levit: Artifact) -> None:
     text = (ROOT / "docs" / "c-api.md").read_text()
-    for function in public_functions("NAME"):
+    grey = replace(CARD, in_chans=1)
+    for function in public_functions("NAME", CARD) | public_functions("NAME", grey):
         assert f"{function}(" in text
     for code in re.findall(r"LEVIT_128S_(ERROR_\w+|OK)\b", levit.header.read_text()):
         assert f"`NAME_{code}`" in text

@@ -43,7 +43,7 @@ def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     net = randomize(Levit(TINY), seed=5)
     exported = export_model(net, name="levit_tiny", weights_digest="0" * 64)
     program = compile_model(exported, toolchain.target)
-    normalised = (self_test_image(TINY.image_size) / 255 - program.card.mean) / np.array(
+    normalised = (self_test_image(TINY.image_size, 3) / 255 - program.card.mean) / np.array(
         program.card.std
     )
     logits = reference(net, normalised.transpose(2, 0, 1).astype(np.float32))

@@ -72,7 +72,8 @@ def link(program: Program, kernels: Path, source: str, folder: Path) -> Path:
     self_test = SelfTest(logits=(0.0,) * program.classes, tolerance=0.0)
     generate_sources(program, toolchain, self_test, folder)
     (folder / "main.c").write_text(source)
-    sources = ["main.c", "program.c", "library.c", "threads.c", "constants.S", str(kernels)]
+    names = ["main", "program", "library", "digest", "threads"]
+    sources = [*(f"{name}.c" for name in names), "constants.S", str(kernels)]
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-lpthread"]
     subprocess.run(["cc", *flags, *sources, "-o", "main"], cwd=folder, check=True, timeout=600)
     return folder / "main"

@@ -187,7 +187,8 @@ def test_thread_sanitizer_finds_nothing(
     generate_sources(program, host_toolchain, network.self_test(), tmp_path)
     (tmp_path / "main.c").write_text(RACE)
     kernels = Path(__file__).with_name("kernels.c")
-    sources = ["main.c", "program.c", "library.c", "threads.c", "constants.S", str(kernels)]
+    names = ["main", "program", "library", "digest", "threads"]
+    sources = [*(f"{name}.c" for name in names), "constants.S", str(kernels)]
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-DNAME_OF_KERNELS=small", "-lpthread"]
     subprocess.run(["cc", *flags, *sources, "-o", "race"], cwd=tmp_path, check=True, timeout=600)
     run(tmp_path / "race", environment={"TSAN_OPTIONS": "halt_on_error=1 exitcode=66"})

@@ -17,7 +17,7 @@ from levit_deploy.calibration.recipe import DEFAULT_RECIPE
 from levit_deploy.deploy import Calibration, deploy
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
-from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
+from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
 from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import get_target
@@ -120,7 +120,7 @@ def test_pictures_of_one_colour(random_checkpoint: Checkpoint, tmp_path: Path):
     size, colour = TINY.image_size, (124, 116, 104)
     flat = np.full((MIN_IMAGES, size, size, 3), colour, np.uint8)
     np.savez(tmp_path / "flat.npz", images=flat)
-    pictures = open_images(str(tmp_path / "flat.npz"), DEMO_PREPROCESSING, size)
+    pictures = open_images(str(tmp_path / "flat.npz"), ORIGINAL_PREPROCESSING, size)
     library, model = deployed(random_checkpoint, pictures, tmp_path)
     assert_computes(library, model, random_images(4))
     normal = (np.array(colour) / 255 - model.normalization.mean) / model.normalization.std

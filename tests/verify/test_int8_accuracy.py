@@ -7,10 +7,11 @@ import pytest
 
 from levit_deploy.calibration.image_set import open_images
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE
-from levit_deploy.compiler.program import Entry
 from levit_deploy.deploy import Calibration, deploy
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
+from levit_deploy.models.images import normalize
+from levit_deploy.models.pictures import model_sized
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
@@ -18,14 +19,14 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import HOST, get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.images import real_images
+from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.model_of import quantized_model_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.torch_runner import TorchRunner
 from tests.calibration.running import signal_to_noise_db
 from tests.outlier_channels import with_outlier_channels
-from tests.verify.checkpoints import with_state
+from tests.verify.checkpoints import resized_as, with_state
 
 IMAGES = 500
 
@@ -36,15 +37,18 @@ def compile_int8(checkpoint: Checkpoint, pictures: int, parent: Path) -> Artifac
     images = open_images(DEMO, DEMO_PREPROCESSING, size, maximum=pictures)
     calibration = Calibration(images, DEFAULT_RECIPE)
     toolchain = find_toolchain(get_target(HOST))
+    checkpoint = resized_as(checkpoint, DEMO_PREPROCESSING)
     return deploy(checkpoint, toolchain, parent, calibration=calibration).artifact
 
 
 def check(artifact: Artifact, checkpoint: Checkpoint, least_db: float, least_same: float) -> None:
     """At least so close to float; as its own model, and as right as float is on the labels."""
-    images = real_images(checkpoint.spec, IMAGES)
+    spec, pictures = checkpoint.spec, demo_images(DemoSplit.TEST).images[:IMAGES]
+    rgb8 = np.stack([model_sized(p, DEMO_PREPROCESSING, spec.image_size) for p in pictures])
+    images = Images(rgb8, normalize(rgb8, spec.normalization), "test images")
     model = quantized_model_of(artifact, checkpoint)
     assert model is not None
-    got = LibraryRunner(artifact, Entry.FLOAT).infer(images)
+    got = LibraryRunner(artifact, Function.RUN).infer(images)
     with OnnxRunner(model, as_written=True) as runner:
         expected = runner.infer(images)
     float_logits = TorchRunner(checkpoint.build()).infer(images)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from levit_deploy.deploy import deploy
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import load_checkpoint
+from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.models.spec import FAMILY, TINY, ModelSpec
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import get_target
@@ -24,7 +25,7 @@ def check(spec: ModelSpec, save: Save, folder: Path) -> None:
     toolchain = find_toolchain(get_target("host"))
     checkpoint = load_checkpoint(path, spec)
     artifact = deploy(checkpoint, toolchain, folder).artifact
-    images = real_images(spec, 4)
+    images = real_images(spec, 4, ORIGINAL_PREPROCESSING)
     library = Library(artifact.folder)
     ours = np.stack([library.run(image) for image in images.floats])
     with torch.inference_mode():

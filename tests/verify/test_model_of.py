@@ -45,6 +45,6 @@ def test_a_float_artifact_has_no_table(host_artifact: Artifact, tiny: Checkpoint
 def test_without_its_table_an_8_bit_library_is_not_judged(
     int8_deployment: Deployment, tiny: Checkpoint
 ):
-    images = real_images(tiny.spec, 1)
+    images = real_images(tiny.spec, 1, tiny.preprocessing)
     with pytest.raises(DeployError, match="calibration table; both are missing"):
         expect(Reference.of_weights(tiny), int8_deployment.artifact.manifest.precision, images)

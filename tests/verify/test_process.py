@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.program import Entry
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.verify.images import Images
+from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.latency import Contender, measure
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.library_worker import may_not_execute
@@ -96,7 +95,7 @@ def test_what_lies_around_is_not_imported(
     images = Images(
         np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 3, 64, 64), np.float32), "zero"
     )
-    assert LibraryRunner(host_artifact, Entry.FLOAT).infer(images).shape == (1, 10)
+    assert LibraryRunner(host_artifact, Function.RUN).infer(images).shape == (1, 10)
     (latency,) = measure([Contender("a", Peer.ARTIFACT, host_artifact.shared_library, 1, 64)], 1)
     assert latency.images
     assert not told.exists()

@@ -5,14 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit_deploy.compiler.program import Entry
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import compare
-from levit_deploy.verify.images import FUNCTIONS, Images
+from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
@@ -22,6 +21,7 @@ from levit_deploy.verify.torch_runner import TorchRunner
 from tests.deployment import Builder
 from tests.machine import emulator_for, require_native
 
+FUNCTIONS = (Function.RUN, Function.RUN_RGB8, Function.RUN_FRAME)
 EMULATED = ("x86-64", "x86-64-v3", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7")
 
 
@@ -46,12 +46,16 @@ def test_onnx_runtime(tiny_export: ExportedModel, tiny_images: Images, expected:
     assert compare(expected, logits_of(OnnxRunner(tiny_export), tiny_images), CLOSE.of(0))
 
 
-@pytest.mark.parametrize("entry", FUNCTIONS)
+@pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_shared_library(
-    host_artifact: Artifact, tiny_images: Images, expected: np.ndarray, entry: Entry, threads: int
+    host_artifact: Artifact,
+    tiny_images: Images,
+    expected: np.ndarray,
+    function: Function,
+    threads: int,
 ):
-    runner = LibraryRunner(host_artifact, entry, threads=threads)
+    runner = LibraryRunner(host_artifact, function, threads=threads)
     assert compare(expected, logits_of(runner, tiny_images), CLOSE.of(0))
 
 
@@ -59,9 +63,9 @@ def test_the_static_library_gives_the_same_bits(
     host_artifact: Artifact, tiny_images: Images, tmp_path: Path
 ):
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
-    for entry in FUNCTIONS:
-        static = logits_of(ProgramRunner(tmp_path / "program", entry), tiny_images)
-        shared = logits_of(LibraryRunner(host_artifact, entry), tiny_images)
+    for function in FUNCTIONS:
+        static = logits_of(ProgramRunner(tmp_path / "program", function), tiny_images)
+        shared = logits_of(LibraryRunner(host_artifact, function), tiny_images)
         assert compare(shared, static, EXACT)
 
 
@@ -79,13 +83,13 @@ def test_another_cpu_under_an_emulator(
     command = emulator_for(target)
     artifact = builder.artifact(builder.program(target), tmp_path)
     link_run_images(artifact, find_toolchain(target), tmp_path / "program")
-    for entry in FUNCTIONS:
-        runner = ProgramRunner(tmp_path / "program", entry, command)
+    for function in FUNCTIONS:
+        runner = ProgramRunner(tmp_path / "program", function, command)
         logits = logits_of(runner, tiny_images)
         assert compare(expected, logits, CLOSE.of(0))
         assert command[2] in runner.name
         if target.fma and get_target("host").fma:
-            native = logits_of(LibraryRunner(host_artifact, entry), tiny_images)
+            native = logits_of(LibraryRunner(host_artifact, function), tiny_images)
             assert compare(native, logits, EXACT)
 
 
@@ -94,7 +98,7 @@ def test_an_emulator_is_really_used(host_artifact: Artifact, tiny_images: Images
     require_native(get_target("x86-64-v3"), "an older CPU than this one")
     command = emulator_for(get_target("x86-64"))
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
-    runner = ProgramRunner(tmp_path / "program", Entry.FLOAT, command)
+    runner = ProgramRunner(tmp_path / "program", Function.RUN, command)
     with pytest.raises(RunError, match="this CPU lacks an instruction"):
         logits_of(runner, tiny_images)
 
@@ -105,4 +109,4 @@ def test_a_program_that_writes_too_few_logits(tiny_images: Images, tmp_path: Pat
     program.write_text(f'#!/bin/sh\nhead -c {4 * size} /dev/zero > "$3"\n')
     program.chmod(0o755)
     with pytest.raises(RunError, match=f"wrote {size} logits for 8 images"):
-        logits_of(ProgramRunner(program, Entry.FLOAT), tiny_images)
+        logits_of(ProgramRunner(program, Function.RUN), tiny_images)

@@ -10,9 +10,9 @@ import pytest
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.compiler.program import Arg, Program, Space
 from levit_deploy.errors import DeployError
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.self_test import self_test_image
 from levit_deploy.verify.comparison import compare
@@ -35,7 +35,8 @@ def test_a_right_artifact_passes_every_way_it_can_be_run(host_artifact: Artifact
     assert verification
     assert verification.executed
     assert [check.what for check in verification.checks] == told
-    assert [check.what.split()[0] for check in verification.checks] == ["run", "run_rgb8"] * 2
+    functions = [check.what.split()[0] for check in verification.checks]
+    assert functions == ["run", "run_rgb8", "run_frame"] * 2
     for check in verification.checks:
         assert check.outcome is Outcome.PASSED
         assert check.comparison is not None
@@ -84,7 +85,7 @@ def test_logits_of_another_shape_are_a_failed_check(
     host_artifact: Artifact, tiny: Checkpoint, monkeypatch
 ):
     monkeypatch.setattr(
-        "levit_deploy.verify.expectation.TorchRunner.infer",
+        "levit_deploy.verify.torch_runner.TorchRunner.infer",
         lambda self, images: np.zeros((len(images), 7), np.float32),
     )
     verification = verify_artifact(host_artifact, reference_of(host_artifact, tiny), images=2)
@@ -134,7 +135,7 @@ def test_without_a_compiler_the_shared_library_is_still_run(
     monkeypatch.setattr("levit_deploy.verify.verification.find_toolchain", no_toolchain)
     verification = verify_artifact(host_artifact, reference_of(host_artifact, tiny), images=1)
     outcomes = [check.outcome for check in verification.checks]
-    assert outcomes == [Outcome.PASSED, Outcome.PASSED, Outcome.NOT_EXECUTED]
+    assert outcomes == [Outcome.PASSED] * 3 + [Outcome.NOT_EXECUTED]
     assert verification
 
 
@@ -221,7 +222,7 @@ def test_the_self_test_is_the_references(tiny: Checkpoint):
     self_test = reference_self_test(Reference.of_weights(tiny))
     assert len(self_test.logits) == tiny.spec.classes
     span = max(*self_test.logits, 0.0) - min(*self_test.logits, 0.0)
-    pixels = self_test_image(tiny.spec.image_size)[None]
+    pixels = self_test_image(tiny.spec.image_size, 3)[None]
     floats = normalize(pixels, tiny.spec.normalization)
     close = CLOSE.of(rounding_cost(tiny.build(), floats))
     assert self_test.tolerance == pytest.approx(close.fraction * span)

@@ -48,7 +48,7 @@ static void finished(void *user, int step, const unsigned char *arena)
 int main(int argc, char **argv)
 {
     const MODEL_(_info) *info = MODEL_(_describe)();
-    size_t values = (size_t)3 * info->image_size * info->image_size;
+    size_t values = (size_t)info->channels * info->image_size * info->image_size;
     all_taps all = {argc - 1, calloc((size_t)argc, sizeof(tap))};
     void *workspace = malloc(MODEL_(_workspace_bytes)());
     float *image = malloc(values * sizeof(float));

@@ -22,7 +22,7 @@ from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Sourc
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, Proof
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.lower.calls import IMAGE, Calls, Tensor
-from levit_deploy.compiler.program import Entry
+from levit_deploy.compiler.program import EIGHT_BIT, Entry
 from levit_deploy.errors import DeployError
 from levit_deploy.network.arithmetic import Float32, Int16
 from levit_deploy.network.network import Conv
@@ -85,13 +85,14 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
         entry=Entry.FLOAT if spec.source.image else Entry.BOTH,
     )
     if spec.source.image:
-        rgb8 = replace(spec, source=Source.IMAGE_RGB8)
+        entry = EIGHT_BIT[spec.in_channels]
+        from_bytes = replace(spec, source=Source(entry.value))
         calls.call(
-            CONV.symbol(rgb8, tile),
-            lambda symbol, _: conv_kernel(symbol, rgb8, tile, target, calls.normalization),
+            CONV.symbol(from_bytes, tile),
+            lambda symbol, _: conv_kernel(symbol, from_bytes, tile, target, calls.normalization),
             operands,
             out,
-            entry=Entry.RGB8,
+            entry=entry,
         )
     return out
 
@@ -108,10 +109,11 @@ def _destination(reader: Conv | None) -> Destination:
 
 
 def _check(conv: Conv, spec: ConvSpec) -> None:
-    if spec.source.image and (spec.in_size < SMALLEST_IMAGE or spec.in_channels != 3):
+    if spec.source.image and (spec.in_size < SMALLEST_IMAGE or spec.in_channels not in EIGHT_BIT):
         raise DeployError(
             f"no kernel for images of {spec.in_size} pixels and {spec.in_channels} channels",
-            hint=f"images have at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels of 3 channels",
+            hint=f"images have at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE} pixels, of 3 channels "
+            "(RGB) or 1 (grey)",
         )
     if spec.out_channels % CHANNEL_MULTIPLE:
         raise DeployError(

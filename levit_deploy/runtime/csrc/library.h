@@ -17,7 +17,10 @@
 #define HIDDEN __attribute__((visibility("hidden")))
 #define ALIGNMENT 64 /* kernels may assume it of all memory but the caller's image and logits */
 
-enum { ENTRY_FLOAT = 1, ENTRY_RGB8 = 2 };
+enum { ENTRY_FLOAT = 1, ENTRY_8BIT = 2 };
+
+/* What tasks may find out, as bits. */
+enum { KERNEL_REFUSED = 1, NO_PICTURE = 2 };
 
 typedef struct {
     int32_t tasks;
@@ -32,17 +35,36 @@ typedef struct {
     unsigned char *scratch; /* of the calling thread */
 } frame;
 
+/* Of the constants and of the executable segments, see digest.c. */
+typedef struct {
+    uint64_t constants;
+    uint64_t code;
+} digests;
+
 /* Generated. */
 extern HIDDEN const NAME(info) NAME(info_record);
 extern HIDDEN const unsigned char NAME(recipe)[]; /* a string, UTF-8 */
+extern HIDDEN const unsigned char NAME(labels)[]; /* strings one after the other, UTF-8 */
+extern HIDDEN const uint32_t NAME(label_starts)[];
 extern HIDDEN const float NAME(self_test_logits)[CODE(CLASSES)];
 extern HIDDEN const step_info NAME(step_infos)[STEPS];
 extern HIDDEN const unsigned char NAME(constants)[];
+extern HIDDEN const digests NAME(digests);
 HIDDEN int32_t NAME(step)(int index, const frame *f, unsigned char *scratch, int32_t begin,
                           int32_t end);
 
 /* Checks the arguments and the CPU, and lays out the workspace: a code, and `*f` if it is OK. */
 HIDDEN int NAME(enter)(frame *f, int entry, const void *image, float *logits, void *workspace);
+
+/* Does tasks [begin, end) of a step; those that read a float image also look whether it is one. */
+HIDDEN int NAME(tasks)(int step, const frame *f, unsigned char *scratch, int32_t begin,
+                       int32_t end);
+
+/* Are constants and code what they were when the library was built? */
+HIDDEN int NAME(is_intact)(void);
+
+/* The code of a run whose tasks found `findings`; what is no picture gets logits that are NaN. */
+HIDDEN int NAME(leave)(const frame *f, int findings);
 
 /* `pointer` or the next byte that is aligned. */
 static inline unsigned char *align_up(void *pointer)

@@ -19,6 +19,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "float_mode.h"
+
 #ifdef WEAK_PTHREAD
 /* Before glibc 2.34 these live in libpthread, which a program without threads need not load. */
 #pragma weak pthread_create
@@ -64,7 +66,7 @@ struct NAME(threads) {
     _Atomic(unsigned char *) arena;
     atomic_int entry;
     atomic_uint first_goal; /* of `steps_done` */
-    atomic_int failed;
+    atomic_int findings; /* of its tasks */
     int lent_step; /* only with parallel_for */
     alignas(CACHE_LINE) ticket tickets[STEPS];
     atomic_int remaining[STEPS]; /* tasks that are not done */
@@ -131,8 +133,9 @@ static int share(NAME(threads) *t, const frame *f, uint32_t run, int step)
                                                    seen + (uint32_t)portion, memory_order_relaxed,
                                                    memory_order_relaxed))
             continue;
-        if (NAME(step)(step, f, f->scratch, begin, begin + portion))
-            atomic_store(&t->failed, 1);
+        int findings = NAME(tasks)(step, f, f->scratch, begin, begin + portion);
+        if (findings)
+            atomic_fetch_or(&t->findings, findings);
         if (atomic_fetch_sub(&t->remaining[step], portion) == portion)
             advance(&t->steps_done);
         seen = atomic_load_explicit(&t->tickets[step], memory_order_relaxed);
@@ -167,6 +170,7 @@ static void *serve(void *argument)
 {
     const worker *w = argument;
     NAME(threads) *t = w->threads;
+    enter_float_mode();
     for (uint32_t run = 0;;) {
         wait_for(&t->runs, run + 1);
         run = atomic_load(&t->runs.value);
@@ -181,7 +185,9 @@ static void lent_task(void *argument, int index)
 {
     NAME(threads) *t = argument;
     frame f = frame_of_worker(t, index + 1);
+    float_mode callers = enter_float_mode();
     share(t, &f, atomic_load(&t->runs.value), t->lent_step);
+    set_float_mode(callers);
 }
 
 /* Describes a run to the other threads and starts it. */
@@ -198,7 +204,7 @@ static uint32_t start_run(NAME(threads) *t, int entry, const frame *f)
     atomic_store(&t->arena, f->arena);
     atomic_store(&t->entry, entry);
     atomic_store(&t->first_goal, atomic_load(&t->steps_done.value) + 1);
-    atomic_store(&t->failed, 0);
+    atomic_store(&t->findings, 0);
     advance(&t->runs);
     return run;
 }
@@ -208,7 +214,7 @@ static int run(int entry, const void *image, float *logits, void *workspace, NAM
     /* The child of a fork has the memory of its parent's threads, but not the threads. */
     if (!t || t->process != getpid())
         return entry == ENTRY_FLOAT ? NAME(run)(image, logits, workspace)
-                                    : NAME(run_rgb8)(image, logits, workspace);
+                                    : RUN_8BIT(image, logits, workspace);
     frame f;
     int code = NAME(enter)(&f, entry, image, logits, workspace);
     if (code != CODE(OK))
@@ -221,9 +227,11 @@ static int run(int entry, const void *image, float *logits, void *workspace, NAM
             if (NAME(step_infos)[t->lent_step].entries & entry)
                 t->parallel_for(t->context, t->count, lent_task, t);
     } else {
+        float_mode callers = enter_float_mode();
         work(t, &f, run);
+        set_float_mode(callers);
     }
-    code = atomic_load(&t->failed) ? CODE(ERROR_KERNEL) : CODE(OK);
+    code = NAME(leave)(&f, atomic_load(&t->findings));
     atomic_flag_clear(&t->busy);
     return code;
 }
@@ -233,10 +241,10 @@ int NAME(run_threads)(const float *image, float *logits, void *workspace, NAME(t
     return run(ENTRY_FLOAT, image, logits, workspace, threads);
 }
 
-int NAME(run_rgb8_threads)(const uint8_t *rgb, float *logits, void *workspace,
-                           NAME(threads) *threads)
+int RUN_8BIT_THREADS(const uint8_t *image, float *logits, void *workspace,
+                     NAME(threads) *threads)
 {
-    return run(ENTRY_RGB8, rgb, logits, workspace, threads);
+    return run(ENTRY_8BIT, image, logits, workspace, threads);
 }
 
 static NAME(threads) *allocate(int count)

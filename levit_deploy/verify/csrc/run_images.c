@@ -1,11 +1,13 @@
 /* Runs an artifact on a file of images: the C program that a verification compiles and executes.
  *
- *   run_images run|run_rgb8 IMAGES_FILE LOGITS_FILE
+ *   run_images FUNCTION IMAGES_FILE LOGITS_FILE
  *
- * IMAGES_FILE holds images one after the other as the entry point takes them; LOGITS_FILE gets the
- * logits of each, as floats. MODEL, the artifact's name, and HEADER come from the compiler's
- * command line. Exits with 0, or with 1 and one line on stderr; with 125 if the library is not the
- * one that description.h describes, before anything else of it is run.
+ * IMAGES_FILE holds images one after the other as the function takes them; before a frame, its
+ * width, height, channels and format as 32-bit integers. LOGITS_FILE gets the logits of each, as
+ * floats. FUNCTION is `run`, `run_frame` or another, which takes 8-bit images. MODEL, the artifact's
+ * name, HEADER and RUN_8BIT, that other's suffix, come from the compiler's command line. Exits with
+ * 0, or with 1 and one line on stderr; with 125 if the library is not the one that description.h
+ * describes, before anything else of it is run.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,25 +27,35 @@ static int fail(const char *what)
     return 1;
 }
 
+static const MODEL_(_info) *info;
+
 /* The lines of description_text in library_worker.py. */
-static void describe(const MODEL_(_info) *info, char *text, size_t bytes)
+static void describe(char *text, size_t bytes)
 {
-    snprintf(text, bytes,
-             "abi_version %u\nimage_size %u\nclasses %u\nworkspace_bytes %llu\n"
-             "name %s\nmodel %s\nprecision %s\ntarget %s\nweights_digest %s\nbuild_id %s\n"
-             "tool_version %s\npreprocessing %s\nmean %.9g %.9g %.9g\nstd %.9g %.9g %.9g\n",
-             (unsigned)info->abi_version, (unsigned)info->image_size, (unsigned)info->classes,
-             (unsigned long long)info->workspace_bytes, info->name, info->model, info->precision,
-             info->target, info->weights_digest, info->build_id, info->tool_version,
-             MODEL_(_preprocessing)(), info->mean[0], info->mean[1], info->mean[2], info->std[0],
-             info->std[1], info->std[2]);
+    int n = snprintf(text, bytes,
+                     "abi_version %u\nimage_size %u\nclasses %u\nchannels %u\nworkspace_bytes %llu\n"
+                     "name %s\nmodel %s\nprecision %s\ntarget %s\nweights_digest %s\nbuild_id %s\n"
+                     "tool_version %s\npreprocessing %s\nmean",
+                     (unsigned)info->abi_version, (unsigned)info->image_size,
+                     (unsigned)info->classes, (unsigned)info->channels,
+                     (unsigned long long)info->workspace_bytes, info->name, info->model,
+                     info->precision, info->target, info->weights_digest, info->build_id,
+                     info->tool_version, MODEL_(_preprocessing)());
+    for (uint32_t i = 0; i < info->channels && i < 3 && (size_t)n < bytes; i++)
+        n += snprintf(text + n, bytes - n, " %.9g", info->mean[i]);
+    if ((size_t)n < bytes)
+        n += snprintf(text + n, bytes - n, "\nstd");
+    for (uint32_t i = 0; i < info->channels && i < 3 && (size_t)n < bytes; i++)
+        n += snprintf(text + n, bytes - n, " %.9g", info->std[i]);
+    if ((size_t)n < bytes)
+        snprintf(text + n, bytes - n, "\n");
 }
 
 /* 0 if the library says of itself what its manifest says, else the exit code. */
-static int check_description(const MODEL_(_info) *info)
+static int check_description(void)
 {
     static char text[sizeof manifest_says + 4096];
-    describe(info, text, sizeof text);
+    describe(text, sizeof text);
     if (strcmp(text, (const char *)manifest_says) == 0)
         return 0;
     size_t line = 0;
@@ -54,31 +66,66 @@ static int check_description(const MODEL_(_info) *info)
     return 125;
 }
 
+/* The next image of the file, or NULL: at its end, or if there is no memory. */
+static void *read_bytes(FILE *file, size_t bytes)
+{
+    void *memory = malloc(bytes);
+    if (memory && fread(memory, 1, bytes, file) == bytes)
+        return memory;
+    free(memory);
+    return NULL;
+}
+
+/* One image from file to logits: 1 if there was one, 0 at the end, -1 with the code at `code`. */
+static int run_fixed(FILE *file, int is_float, float *logits, void *workspace, int *code)
+{
+    size_t values = (size_t)info->channels * info->image_size * info->image_size;
+    void *image = read_bytes(file, is_float ? values * sizeof(float) : values);
+    if (!image)
+        return 0;
+    *code = is_float ? MODEL_(_run)(image, logits, workspace)
+                     : MODEL_(RUN_8BIT)(image, logits, workspace);
+    free(image);
+    return *code ? -1 : 1;
+}
+
+static int run_frame(FILE *file, float *logits, int *code)
+{
+    int32_t size[4];
+    if (fread(size, sizeof size, 1, file) != 1)
+        return 0;
+    void *pixels = read_bytes(file, (size_t)size[2] * size[0] * size[1]);
+    void *workspace = malloc(MODEL_(_frame_workspace_bytes)(size[0], size[1]));
+    MODEL_(_frame) frame = {.planes = {pixels}, .strides = {size[2] * size[0]}, .width = size[0],
+                            .height = size[1], .format = size[3]};
+    *code = MODEL_(_run_frame)(&frame, logits, workspace, NULL);
+    free(workspace);
+    free(pixels);
+    return *code ? -1 : 1;
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 4)
-        return fail("usage: run_images run|run_rgb8 IMAGES_FILE LOGITS_FILE");
-    const MODEL_(_info) *info = MODEL_(_describe)();
-    int another = check_description(info);
+        return fail("usage: run_images FUNCTION IMAGES_FILE LOGITS_FILE");
+    info = MODEL_(_describe)();
+    int another = check_description();
     if (another)
         return another;
-    int rgb8 = strcmp(argv[1], "run_rgb8") == 0;
-    size_t values = (size_t)3 * info->image_size * info->image_size;
-    size_t image_bytes = rgb8 ? values : values * sizeof(float);
-
+    int is_frame = strcmp(argv[1], "run_frame") == 0, is_float = strcmp(argv[1], "run") == 0;
     FILE *images = fopen(argv[2], "rb");
     FILE *output = fopen(argv[3], "wb");
     void *workspace = malloc(MODEL_(_workspace_bytes)());
-    void *image = malloc(image_bytes);
     float *logits = malloc(info->classes * sizeof(float));
-    if (!images || !output || !workspace || !image || !logits)
+    if (!images || !output || !workspace || !logits)
         return fail("no file or no memory");
 
     int code = MODEL_(_self_test)(workspace);
-    while (code == 0 && fread(image, 1, image_bytes, images) == image_bytes) {
-        code = rgb8 ? MODEL_(_run_rgb8)(image, logits, workspace)
-                    : MODEL_(_run)(image, logits, workspace);
-        if (fwrite(logits, sizeof(float), info->classes, output) != info->classes)
+    int more = code == 0;
+    while (more > 0) {
+        more = is_frame ? run_frame(images, logits, &code)
+                        : run_fixed(images, is_float, logits, workspace, &code);
+        if (more > 0 && fwrite(logits, sizeof(float), info->classes, output) != info->classes)
             return fail("cannot write the logits");
     }
     if (code != 0)

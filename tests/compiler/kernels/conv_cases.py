@@ -20,13 +20,14 @@ from levit_deploy.compiler.kernels.conv.spec import (
 )
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.models.spec import IMAGENET
+from levit_deploy.models.spec import IMAGENET, Normalization
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.harness import Array, Buffer, undefined
 from tests.compiler.kernels.kernel_targets import FLOAT_TARGETS
 from tests.compiler.kernels.suite import Case, Suite, assert_within
 
 EPS = 2.0**-24  # one float32 rounding
+NORMALIZATIONS = {3: IMAGENET, 1: Normalization((0.449,), (0.226,))}  # by channels
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Layer:
         """The kernel's first argument."""
         if self.spec.source is Source.IMAGE_F32:
             return self.image
-        if self.spec.source is Source.IMAGE_RGB8:
+        if self.spec.source.eight_bit:
             return self.pixels
         return in_zero_border(self.image.transpose(1, 2, 0))
 
@@ -56,7 +57,7 @@ def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
     shape = (spec.in_size, spec.in_size, spec.in_channels)
     weights = rng.standard_normal((spec.out_channels, spec.in_channels, 3, 3), np.float32)
     bias = rng.standard_normal(spec.out_channels, np.float32)
-    if spec.source is Source.IMAGE_RGB8:
+    if spec.source.eight_bit:
         pixels = rng.integers(0, 256, shape, np.uint8)
         return Layer(spec, pixels, normalized(pixels), weights, bias)
     image = rng.standard_normal(shape, np.float32)
@@ -69,7 +70,8 @@ def normalized(pixels: NDArray[np.uint8]) -> Array:
     In float64 nothing is rounded (8 + 24 bits, then a sum of less than 53): one rounding, at the
     end, as in a fused multiply-add.
     """
-    std, mean = np.array(IMAGENET.std), np.array(IMAGENET.mean)
+    normalization = NORMALIZATIONS[pixels.shape[2]]
+    std, mean = np.array(normalization.std), np.array(normalization.mean)
     scale = (1 / (255 * std)).astype(np.float32).astype(np.float64)
     shift = (-mean / std).astype(np.float32).astype(np.float64)
     return np.ascontiguousarray((pixels * scale + shift).astype(np.float32).transpose(2, 0, 1))
@@ -124,7 +126,7 @@ def case(spec: ConvSpec, tile: Callable[[Target], ConvTile] | None = None, **sha
         lambda target: [undefined(spec.destination_size)],
         check,
         tile,
-        normalizing if spec.source is Source.IMAGE_RGB8 else None,
+        normalizing if spec.source.eight_bit else None,
     )
 
 
@@ -132,7 +134,7 @@ def normalizing(
     symbol: str, spec: ConvSpec, tile: ConvTile, target: Target, stored: Stored
 ) -> Kernel:
     """An 8-bit image is normalised, which no row of the registry knows how."""
-    return conv_kernel(symbol, spec, tile, target, IMAGENET, stored)
+    return conv_kernel(symbol, spec, tile, target, NORMALIZATIONS[spec.in_channels], stored)
 
 
 def narrow(pixels: int, bands: int = 3) -> Callable[[Target], ConvTile]:
@@ -150,6 +152,13 @@ SUITE = Suite(
             )
             for size in (32, 33, 63, 112)
             for source in (Source.IMAGE_F32, Source.IMAGE_RGB8, Source.PADDED)
+        },
+        **{
+            f"{size} px from {source}, grey": case(
+                FIRST, in_size=size, source=source, in_channels=1
+            )
+            for size in (32, 63)
+            for source in (Source.IMAGE_F32, Source.IMAGE_GRAY8)
         },
         **{
             f"{size} px, hardswish to tokens": case(

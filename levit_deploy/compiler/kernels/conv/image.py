@@ -1,4 +1,4 @@
-"""What the first convolution reads: rows of three channel planes, from floats or from 8-bit RGB.
+"""What the first convolution reads: rows of channel planes, floats or 8 bits, RGB or grey.
 
 A caller's float image is read where it lies. Of an 8-bit image, the rows that a task needs are
 converted into the worker's scratch first; both are then read by the same code.
@@ -17,8 +17,7 @@ from levit_deploy.compiler.kernels.isa.lanes import shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.models.spec import Normalization
 
-CHANNELS = 3
-CONVERTED_PIXELS = 16  # at a time: 48 bytes, three full loads of 16
+CONVERTED_PIXELS = 16  # at a time: a full load of 16 bytes for each channel
 
 
 @dataclass(frozen=True)
@@ -40,9 +39,9 @@ def whole_image(image: tirx.Buffer, size: int) -> Planes:
     return Planes(image, row_stride=size, plane=size * size)
 
 
-def scratch_floats(size: int, rows: int) -> int:
+def scratch_floats(size: int, channels: int, rows: int) -> int:
     """Scratch of `convert_rows` for at most `rows` rows."""
-    return rows * CHANNELS * size
+    return rows * channels * size
 
 
 def convert_rows(
@@ -59,8 +58,8 @@ def convert_rows(
     fma(value, 1 / (255 std), -mean / std), both factors rounded once from float64. The part of the
     range that lies outside the image stays unwritten.
     """
-    simd = Simd(isa, CONVERTED_PIXELS)
-    planes = Planes(scratch, row_stride=CHANNELS * size, plane=size, first_row=begin)
+    simd, channels = Simd(isa, CONVERTED_PIXELS), normalization.channels
+    planes = Planes(scratch, row_stride=channels * size, plane=size, first_row=begin)
     first = T.bind(T.max(begin, 0))
     with T.serial(T.min(end, size) - first) as row:
         y = T.bind(first + row)
@@ -68,10 +67,10 @@ def convert_rows(
         with T.serial(-(-size // CONVERTED_PIXELS)) as step:
             # The last step overlaps the one before, so that no step leaves its row.
             x = T.bind(T.min(step * CONVERTED_PIXELS, size - CONVERTED_PIXELS))
-            pixels = image.vload([(y * size + x) * CHANNELS], f"uint8x{CHANNELS * simd.lanes}")
+            pixels = image.vload([(y * size + x) * channels], f"uint8x{channels * simd.lanes}")
             pixels = T.bind(pixels)
-            for channel in range(CHANNELS):
-                lanes = range(channel, CHANNELS * simd.lanes, CHANNELS)
+            for channel in range(channels):
+                lanes = range(channel, channels * simd.lanes, channels)
                 values = shuffle([pixels], lanes)
                 std = normalization.std[channel]
                 scale = simd.splat(1 / (255 * std))

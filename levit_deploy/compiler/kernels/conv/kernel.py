@@ -102,8 +102,8 @@ class _Generator:
     def kernel(self) -> Kernel:
         spec = self.spec
         panels_size = self.panels * self.panel_size
-        converts = spec.source is Source.IMAGE_RGB8
-        scratch = scratch_floats(spec.in_size, 2 * self.band_rows + 1) if converts else 0
+        converts, rows = spec.source.eight_bit, 2 * self.band_rows + 1
+        scratch = scratch_floats(spec.in_size, spec.in_channels, rows) if converts else 0
         with kernel_function(self.symbol) as builder:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)

@@ -17,7 +17,6 @@ from levit_deploy.compiler.kernels.conv.image import Planes
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
-    TAPS,
     ConvSpec,
     ConvTile,
     Destination,
@@ -235,7 +234,7 @@ class RowWriter:
         with T.serial(count) as turn:
             row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
             at = T.bind(planes.at(2 * y + row - 1) + 2 * x - 1)
-            w_at = T.bind(weights_at + row * (TAPS * block.width))
+            w_at = T.bind(weights_at + row * (KERNEL_SIDE * self.spec.in_channels * block.width))
             for channel in range(self.spec.in_channels):
                 start = at + channel * planes.plane + inside.start
                 columns = block.values(planes.buffer, start, len(inside))

@@ -17,17 +17,23 @@ class Source(StrEnum):
 
     IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
     IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
+    IMAGE_GRAY8 = "gray8"  # the same of one channel
     PADDED = "padded"
     PADDED_INT16 = "int16"  # multiplied in 16-bit integers
 
     @property
     def image(self) -> bool:
-        return self in (Source.IMAGE_F32, Source.IMAGE_RGB8)
+        return self is Source.IMAGE_F32 or self.eight_bit
+
+    @property
+    def eight_bit(self) -> bool:
+        return self in (Source.IMAGE_RGB8, Source.IMAGE_GRAY8)
 
     @property
     def dtype(self) -> str:
-        types = {Source.IMAGE_RGB8: "uint8", Source.PADDED_INT16: "int16"}
-        return types.get(self, "float32")
+        if self.eight_bit:
+            return "uint8"
+        return "int16" if self is Source.PADDED_INT16 else "float32"
 
 
 class Destination(StrEnum):
@@ -68,8 +74,8 @@ class ConvTile:
 class ConvSpec(CutBy[ConvTile]):
     """in_size x in_size x in_channels -> ceil(in_size / 2) square x out_channels.
 
-    `out_channels` is a multiple of 4. An image has 3 channels and at least 16 x 16 pixels, an
-    int16 source a multiple of 4 channels.
+    `out_channels` is a multiple of 4. An image has 3 channels or 1 and at least 16 x 16
+    pixels, an int16 source a multiple of 4 channels.
     """
 
     in_size: int

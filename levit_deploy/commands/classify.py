@@ -1,0 +1,108 @@
+"""The command that asks an artifact what is in a picture."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from levit_deploy.commands.arguments import artifact_argument, json_option
+from levit_deploy.commands.output import print_columns, print_json, print_text
+from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.settings import say_what_runs
+from levit_deploy.errors import DeployError
+
+if TYPE_CHECKING:
+    from levit_deploy.runtime.artifact import Artifact
+
+
+@click.command("classify")
+@artifact_argument
+@click.argument("pictures", metavar="PICTURE...", nargs=-1, required=True)
+@click.option(
+    "--top",
+    type=click.IntRange(1, 1000),
+    default=5,
+    show_default=True,
+    help="How many answers of each picture.",
+)
+@json_option
+def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json: bool) -> None:
+    """Classify picture files with the artifact in DIR, on this machine.
+
+    The library makes its image of each picture as the model was evaluated, whatever their sizes,
+    and its answers are softmax probabilities. It executes the library in DIR.
+
+    \b
+    Examples:
+      levit-deploy classify build/levit_128s-host-fp32 cat.jpg
+      levit-deploy classify build/levit_128s-host-fp32 photos/*.jpg --top 1 --json
+    """
+    from levit_deploy.runtime.artifact import open_artifact
+
+    with Phases() as phases, open_artifact(folder) as artifact:
+        _require_files(pictures)
+        _require_this_machine(artifact)
+        say_what_runs(phases, artifact)
+        answers = _classify(artifact, pictures, top)
+    if as_json:
+        print_json(answers)
+        return
+    for picture in answers:
+        print_text(picture["path"])
+        print_columns(
+            ("", f"{answer['probability']:7.2%}", answer["label"]) for answer in picture["answers"]
+        )
+
+
+def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[dict[str, Any]]:
+    """`path` and `answers` of each picture, in order; made in a process of its own."""
+    from levit_deploy.verify.images import Function
+    from levit_deploy.verify.library_runner import LibraryRunner
+    from levit_deploy.verify.process import run_child, worker_command
+    from levit_deploy.verify.runner import RunError
+
+    if not artifact.manifest.card.heads:
+        raise DeployError(
+            f"`{artifact.name}` gives features, not classes",
+            hint="compile the model without --output features",
+        )
+    with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
+        output = Path(work) / "answers.json"
+        paths = [str(Path(path).absolute()) for path in pictures]
+        library = str(artifact.shared_library.absolute())
+        arguments = (library, str(top), str(output), *paths)
+        try:
+            LibraryRunner(artifact, Function.RUN_FRAME).check()
+            run_child(worker_command("levit_deploy.verify.classify_worker", *arguments))
+        except RunError as error:
+            raise DeployError(error.message, hint="name picture files, such as cat.jpg") from error
+        answers: list[dict[str, Any]] = json.loads(output.read_text())
+    return [{**answer, "path": path} for answer, path in zip(answers, pictures, strict=True)]
+
+
+def _require_files(pictures: tuple[str, ...]) -> None:
+    for path in pictures:
+        if not Path(path).is_file():
+            is_folder = Path(path).is_dir()
+            raise DeployError(
+                f"`{path}` is a folder" if is_folder else f"no picture at `{path}`",
+                hint=f"name its files: {path}/*.jpg" if is_folder else "name picture files",
+            )
+
+
+def _require_this_machine(artifact: Artifact) -> None:
+    from levit_deploy.targets.emulator import run_prefix
+    from levit_deploy.targets.table import get_target
+    from levit_deploy.verify.artifact_runner import loads_here
+
+    manifest = artifact.manifest
+    if run_prefix(get_target(manifest.base_target)) != () or not loads_here(manifest.libc):
+        raise DeployError(
+            f"`{artifact.folder}` is for `{manifest.target}` with {manifest.libc}: this machine "
+            "cannot load it",
+            hint="compile the model for this CPU: --target host",
+        )

@@ -1,0 +1,80 @@
+/*
+ * Are weights and code what was built? Digests of both, by the build: levit_deploy/runtime/digest.py
+ * says how, and computes the same.
+ */
+#include "library.h"
+
+#include <string.h>
+
+#define BLOCK_BYTES 4096
+#define LANES 4
+#define FACTOR 0x9e3779b97f4a7c15u
+
+static uint64_t mix(uint64_t sum, uint64_t word)
+{
+    sum ^= word;
+    return (sum << 29 | sum >> 35) * FACTOR;
+}
+
+/* Of less than a block too; what is missing of the last four words counts as zeros. */
+static uint64_t digest_block(const unsigned char *bytes, size_t count)
+{
+    uint64_t sums[LANES] = {0}, words[LANES], sum = 0;
+    for (; count >= sizeof words; count -= sizeof words, bytes += sizeof words) {
+        memcpy(words, bytes, sizeof words);
+        for (int i = 0; i < LANES; i++)
+            sums[i] = mix(sums[i], words[i]);
+    }
+    if (count > 0) {
+        memset(words, 0, sizeof words);
+        memcpy(words, bytes, count);
+        for (int i = 0; i < LANES; i++)
+            sums[i] = mix(sums[i], words[i]);
+    }
+    for (int i = 0; i < LANES; i++)
+        sum = mix(sum, sums[i]);
+    return sum;
+}
+
+static uint64_t digest(const unsigned char *bytes, size_t count)
+{
+    uint64_t sum = 0;
+    for (size_t at = 0; at < count; at += BLOCK_BYTES) {
+        size_t left = count - at;
+        sum = mix(sum, digest_block(bytes + at, left < BLOCK_BYTES ? left : BLOCK_BYTES));
+    }
+    return sum;
+}
+
+#ifdef SHARED
+
+#include <link.h>
+
+extern HIDDEN const ElfW(Ehdr) __ehdr_start; /* the linker's: where the file is mapped */
+
+/* All that is mapped to be executed: nobody writes there, the loader neither. */
+static int code_is_intact(void)
+{
+    const unsigned char *base = (const unsigned char *)&__ehdr_start;
+    const ElfW(Phdr) *segments = (const void *)(base + __ehdr_start.e_phoff);
+    uint64_t sum = 0;
+    for (int i = 0; i < __ehdr_start.e_phnum; i++)
+        if (segments[i].p_type == PT_LOAD && segments[i].p_flags & PF_X)
+            sum = mix(sum, digest(base + segments[i].p_vaddr, segments[i].p_filesz));
+    return sum == NAME(digests).code;
+}
+
+#else
+
+/* In a program's file the code is what its linker made of it. */
+static int code_is_intact(void)
+{
+    return 1;
+}
+
+#endif
+
+int NAME(is_intact)(void)
+{
+    return digest(NAME(constants), CONSTANTS_BYTES) == NAME(digests).constants && code_is_intact();
+}

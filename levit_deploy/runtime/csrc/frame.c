@@ -1,0 +1,339 @@
+/* A frame of any size -> the model's picture -> logits. */
+#include "picture.h"
+
+#include "cpu.h"
+#include "float_mode.h"
+
+enum {
+    SIDE_MAX = CODE(FRAME_SIDE_MAX),
+    PICTURE_BYTES = CODE(IMAGE_SIZE) * IMAGE_ROW_BYTES,
+    STRIPS = STRIP_COLUMNS / LANES,
+    BLOCK_BYTES = LANES * STRIP_COLUMNS * CHANNELS
+};
+_Static_assert(PITCH <= BLOCK_BYTES, "rows that no output needs go to the block");
+
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int32_t larger(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* How many pixels a side of `length` beside one of `other` gets. */
+static int32_t resized_length(int32_t length, int32_t other)
+{
+    switch (RESIZE) {
+    case RESIZE_SHORTER:
+        return (int32_t)((int64_t)RESIZED_SIDE * length / smaller(length, other));
+    case RESIZE_SQUASH: return RESIZED_SIDE;
+    default: return length;
+    }
+}
+
+/* Where the centre begins in a side of `resized` pixels. */
+static int32_t crop_start(int32_t resized)
+{
+    int32_t margin = resized - CODE(IMAGE_SIZE), half = margin / 2;
+    return half + (!CROP_ROUNDS_DOWN && margin % 2 && half % 2); /* half a pixel: to even */
+}
+
+/*
+ * Memory for frames of a size, whichever way they are turned. Never less for a larger frame: the
+ * scale of the longer side, whose pixels are rounded down, is bounded by that of one pixel less.
+ */
+typedef struct {
+    int32_t weights; /* of an output, in both passes */
+    size_t strip_bytes, bytes;
+} room;
+
+static size_t table_bytes(room r)
+{
+    return (2 + (size_t)r.weights) * CODE(IMAGE_SIZE) * sizeof(int32_t);
+}
+
+static int32_t ring_rows(room r)
+{
+    return r.weights + LANES;
+}
+
+static room room_for(int32_t width, int32_t height)
+{
+    int32_t longer = larger(width, height);
+    int32_t across = RESIZE == RESIZE_SHORTER ? smaller(width, height) : longer;
+    int32_t kept = RESIZE == RESIZE_SHORTER  ? RESIZED_SIDE - 1
+                   : RESIZE == RESIZE_SQUASH ? RESIZED_SIDE
+                                             : across;
+    room r = {.weights = (NAME(pass_most)(across, kept) + 2) / 2 * 2};
+    int64_t reach = (int64_t)CODE(IMAGE_SIZE) * across / kept + r.weights;
+    size_t columns = (size_t)(reach < longer ? reach : longer);
+    columns = (columns / STRIP_COLUMNS + 2) * STRIP_COLUMNS;
+    r.strip_bytes = columns * LANES * CHANNELS;
+    size_t terms = (size_t)r.weights * sizeof(double), strips = STRIPS * r.strip_bytes;
+    r.bytes = 2 * table_bytes(r) + (size_t)ring_rows(r) * PITCH + BLOCK_BYTES +
+              (strips > terms ? strips : terms);
+    return r;
+}
+
+static size_t rounded_up(size_t bytes)
+{
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+size_t NAME(frame_workspace_bytes)(int32_t width, int32_t height)
+{
+    if (width < 1 || height < 1 || width > SIDE_MAX || height > SIDE_MAX)
+        return 0;
+    size_t bytes = room_for(width, height).bytes;
+    bytes = bytes > CODE(WORKSPACE_BYTES) ? bytes : CODE(WORKSPACE_BYTES);
+    return ALIGNMENT + rounded_up(PICTURE_BYTES) + rounded_up(CODE(CLASSES) * sizeof(float)) +
+           bytes;
+}
+
+/* Bytes of a row of each plane, and its pixels per byte vertically; 0 for planes that are not. */
+static void row_bytes(const NAME(frame) *f, int64_t bytes[3])
+{
+    int64_t width = f->width;
+    bytes[0] = bytes[1] = bytes[2] = 0;
+    switch (f->format) {
+    case CODE(RGB):
+    case CODE(BGR): bytes[0] = 3 * width; break;
+    case CODE(RGBA):
+    case CODE(BGRA): bytes[0] = 4 * width; break;
+    case CODE(GRAY8): bytes[0] = width; break;
+    case CODE(NV12):
+    case CODE(NV21): bytes[0] = bytes[1] = width; break;
+    case CODE(I420): bytes[0] = width, bytes[1] = bytes[2] = width / 2; break;
+    case CODE(YUYV):
+    case CODE(UYVY): bytes[0] = 2 * width; break;
+    }
+}
+
+static int check(const NAME(frame) *f)
+{
+    if (f->format < CODE(RGB) || f->format > CODE(UYVY) || (f->matrix & ~1) || (f->range & ~1))
+        return CODE(ERROR_FRAME_FORMAT);
+    if (f->rotation % 90 || f->rotation < 0 || f->rotation > 270 || (f->mirrored & ~1))
+        return CODE(ERROR_FRAME_ROTATION);
+    if (f->width < 1 || f->height < 1 || f->width > SIDE_MAX || f->height > SIDE_MAX)
+        return CODE(ERROR_FRAME_SIZE);
+    if (RESIZE == RESIZE_NONE && (f->width != CODE(IMAGE_SIZE) || f->height != CODE(IMAGE_SIZE)))
+        return CODE(ERROR_FRAME_SIZE);
+    int halves_rows = f->format >= CODE(NV12) && f->format <= CODE(I420);
+    if ((f->format >= CODE(NV12) && f->width % 2) || (halves_rows && f->height % 2))
+        return CODE(ERROR_FRAME_SIZE);
+    int64_t bytes[3];
+    row_bytes(f, bytes);
+    for (int plane = 0; plane < 3; plane++) {
+        if (bytes[plane] && !f->planes[plane])
+            return CODE(ERROR_NULL);
+        int64_t stride = f->strides[plane];
+        if ((stride < 0 ? -stride : stride) < bytes[plane])
+            return CODE(ERROR_FRAME_STRIDE);
+    }
+    return CODE(OK);
+}
+
+/* Which inputs the tables of a pass reach: [first, end), from an even one on. */
+typedef struct {
+    int32_t first, end;
+} range;
+
+static range reach(const pass *p)
+{
+    int32_t last = CODE(IMAGE_SIZE) - 1;
+    return (range){smaller(p->first[0], p->first[last]) / 2 * 2,
+                   larger(p->first[0] + p->count[0], p->first[last] + p->count[last])};
+}
+
+/* Lanes are rows: LANES of them from `from` on, columns [columns.first, columns.end). */
+static void read_strip(const NAME(frame) *f, int32_t from, range columns, uint8_t *block,
+                       uint8_t *strip)
+{
+    enum { ROW = STRIP_COLUMNS * CHANNELS, PAIR = PAIR_BYTES * CHANNELS };
+    int32_t rows = smaller(LANES, f->height - from);
+    for (int32_t x = columns.first; x < columns.end; x += STRIP_COLUMNS) {
+        int32_t count = smaller(STRIP_COLUMNS, f->width - x);
+        for (int32_t l = 0; l < rows; l++)
+            NAME(read_pixels)(f, from + l, x, count, block + l * ROW);
+        for (int32_t j = 0; j < STRIP_COLUMNS; j += LANES, strip += LANES / 2 * PAIR)
+            for (int c = 0; c < CHANNELS; c++)
+                for (int l = 0; l < LANES; l += 8)
+                    transpose_pairs(block + l * ROW + c * STRIP_COLUMNS + j, ROW,
+                                    strip + c * PAIR_BYTES + 2 * l, PAIR);
+    }
+}
+
+/* Lanes are columns: STRIPS strips from column `from` on, rows [rows.first, rows.end). */
+static void read_turned_strips(const NAME(frame) *f, int32_t from, range rows, uint8_t *block,
+                               uint8_t *strips, size_t strip_bytes)
+{
+    int32_t count = smaller(STRIP_COLUMNS, f->width - from);
+    uint8_t *second = block + STRIP_COLUMNS * CHANNELS;
+    for (int32_t y = rows.first; y < rows.end; y += 2) {
+        NAME(read_pixels)(f, y, from, count, block);
+        if (y + 1 < f->height)
+            NAME(read_pixels)(f, y + 1, from, count, second);
+        for (int c = 0; c < CHANNELS; c++, strips += PAIR_BYTES)
+            for (int s = 0; s < STRIPS; s++) {
+                ptrdiff_t at = c * STRIP_COLUMNS + s * LANES;
+                bytes_x32 pairs = pairs_of(load_bytes(block + at), load_bytes(second + at));
+                __builtin_memcpy(strips + (size_t)s * strip_bytes, &pairs, sizeof pairs);
+            }
+    }
+}
+
+/* One side of the upright picture: `reversed` if its pixels lie the other way round in the frame. */
+typedef struct {
+    int32_t length, resized;
+    int reversed;
+} side;
+
+/* Pillow since 13.0 makes the vertical pass first where that alone takes most of the rows away. */
+static int is_vertical_first(side x, side y)
+{
+    return y.length > y.resized && y.length - y.resized > 2 * (x.length - x.resized);
+}
+
+static void swap_rows_and_columns(uint8_t *picture)
+{
+    for (int32_t y = 1; y < CODE(IMAGE_SIZE); y++)
+        for (int32_t x = 0; x < y; x++) {
+            uint8_t *a = picture + (y * CODE(IMAGE_SIZE) + x) * CHANNELS;
+            uint8_t *b = picture + (x * CODE(IMAGE_SIZE) + y) * CHANNELS;
+            for (int c = 0; c < CHANNELS; c++) {
+                uint8_t kept = a[c];
+                a[c] = b[c];
+                b[c] = kept;
+            }
+        }
+}
+
+/* Both passes, strip by strip, into `picture`; `turned`: x runs along the columns of the frame. */
+static void resize(const NAME(frame) *f, int turned, side x, side y, uint8_t *picture,
+                   unsigned char *memory)
+{
+    room r = room_for(f->width, f->height);
+    pass passes[2]; /* horizontal, vertical */
+    for (int i = 0; i < 2; i++, memory += table_bytes(r)) {
+        int32_t *numbers = (int32_t *)(void *)memory;
+        passes[i] = (pass){r.weights, numbers, numbers + CODE(IMAGE_SIZE),
+                           numbers + 2 * CODE(IMAGE_SIZE)};
+    }
+    unsigned char *ring = memory, *block = ring + (size_t)ring_rows(r) * PITCH;
+    unsigned char *strips = block + BLOCK_BYTES;
+    double *terms = (double *)(void *)strips;
+    NAME(pass_plan)(&passes[0], x.length, x.resized, crop_start(x.resized), x.reversed, 1, terms);
+    NAME(pass_plan)(&passes[1], y.length, y.resized, crop_start(y.resized), 0, 0, terms);
+
+    range along = reach(&passes[0]), rows = reach(&passes[1]);
+    range across = y.reversed ? (range){y.length - rows.end, y.length - rows.first} : rows;
+    int32_t first_strip = across.first / LANES, last_strip = (across.end - 1) / LANES;
+    int32_t read = -1, output = 0; /* the group of turned strips in memory; rows that are made */
+    for (int32_t i = 0; i <= last_strip - first_strip; i++) {
+        int32_t number = y.reversed ? last_strip - i : first_strip + i, from = number * LANES;
+        uint8_t *strip = strips + (turned ? (size_t)(number % STRIPS) * r.strip_bytes : 0);
+        if (!turned) {
+            read_strip(f, from, along, block, strip);
+        } else if (number / STRIPS != read) {
+            read = number / STRIPS;
+            read_turned_strips(f, read * STRIP_COLUMNS, along, block, strips, r.strip_bytes);
+        }
+        uint8_t *into[LANES];
+        int32_t complete = 0; /* upright rows before it are in the ring */
+        for (int l = 0; l < LANES; l++) {
+            int32_t row = y.reversed ? y.length - 1 - from - l : from + l;
+            int kept = row >= rows.first && row < rows.end;
+            into[l] = kept ? ring + (ptrdiff_t)(row % ring_rows(r)) * PITCH : block;
+            complete = kept ? larger(complete, row + 1) : complete;
+        }
+        NAME(horizontal_pass)(&passes[0], strip, along.first, into);
+        for (; output < CODE(IMAGE_SIZE); output++, picture += IMAGE_ROW_BYTES) {
+            if (passes[1].first[output] + passes[1].count[output] > complete)
+                break;
+            NAME(vertical_pass)(&passes[1], output, ring, ring_rows(r), picture);
+        }
+    }
+}
+
+/* The model's picture of a frame that `check` has passed; `memory` as `room_for` its size says. */
+static void make_picture(const NAME(frame) *f, uint8_t *picture, unsigned char *memory)
+{
+    int turned = f->rotation % 180 != 0, mirrored = f->mirrored;
+    int32_t width = turned ? f->height : f->width, height = turned ? f->width : f->height;
+    int x_reversed = f->rotation == 90 || f->rotation == (mirrored ? 0 : 180);
+    int y_reversed = f->rotation == 180 || f->rotation == (mirrored ? 90 : 270);
+    side x = {width, resized_length(width, height), x_reversed};
+    side y = {height, resized_length(height, width), y_reversed};
+    if (!is_vertical_first(x, y)) {
+        resize(f, turned, x, y, picture, memory);
+    } else { /* the same passes of the picture with rows and columns swapped */
+        resize(f, !turned, y, x, picture, memory);
+        swap_rows_and_columns(picture);
+    }
+}
+
+/* Where things are in the workspace of a frame. */
+typedef struct {
+    uint8_t *picture;
+    float *logits;
+    void *rest; /* to make the picture in, and then to run in */
+} layout;
+
+static layout lay_out(void *workspace)
+{
+    unsigned char *memory = align_up(workspace);
+    layout l = {.picture = memory};
+    memory += rounded_up(PICTURE_BYTES);
+    l.logits = (float *)(void *)memory;
+    l.rest = memory + rounded_up(CODE(CLASSES) * sizeof(float));
+    return l;
+}
+
+int NAME(prepare)(const NAME(frame) *f, uint8_t *picture, void *workspace)
+{
+    if (!f || !picture || !workspace)
+        return CODE(ERROR_NULL);
+    if (!cpu_is_supported())
+        return CODE(ERROR_CPU);
+    int code = check(f);
+    if (code == CODE(OK)) {
+        float_mode callers = enter_float_mode();
+        make_picture(f, picture, lay_out(workspace).rest);
+        set_float_mode(callers);
+    }
+    return code;
+}
+
+/* Not there unless the program has made threads: then its linker has taken threads.c too. */
+extern __typeof__(RUN_8BIT_THREADS) RUN_8BIT_THREADS __attribute__((weak));
+
+int NAME(run_frame)(const NAME(frame) *f, float *logits, void *workspace, NAME(threads) *threads)
+{
+    if (!f || !logits || !workspace)
+        return CODE(ERROR_NULL);
+    layout l = lay_out(workspace);
+    int code = NAME(prepare)(f, l.picture, workspace);
+    if (code != CODE(OK))
+        return code;
+    return threads ? RUN_8BIT_THREADS(l.picture, logits, l.rest, threads)
+                   : RUN_8BIT(l.picture, logits, l.rest);
+}
+
+#if HAS_ANSWERS
+int NAME(classify)(const NAME(frame) *f, NAME(answer) *answers, int count, void *workspace,
+                   NAME(threads) *threads)
+{
+    if (!answers || !workspace)
+        return CODE(ERROR_NULL);
+    float *logits = lay_out(workspace).logits;
+    int code = count < 1 || count > CODE(CLASSES) ? CODE(ERROR_COUNT) : CODE(OK);
+    if (code == CODE(OK))
+        code = NAME(run_frame)(f, logits, workspace, threads);
+    if (code == CODE(OK))
+        NAME(best)(logits, answers, count);
+    return code;
+}
+#endif
