@@ -90,11 +90,11 @@ def make_artifact(folder: Path) -> None:
     from levit_deploy.calibration.recipe import DEFAULT_RECIPE
     from levit_deploy.deploy import Calibration, deploy
     from levit_deploy.models.checkpoint import load_checkpoint
-    from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
+    from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
     from levit_deploy.targets.table import get_target
     from levit_deploy.targets.toolchain import find_toolchain
 
-    pictures = open_images("demo", DEMO_PREPROCESSING, 64, maximum=16)
+    pictures = open_images("demo", ORIGINAL_PREPROCESSING, 64, maximum=16)
     calibration = Calibration(pictures, DEFAULT_RECIPE)
     toolchain = find_toolchain(get_target("host"))
     made = deploy(load_checkpoint(WEIGHTS), toolchain, folder / "made", calibration=calibration)
@@ -161,10 +161,10 @@ def make_onnx(folder: Path) -> None:
     from levit_deploy.calibration.recipe import DEFAULT_RECIPE
     from levit_deploy.export.export_model import export_checkpoint
     from levit_deploy.models.checkpoint import load_checkpoint
-    from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
+    from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
 
     model = export_checkpoint(load_checkpoint(WEIGHTS))
-    pictures = open_images("demo", DEMO_PREPROCESSING, 64, maximum=16)
+    pictures = open_images("demo", ORIGINAL_PREPROCESSING, 64, maximum=16)
     model.save(folder / "fp32.onnx")
     quantize_model(model, pictures, DEFAULT_RECIPE)[0].save(folder / "int8.onnx")
 
@@ -196,13 +196,13 @@ def read_pictures(folder: Path) -> None:
     from levit_deploy.calibration.image_set import find_pictures
     from levit_deploy.calibration.pictures import BrokenPictureError, content_digest
     from levit_deploy.models.demo import DemoSplit
-    from levit_deploy.models.pictures import model_sized
+    from levit_deploy.models.pictures import RGB, model_sized
     from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
 
     way, sources = ORIGINAL_PREPROCESSING, [folder, *folder.glob("*.npz")]
     for source in sources:
         with contextlib.suppress(BrokenPictureError):
-            pictures = find_pictures(str(source), DemoSplit.TEST, way)
+            pictures = find_pictures(str(source), DemoSplit.TEST, way, RGB)
             for index in range(len(pictures)):
                 with contextlib.suppress(BrokenPictureError):
                     model_sized(pictures.picture(index), way, 64)
@@ -220,7 +220,7 @@ def make_chunks(folder: Path) -> None:
 
 
 def read_chunks(folder: Path) -> None:
-    from levit_deploy.audit.gate import Gate
+    from levit_deploy.audit.gate import Bounds, Gate
     from levit_deploy.audit.result import RunnerName
     from levit_deploy.audit.state import State, check_report, whole_audit
     from levit_deploy.audit.totals import Totals
@@ -228,10 +228,10 @@ def read_chunks(folder: Path) -> None:
     state = State(folder / "report")
     check_report(state.report, None, resume=True, force=False)
     settings, where = whole_audit([state])
-    totals = Totals(settings, Gate.of(settings, RunnerName.REFERENCE, None, None))
+    totals = Totals(settings, Gate.of(settings, RunnerName.REFERENCE, Bounds()))
     for number, owner in where.items():
         totals.add(owner.load(number, settings))
-    totals.result((), None)
+    totals.result()
 
 
 KINDS = {

@@ -295,6 +295,11 @@ class Audited(Subject):
     skipped: int
     taps_equal: bool | None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError if it is of no images."""
+        if self.images < 1:
+            raise ValueError(f"`images` is `{self.images}`, at least 1 is audited")
+
 
 @dataclass(frozen=True)
 class Shortfall:

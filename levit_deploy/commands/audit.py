@@ -147,8 +147,8 @@ def audit_command(
     with Phases() as phases, ExitStack() as stack:
         artifact = stack.enter_context(open_artifact(folder))
         check_writable(folder)
-        say_what_runs(phases, artifact)
         choice, data = recall(phases, choice, artifact, data)
+        say_what_runs(phases, artifact)
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit

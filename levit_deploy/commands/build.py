@@ -267,8 +267,8 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
     from levit_deploy.runtime.artifact import open_artifact
 
     with Phases() as phases, open_artifact(folder) as artifact:
-        say_what_runs(phases, artifact)
         choice, _ = recall(phases, choice, artifact)
+        say_what_runs(phases, artifact)
         source = load_source(phases, choice, artifact.manifest)
         phases.begin("verify")
         from levit_deploy.verify.model_of import reference_of

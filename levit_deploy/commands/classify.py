@@ -34,7 +34,9 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
     """Classify picture files with the artifact in DIR, on this machine.
 
     The library makes its image of each picture as the model was evaluated, whatever their sizes,
-    and its answers are softmax probabilities. It executes the library in DIR.
+    and its answers are softmax probabilities.
+
+    This executes the library in DIR, which can do all that you can do: know where it is from.
 
     \b
     Examples:
@@ -43,10 +45,11 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
     """
     from levit_deploy.runtime.artifact import open_artifact
 
+    _require_files(pictures)
     with Phases() as phases, open_artifact(folder) as artifact:
-        _require_files(pictures)
         _require_this_machine(artifact)
         say_what_runs(phases, artifact)
+        phases.begin("classify")
         answers = _classify(artifact, pictures, top)
     if as_json:
         print_json(answers)
@@ -70,13 +73,13 @@ def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[d
             f"`{artifact.name}` gives features, not classes",
             hint="compile the model without --output features",
         )
+    LibraryRunner(artifact, Function.RUN).check()
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         output = Path(work) / "answers.json"
         paths = [str(Path(path).absolute()) for path in pictures]
         library = str(artifact.shared_library.absolute())
         arguments = (library, str(top), str(output), *paths)
         try:
-            LibraryRunner(artifact, Function.RUN_FRAME).check()
             run_child(worker_command("levit_deploy.verify.classify_worker", *arguments))
         except RunError as error:
             raise DeployError(error.message, hint="name picture files, such as cat.jpg") from error

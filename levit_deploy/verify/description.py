@@ -18,8 +18,9 @@ def expected_description(manifest: Manifest) -> str:
     return description_text(
         {
             **values,
-            "tool_version": manifest.versions.get("levit-deploy"),
             "channels": manifest.card.in_chans,
+            "exif": manifest.card.preprocessing.exif,
+            "tool_version": manifest.versions.get("levit-deploy"),
             "preprocessing": manifest.card.recipe,
             "mean": tuple(map(np.float32, manifest.card.normalization.mean)),
             "std": tuple(map(np.float32, manifest.card.normalization.std)),

@@ -1,10 +1,10 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY DESCRIPTION FUNCTION THREADS IMAGES.npz LOGITS.npy`, with a
-function of `Library`, of images in the order in which they were saved, or
-`library_worker LIBRARY DESCRIPTION`. DESCRIPTION is a file with what the library must say of
-itself, before anything else of it is run. It imports nothing but the loader and numpy: it is
-started for every few images, and is to start at once.
+Run as a module: `library_worker LIBRARY DESCRIPTION FUNCTION THREADS IMAGES.npz LOGITS.npy`, with
+a function of `Library`, of images in the order in which they were saved; or `library_worker LIBRARY
+DESCRIPTION`. DESCRIPTION is a file with what the library must say of itself, before anything else
+of it is run. It imports nothing but the loader and numpy: it is started for every few images, and
+is to start at once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ANOTHER_LIBRARY = 125  # exit code: not the one that was described
 
 # What a library says of itself; csrc/run_images.c has the same, in the same order.
 FIELDS = (
-    *("abi_version", "image_size", "classes", "channels", "workspace_bytes", "name", "model"),
-    *("precision", "target", "weights_digest", "build_id", "tool_version", "preprocessing"),
-    *("mean", "std"),
+    *("abi_version", "image_size", "channels", "classes", "exif", "workspace_bytes"),
+    *("name", "model", "precision", "target", "weights_digest", "build_id"),
+    *("tool_version", "preprocessing", "mean", "std"),
 )
 
 
@@ -38,7 +38,7 @@ def description_text(values: Mapping[str, object]) -> str:
 def _text(value: object) -> str:
     if isinstance(value, tuple):  # of floats
         return " ".join(f"{part:.9g}" for part in value)
-    return str(value)
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 def main(library: str, description: str, *job: str) -> None:
