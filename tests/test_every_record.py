@@ -15,12 +15,13 @@ from levit_deploy.audit.result import AuditResult
 from levit_deploy.audit.settings import Settings
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.table import CalibrationTable
-from levit_deploy.compiler.tiles.table import PACKAGED, load_tiles
+from levit_deploy.compiler.tiles.table import TileTable, load_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.records import load_record, printable, to_json, to_plain
 from levit_deploy.runtime.artifact import Taps
 from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.verify.report import Verification
+from tests.compiler.tiles.test_table import ROWS
 
 
 def example(kind: Any) -> Any:
@@ -136,12 +137,8 @@ def test_another_file(
 
 def test_damaged_tiles(tmp_path: Path) -> None:
     """A row of each family."""
-    document = {"schema_version": 1, "rows": []}
-    for file in PACKAGED.glob("*.json"):
-        for row in json.loads(file.read_text())["rows"]:
-            if row["family"] not in {other["family"] for other in document["rows"]}:
-                document["rows"].append(row)
     path = tmp_path / "tiles.json"
+    TileTable(ROWS).save(path)
 
     def load(path: Path) -> dict[str, object]:
         load_tiles(path).save(path.with_name("saved.json"))
@@ -149,4 +146,4 @@ def test_damaged_tiles(tmp_path: Path) -> None:
         order = [row["spec"] for row in json.loads(path.read_text())["rows"]]
         return saved | {"rows": sorted(saved["rows"], key=lambda row: order.index(row["spec"]))}
 
-    check_damage(json.dumps(document), path, load)
+    check_damage(path.read_text(), path, load)

@@ -17,6 +17,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.records import load_record
 
 CHUNK_IMAGES = 64
+MAX_CLASSES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Settings(Subject):
     runners: tuple[RunnerName, ...]
     layer_step: int
     tensors: tuple[TappedTensor, ...]
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that no audit has."""
+        if not 0 < self.classes <= MAX_CLASSES or self.images < 1 or self.layer_step < 0:
+            raise ValueError(f"an audit is of images, and of 1 to {MAX_CLASSES} classes")
+        if len(set(self.runners)) < len(self.runners):
+            raise ValueError("a runner is there twice")
 
     @property
     def chunks(self) -> int:

@@ -159,6 +159,11 @@ def whole_audit(states: Iterable[State]) -> tuple[Settings, dict[int, State]]:
     """
     states = tuple(states)
     settings = states[0].settings()
+    if len(settings.class_names) not in (0, settings.classes):
+        raise DeployError(
+            f"`{states[0].report}` names {len(settings.class_names)} of {settings.classes} classes",
+            hint="begin anew: levit-deploy audit ... --force",
+        )
     for state in states[1:]:
         if difference := state.settings().difference(settings):
             raise DeployError(

@@ -14,7 +14,7 @@ import onnx
 
 from levit_deploy.errors import DeployError
 from levit_deploy.export.read_network import read_network
-from levit_deploy.files import write_files
+from levit_deploy.files import open_regular, write_files
 from levit_deploy.models.card import ModelCard
 from levit_deploy.models.checkpoint_files import onnx_file
 from levit_deploy.models.spec import Normalization
@@ -25,6 +25,7 @@ SCHEMA_VERSION = 2
 INPUT_NAME = IMAGE
 OUTPUT_NAME = LOGITS
 
+MAX_BYTES = (1 << 31) - 1  # as many as protobuf reads
 _KEY = "levit_deploy."
 _MAKE_ONE = "make one with `levit-deploy export levit_128s -o levit_128s.onnx`"
 
@@ -100,7 +101,8 @@ class ExportedModel:
         Raises DeployError if the file is not such a model or is of another schema version.
         """
         try:
-            graph = onnx.load_model_from_string(path.read_bytes())
+            with open_regular(path) as file:
+                graph = onnx.load_model_from_string(file.read(MAX_BYTES))
         except OSError as error:
             raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=_MAKE_ONE) from error
         except Exception as error:  # protobuf's DecodeError, which onnx does not export

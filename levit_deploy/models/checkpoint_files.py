@@ -7,7 +7,6 @@ pickles, the latter two through `torch.load(weights_only=True)` alone.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular
+from levit_deploy.records import read_json
 
 ONNX_FILE = "model.onnx"  # as optimum calls it in a folder
 # What `save_pretrained`, timm's `save_for_hf` and its training leave in a folder, best first.
@@ -89,7 +89,7 @@ def read_content(path: Path) -> dict[str, object]:
 
 def is_checkpoint(file: Path) -> bool:
     """Whether the file begins as one of PyTorch's, safetensors' or ONNX's."""
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         start = stream.read(9)
     return _is_safetensors(start) or _is_pytorch(start) or _is_onnx(start)
 
@@ -121,9 +121,9 @@ def is_plain(tensor: Tensor) -> bool:
 def _shards(index: Path) -> list[Path]:
     hint = "download the whole folder again"
     try:
-        files = set(json.loads(index.read_text())["weight_map"].values())
+        files = set(read_json(index, hint=hint)["weight_map"].values())  # type: ignore[index]
         names = sorted(Path(file).name for file in files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint) from error
     lacking = [name for name in names if not (index.parent / name).is_file()]
     if lacking or not names:
@@ -133,7 +133,7 @@ def _shards(index: Path) -> list[Path]:
 
 def _read(file: Path) -> dict[str, object]:
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             start = stream.read(64)
     except OSError as error:
         raise DeployError(

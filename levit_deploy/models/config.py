@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeGuard
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import open_regular
 
 MAX_BYTES = 1 << 24
 MOST_NAMES = 1 << 20
@@ -33,9 +34,11 @@ class Config:
         if not path.exists():
             return None
         try:
-            if path.stat().st_size > MAX_BYTES:
+            with open_regular(path) as file:
+                content = file.read(MAX_BYTES + 1)
+            if len(content) > MAX_BYTES:
                 raise ValueError(f"more than {MAX_BYTES} bytes")
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(content.decode())
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise _damaged(str(path), f"is not JSON: {reason}") from error

@@ -25,7 +25,7 @@ def read_labels(value: str) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DeployError(
             f"cannot read `{path}`: {error}", hint="one label a line, in UTF-8"
         ) from error

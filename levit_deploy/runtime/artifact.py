@@ -12,6 +12,7 @@ both forms of the library, which have one more function,
 
 from __future__ import annotations
 
+import os
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -103,7 +104,7 @@ class Artifact(Libraries):
         for name, record in artifact.manifest.files.items():
             path = folder / name
             try:
-                inside = path.resolve().is_relative_to(folder.resolve())
+                inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
                 same = inside and record.is_of(path, copy / name if copy else None)
             except OSError as error:
                 raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=hint) from error

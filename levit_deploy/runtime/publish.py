@@ -43,9 +43,10 @@ def _check_replaceable(destination: Path) -> None:
     while os.path.lexists(destination):
         looked_at = _identity(destination)
         if destination.is_symlink():
+            real = os.path.dirname(os.path.realpath(destination))
             raise DeployError(
                 f"`{destination}` is a link, and would be replaced",
-                hint=f"name the folder that it is in: -o {shlex.quote(str(_real(destination)))}",
+                hint=f"leave the link, and choose another folder: -o {shlex.quote(real)}",
             )
         if (destination / MANIFEST).is_file():
             return
@@ -55,10 +56,6 @@ def _check_replaceable(destination: Path) -> None:
                 hint="choose another folder: -o build",
             )
         # In between another build put its folder here.
-
-
-def _real(link: Path) -> Path:
-    return link.resolve().parent
 
 
 def _identity(path: Path) -> int | None:

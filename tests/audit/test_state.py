@@ -1,5 +1,6 @@
 """The state of an audit on disk: what is not of this audit is refused, leftovers are swept."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from levit_deploy.audit.chunk import UNLABELLED, Chunk
 from levit_deploy.audit.latency import fastest
 from levit_deploy.audit.result import Latency, RunnerName
 from levit_deploy.audit.settings import CHUNK_IMAGES, Settings
-from levit_deploy.audit.state import JSON_FILE, State, Timing, check_report
+from levit_deploy.audit.state import JSON_FILE, State, Timing, check_report, whole_audit
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import default_card
@@ -166,3 +167,14 @@ def test_an_old_report_stays_until_there_is_a_new_one(state: State) -> None:
     assert (state.report / JSON_FILE).read_text() == "old"
     assert state.settings().build_id == "2"
     assert not state.has(0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": -1}, {"classes": 1 << 62}, {"images": 0}, {"class_names": ("a",)}]
+)
+def test_settings_that_no_audit_has(state: State, change: dict[str, object]) -> None:
+    path = state.report / ".audit" / "settings.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(DeployError) as caught:
+        whole_audit([state])
+    assert caught.value.hint

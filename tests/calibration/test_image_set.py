@@ -22,7 +22,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DemoSplit, demo_images
 from levit_deploy.models.images import rgb8_input
-from levit_deploy.models.pictures import model_sized, package_pictures
+from levit_deploy.models.pictures import model_sized, package_photos, package_pictures
 from levit_deploy.models.preprocessing import (
     DEMO_PREPROCESSING,
     ORIGINAL_PREPROCESSING,
@@ -331,7 +331,7 @@ def test_any_byte_of_an_npz_may_be_wrong(tmp_path, rng, compressed):
         damaged[place] ^= 1 << rng.integers(8)
         file.write_bytes(damaged)
         try:
-            find_pictures(str(file), DemoSplit.TEST, ORIGINAL_PREPROCESSING)
+            find_pictures(str(file), DemoSplit.TEST, ORIGINAL_PREPROCESSING, 3)
         except DeployError:
             refused += 1
     assert refused > 100
@@ -356,6 +356,6 @@ def test_a_link_to_what_has_no_end(folder, target):
 def test_pictures_of_the_package_have_the_models_size_even_where_none_is_resized():
     way = replace(ORIGINAL_PREPROCESSING, resize=Resize.NONE)
     assert package_pictures(way, 48, 3, 3).shape == (3, 48, 48, 3)
-    first = demo_images(DemoSplit.TEST).images[0]
+    first = package_photos(1)[0]
     pictures = package_pictures(ORIGINAL_PREPROCESSING, 64, 1, 3)
     assert np.array_equal(pictures[0], model_sized(first, ORIGINAL_PREPROCESSING, 64))
