@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS, DemoSplit, demo_images
 from levit_deploy.models.images import LabelledImages, model_input, rgb8_input
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.models.spec import get_spec
 from levit_deploy.runtime.loader import Library
 from levit_deploy.verify.comparison import Logits, compare

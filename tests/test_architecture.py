@@ -28,7 +28,13 @@ ROOMS = {
     "files": Room(("errors",)),
     "records": Room(("errors", "files")),
     "urls": Room(),
-    "models": Room(LEAVES, ("torch", "numpy", "safetensors", "platformdirs", "PIL")),
+    "models": Room(
+        LEAVES,
+        (
+            *("torch", "numpy", "safetensors", "platformdirs", "PIL"),
+            *("onnx", "onnxsim", "onnxruntime"),  # for checkpoints in that form
+        ),
+    ),
     "targets": Room(LEAVES, ("packaging", "platformdirs")),
     "network": Room((*LEAVES, "models"), ("torch", "numpy")),
     "export": Room(
@@ -41,7 +47,9 @@ ROOMS = {
         (*LEAVES, "models.spec", "models.card", "network", "export.exported", "targets"),
         ("tvm", "numpy"),
     ),
-    "runtime": Room((*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2")),
+    "runtime": Room(
+        (*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2", "PIL")
+    ),
     "verify": Room(
         (
             *(*LEAVES, "models", "network", "export", "calibration", "targets"),
@@ -56,6 +64,7 @@ ROOMS = {
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
+    "start": Room(("cli",)),
     "cli": Room((*LEAVES, "commands"), ("click",)),
     "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
 }

@@ -141,7 +141,7 @@ def test_int8(grey: Grey, tmp_path: Path) -> None:
 def test_another_architecture(grey: Grey, tmp_path: Path) -> None:
     prefix_for(get_target("arm64"))
     checks = grey.deploy("arm64", tmp_path).verification.checks
-    assert [check.what.split()[0] for check in checks] == ["run", "run_gray8"]
+    assert [check.what.split()[0] for check in checks] == ["run", "run_gray8", "run_frame"]
     assert all(check.outcome is Outcome.PASSED for check in checks)
 
 

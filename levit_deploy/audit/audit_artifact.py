@@ -43,16 +43,16 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.instrument import build_taps
-from levit_deploy.runtime.manifest import AuditRecord, Build, Manifest
+from levit_deploy.runtime.manifest import AuditRecord, Build
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.model_of import check_weights, quantized_model_of, table_of
 from levit_deploy.verify.onnx_runner import OnnxRunner
+from levit_deploy.verify.reference_runner import reference_runner
 from levit_deploy.verify.report import Verification
 from levit_deploy.verify.runner import Runner
-from levit_deploy.verify.torch_runner import TorchRunner
 
 # By default; an emulator takes seconds for what the CPU does in milliseconds.
 EMULATED_IMAGES = 64
@@ -123,7 +123,9 @@ class Auditor:
             state.begin(self.settings, anew=force)
             stack.enter_context(_one_torch_thread())
             runners: dict[RunnerName, Runner] = {
-                RunnerName.REFERENCE: TorchRunner(self._checkpoint.build()),
+                RunnerName.REFERENCE: reference_runner(
+                    self._checkpoint.build(), self._checkpoint.foreign
+                ),
                 RunnerName.ARTIFACT: stack.enter_context(self._runner),
             }
             if self._quantized is not None:
@@ -252,14 +254,14 @@ def _record(artifact: Artifact, audit: AuditRecord) -> None:
 
     Raises DeployError if another build has taken the folder meanwhile.
     """
-    if Manifest.load(artifact.folder).build_id != artifact.manifest.build_id:
+    if not artifact.is_in_place():
         raise DeployError(
             f"`{artifact.folder}` was compiled anew while it was audited",
             hint="audit it again: levit-deploy audit ... --force",
         )
     replace(artifact.manifest, audit=audit).save(artifact.folder)
     verification = Verification.load(artifact.folder)
-    if verification is not None:
+    if verification is not None and verification.is_of(artifact.manifest):
         replace(verification, audit=audit).save(artifact.folder)
 
 

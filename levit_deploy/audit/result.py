@@ -311,9 +311,9 @@ class Audited(Subject):
     taps_equal: bool | None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for an audit of nothing."""
+        """Raises ValueError if it is of no images."""
         if self.images < 1:
-            raise ValueError(f"{self.images} images were audited")
+            raise ValueError(f"`images` is `{self.images}`, at least 1 is audited")
 
 
 @dataclass(frozen=True)

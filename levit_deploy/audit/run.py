@@ -105,7 +105,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except RunError as error:
         raise DeployError(
-            f"{what}: {error.message}", hint="levit-deploy verify DIR --weights W"
+            f"{what}: {error.message}", hint=error.hint or "levit-deploy verify DIR --weights W"
         ) from error
 
 

@@ -25,7 +25,7 @@ from levit_deploy.commands.audit_report import (
 )
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.remembered import recall
-from levit_deploy.commands.settings import load_for, show_settings
+from levit_deploy.commands.settings import load_for, say_what_runs, show_settings
 from levit_deploy.commands.weights import WeightsChoice, artifact_weights_options
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def audit_command(
     A single logit is judged by its sign and its error; features by their cosine and by which of the
     images is the nearest neighbour of which.
 
+    This executes the library in DIR, which can do all that you can do: know where it is from.
+
     `levit-deploy audit merge` makes one report of several shards.
 
     \b
@@ -140,12 +142,13 @@ def audit_command(
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
-    check_writable(folder)
     with Phases() as phases, ExitStack() as stack:
+        artifact = stack.enter_context(open_artifact(folder))
+        check_writable(folder)
         choice, data = recall(phases, choice, artifact, data)
+        say_what_runs(phases, artifact)
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit

@@ -24,7 +24,7 @@ from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.remembered import recall
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
-from levit_deploy.commands.settings import load_source, show_settings
+from levit_deploy.commands.settings import load_source, say_what_runs, show_settings
 from levit_deploy.commands.weights import (
     OPTION_NAMES,
     WeightsChoice,
@@ -33,6 +33,7 @@ from levit_deploy.commands.weights import (
     size_option,
     weights_options,
 )
+from levit_deploy.errors import DeployError
 from levit_deploy.files import check_writable
 
 if TYPE_CHECKING:
@@ -252,7 +253,10 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
     DIR was compiled from, if they are still there. Every entry point classifies
     real images, under an emulator where this CPU cannot.
 
-    Writes verify.json into DIR; exits with 1 if the artifact is wrong.
+    Writes verify.json into DIR, if that can be written; exits with 1 if the artifact is wrong.
+
+    This executes the library in DIR, which can do all that you can do: know where it is from. What
+    DIR's manifest and the library itself say must agree before more of it is run.
 
     \b
     Examples:
@@ -260,11 +264,11 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
       levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
     """
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
-    with Phases() as phases:
+    with Phases() as phases, open_artifact(folder) as artifact:
         choice, _ = recall(phases, choice, artifact)
+        say_what_runs(phases, artifact)
         source = load_source(phases, choice, artifact.manifest)
         phases.begin("verify")
         from levit_deploy.verify.model_of import reference_of
@@ -273,12 +277,20 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
         verification = verify_artifact(
             artifact, reference_of(artifact, source), images=images, on_check=phases.detail
         )
-        verification.save(folder)
     _warn_if_not_executed(verification)
     if as_json:
         print_json(verification)
     else:
         print_verification(verification)
+    if not artifact.is_in_place():
+        raise DeployError(
+            f"`{folder}` was compiled anew while it was verified",
+            hint="verify it again: levit-deploy verify",
+        )
+    try:
+        verification.save(folder)
+    except DeployError as error:
+        click.echo(f"warning: this is not kept in the folder: {error.message}", err=True)
     if not verification:
         raise click.exceptions.Exit(1)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def artifact_json(artifact: Artifact, verification: Verification | None) -> dict[str, object]:
-    """The folder, its manifest, and its verification (None if it was never verified)."""
+    """The folder, its manifest, and its verification (None if this build was never verified)."""
     return {
         "folder": str(artifact.folder),
         **to_plain(artifact.manifest),

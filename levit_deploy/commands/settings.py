@@ -12,7 +12,16 @@ from levit_deploy.commands.weights import WeightsChoice
 if TYPE_CHECKING:
     from levit_deploy.export.exported import ExportedModel
     from levit_deploy.models.checkpoint import Checkpoint
+    from levit_deploy.runtime.artifact import Artifact
     from levit_deploy.runtime.manifest import Manifest
+
+
+def say_what_runs(phases: Phases, artifact: Artifact) -> None:
+    """Before anything in an artifact's folder is executed."""
+    phases.note(
+        f"this runs the library in {artifact.folder}: it can do all that you can do; "
+        "`levit-deploy inspect` runs nothing"
+    )
 
 
 def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Checkpoint:
@@ -31,13 +40,11 @@ def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Check
 def load_source(
     phases: Phases, choice: WeightsChoice, manifest: Manifest
 ) -> Checkpoint | ExportedModel:
-    """The weights, or the model in a .onnx file."""
-    weights = choice.weights or ""
-    if not weights.endswith(".onnx"):
-        return load_for(phases, choice, manifest)
-    from levit_deploy.export.exported import ExportedModel
+    """The weights, or the model that `export` or `quantize` wrote."""
+    from levit_deploy.export.exported import ExportedModel, is_exported
 
-    return ExportedModel.load(Path(weights))
+    file = Path(choice.weights or "")
+    return ExportedModel.load(file) if is_exported(file) else load_for(phases, choice, manifest)
 
 
 def show_settings(

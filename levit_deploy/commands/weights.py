@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +29,7 @@ class WeightsChoice:
     """What the options say; None where they say nothing."""
 
     weights: str | None
+    sha256: str | None
     key: str | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -68,6 +70,7 @@ class WeightsChoice:
         checkpoint = load_weights(
             spec,
             self.weights,
+            sha256=self.sha256,
             key=self.key,
             features=features,
             offline=self.offline,
@@ -89,15 +92,27 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise DeployError(f"`{text}` is not numbers", hint="such as 0.5,0.5,0.5") from error
 
 
+def _sha256(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", text.lower()) is None:
+        raise DeployError(f"`{text}` is not a SHA-256", hint="it has 64 hexadecimal digits")
+    return text.lower()
+
+
 _WEIGHTS = (
-    "A checkpoint (.pth, .bin, .safetensors), a folder of transformers or timm, a URL, or a tag: "
-    "`fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10)."
+    "A checkpoint (.pth, .bin, .safetensors, .onnx), a folder of transformers or timm, a URL, or "
+    "a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10)."
 )
 _named_weights = click.option("--weights", default=OFFICIAL, show_default=True, help=_WEIGHTS)
 _recalled_weights = click.option(
     "--weights", help=f"{_WEIGHTS}  [default: what DIR was compiled from]"
 )
 _OPTIONS = (
+    click.option(
+        "--sha256",
+        metavar="HEX",
+        type=Named("sha256", _sha256),
+        help="What the file at the URL must have.",
+    ),
     click.option(
         "--key", help="Which weights of a file that holds several, such as `state_dict_ema`."
     ),

@@ -5,6 +5,7 @@ One ONNX file holds it all: the graph, and in `metadata_props` what the graph ca
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.export.read_network import read_network
 from levit_deploy.files import write_files
 from levit_deploy.models.card import ModelCard
+from levit_deploy.models.checkpoint_files import onnx_file
 from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import IMAGE, LOGITS, Network, Precision
 from levit_deploy.records import from_plain, parse_json, to_json
@@ -106,7 +108,10 @@ class ExportedModel:
         props = {p.key: p.value for p in graph.metadata_props}
         version = props.get(_KEY + "schema_version")
         if version is None:
-            raise DeployError(f"`{path}` was not exported by levit-deploy", hint=_MAKE_ONE)
+            raise DeployError(
+                f"`{path}` was not exported by levit-deploy",
+                hint=f"pass it as weights: --weights {shlex.quote(str(path))}",
+            )
         if version != str(SCHEMA_VERSION):
             raise DeployError(
                 f"`{path}` has schema version `{version}`, expected `{SCHEMA_VERSION}`",
@@ -127,6 +132,17 @@ class ExportedModel:
             )
         except (KeyError, ValueError, IndexError) as error:
             raise DeployError(f"the description in `{path}` is damaged", hint=_MAKE_ONE) from error
+
+
+def is_exported(path: Path) -> bool:
+    """Whether it is a file that `save` wrote, of any schema version."""
+    if onnx_file(path) != path:
+        return False
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # any kind: the content is not ours
+        return False
+    return any(prop.key.startswith(_KEY) for prop in model.metadata_props)
 
 
 def _identifier(name: str) -> str:

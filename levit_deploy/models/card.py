@@ -157,7 +157,8 @@ def default_card(origin: Origin, spec: ModelSpec) -> ModelCard:
     if spec.in_chans != len(mean):  # as timm does where channels and statistics do not fit
         mean, std = ((sum(values) / len(values),) * spec.in_chans for values in (mean, std))
     weights = dict.fromkeys(("image_size", "in_chans", "heads"), "the weights")
-    habit = f"{ASSUMED}{origin.value} evaluates so"
+    whose = "the original" if origin is Origin.ONNX else origin.value
+    habit = f"{ASSUMED}{whose} evaluates so"
     nothing = "nobody"
     return ModelCard(
         origin=origin,

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -31,7 +32,10 @@ from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.reference import Levit, attention_bias_indices
 from levit_deploy.models.side_files import SideFiles
 from levit_deploy.models.spec import FAMILY, Activation, ModelSpec
-from levit_deploy.models.state_dicts import choose_state_dict, find_state_dicts
+from levit_deploy.models.state_dicts import StateDict, choose_state_dict, find_state_dicts
+
+if TYPE_CHECKING:
+    from levit_deploy.models.foreign_onnx.model import ForeignModel
 
 PICTURE_CHANNELS = (1, 3)
 
@@ -44,6 +48,8 @@ class Checkpoint:
     statistic, finite float32, under the original repository's names. `card`: what stood beside the
     weights. `digest`: hexadecimal SHA-256 of names, shapes and values, the same whichever form they
     came in. `source`: where they are from. `notes`: what was chosen or left out, in sentences.
+    `foreign`: another tool's ONNX file that they were read from: what it computes is the truth, and
+    its digest theirs.
     """
 
     spec: ModelSpec
@@ -52,6 +58,7 @@ class Checkpoint:
     digest: str
     source: str
     notes: tuple[str, ...] = ()
+    foreign: ForeignModel | None = None
 
     @property
     def name(self) -> str:
@@ -100,6 +107,23 @@ def load_checkpoint(
         )
     chosen, choice = choose_state_dict(str(path), found, key)
     beside = SideFiles.beside(path, content, chosen.origin)
+    checkpoint = checkpoint_of(path, chosen, beside, spec, features=features)
+    return replace(checkpoint, notes=(choice, *checkpoint.notes)) if choice else checkpoint
+
+
+def checkpoint_of(
+    path: Path,
+    chosen: StateDict,
+    beside: SideFiles,
+    spec: ModelSpec | None,
+    *,
+    features: bool,
+    activation: Activation | None = None,
+) -> Checkpoint:
+    """One LeViT of a file, checked, with what is beside it; `activation`: if the file says it.
+
+    Raises DeployError as `load_checkpoint` does.
+    """
     weights = canonical(chosen.tensors, chosen.origin)
     _check_whole(path, weights)
     outside = [*weights.outside, *chosen.beside]
@@ -107,15 +131,13 @@ def load_checkpoint(
         weights = weights.without_heads()
     else:
         _check_head(path, weights, outside)
-    fitted, source = _spec(path, weights, spec, beside.activation())
+    fitted, source = _spec(path, weights, spec, activation or beside.activation())
     _check_values(path, weights)
     state = {name: tensor.float().contiguous() for name, tensor in weights.state.items()}
-    card = default_card(chosen.origin, fitted).stated(source, activation=fitted.activation)
+    card = default_card(beside.origin, fitted).stated(source, activation=fitted.activation)
     card = beside.state(card, fitted)
-    notes = [choice] if choice else []
-    if outside:
-        notes.append(f"left out, as no part of the LeViT: {_some(outside)}")
-    bare = Checkpoint(fitted, state, card, weights_digest(state), str(path), tuple(notes))
+    notes = (f"left out, as no part of the LeViT: {_some(outside)}",) if outside else ()
+    bare = Checkpoint(fitted, state, card, weights_digest(state), str(path), notes)
     return bare.with_card(card)
 
 

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import open_regular
 
+ONNX_FILE = "model.onnx"  # as optimum calls it in a folder
 # What `save_pretrained`, timm's `save_for_hf` and its training leave in a folder, best first.
 FOLDER_FILES = ("model.safetensors", "pytorch_model.bin", "model_best.pth.tar")
 INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -86,16 +88,30 @@ def read_content(path: Path) -> dict[str, object]:
 
 
 def is_checkpoint(file: Path) -> bool:
-    """Whether the file begins as one of PyTorch's or safetensors'."""
+    """Whether the file begins as one of PyTorch's, safetensors' or ONNX's."""
     with file.open("rb") as stream:
         start = stream.read(9)
-    return _is_safetensors(start) or _is_pytorch(start)
+    return _is_safetensors(start) or _is_pytorch(start) or _is_onnx(start)
+
+
+def onnx_file(path: Path) -> Path | None:
+    """The file itself, or `model.onnx` of a folder without a checkpoint; None if it is no ONNX."""
+    if path.is_dir():
+        if any((path / name).exists() for name in (*FOLDER_FILES, *INDEX_FILES)):
+            return None
+        path /= ONNX_FILE
+    if not path.is_file():
+        return None
+    with open_regular(path) as stream:
+        return path if _is_onnx(stream.read(9)) else None
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it holds its numbers: not sparse, quantized, without storage, or one repeated."""
+    """Whether it holds its numbers: not nested, sparse, quantized, without storage, or one
+    repeated."""
     return (
-        tensor.layout == torch.strided
+        not tensor.is_nested
+        and tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()
@@ -139,6 +155,11 @@ def _read(file: Path) -> dict[str, object]:
 
 def _is_safetensors(start: bytes) -> bool:
     return start[8:9] == b"{"
+
+
+def _is_onnx(start: bytes) -> bool:
+    """A message of protobuf that begins with `ir_version`; safetensors begins with a length."""
+    return start[:1] == b"\x08" and start[1:2] < b"\x20" and not _is_safetensors(start)
 
 
 def _is_pytorch(start: bytes) -> bool:

@@ -14,12 +14,14 @@ from itertools import count
 
 
 class Origin(StrEnum):
-    """Whose code wrote a checkpoint; OURS: the demo, under the original's names."""
+    """Whose code wrote a checkpoint; OURS: the demo, under the original's names; ONNX: some tool,
+    which does not say of whose code."""
 
     ORIGINAL = "original"
     TIMM = "timm"
     TRANSFORMERS = "transformers"
     OURS = "ours"
+    ONNX = "onnx"
 
 
 class Layer(Enum):

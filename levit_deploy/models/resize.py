@@ -36,7 +36,9 @@ def for_image_size(checkpoint: Checkpoint, image_size: int) -> Checkpoint:
         name: _cut(tensor, math.isqrt(shapes[name][1])) if name.endswith("_biases") else tensor
         for name, tensor in checkpoint.state.items()
     }
-    resized = replace(checkpoint, spec=spec, state=state, digest=weights_digest(state))
+    resized = replace(
+        checkpoint, spec=spec, state=state, digest=weights_digest(state), foreign=None
+    )
     return resized.with_card(checkpoint.card.stated("--size", image_size=image_size))
 
 

@@ -8,7 +8,7 @@ a training checkpoint       timm's arguments
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from levit_deploy.models import timm_config, transformers_config
@@ -38,6 +38,14 @@ class SideFiles:
         if config is None and origin is Origin.TIMM:
             config = timm_config.training_config(content, str(path))
         return SideFiles(origin, config, processor)
+
+    @staticmethod
+    def beside_onnx(path: Path) -> SideFiles:
+        """Read those of a folder with an ONNX file, whose origin they are the only ones to say."""
+        found = SideFiles.beside(path, {}, Origin.ONNX)
+        said = {"model_type": Origin.TRANSFORMERS, "architecture": Origin.TIMM}
+        origins = [o for name, o in said.items() if found.config and found.config.has(name)]
+        return replace(found, origin=origins[0]) if origins else found
 
     def activation(self) -> Activation | None:
         """The one that is named, or that the origin has alone; None if nothing says."""

@@ -17,17 +17,21 @@ import platformdirs
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
-from levit_deploy.models.checkpoint_files import is_checkpoint
+from levit_deploy.models.checkpoint_files import is_checkpoint, onnx_file
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS, DemoSplit, demo_images
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
+from levit_deploy.models.foreign_onnx.load import load_foreign
 from levit_deploy.models.key_names import Origin
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
+from levit_deploy.models.side_files import SideFiles
 from levit_deploy.models.spec import ModelSpec
+from levit_deploy.urls import public
 
 OFFICIAL = "fb_dist_in1k"
 DEMO = "demo"
 
-# The eight digits before the extension are the beginning of the file's SHA-256.
+# The eight digits before the extension are the beginning of the file's SHA-256: all that was ever
+# published of it. They tell a damaged file, not a forged one.
 OFFICIAL_URLS = {
     "levit_128s": "https://dl.fbaipublicfiles.com/LeViT/LeViT-128S-96703c44.pth",
     "levit_128": "https://dl.fbaipublicfiles.com/LeViT/LeViT-128-b88c2750.pth",
@@ -53,6 +57,7 @@ def load_weights(
     spec: ModelSpec | None,
     weights: str = OFFICIAL,
     *,
+    sha256: str | None = None,
     key: str | None = None,
     features: bool = False,
     offline: bool = False,
@@ -60,10 +65,15 @@ def load_weights(
 ) -> Checkpoint:
     """The weights that `--weights` names, of the variant `spec`, or of any if that is None.
 
-    Raises DeployError if they cannot be had, or as `load_checkpoint` does.
+    `sha256`: what the file at a URL must have, hexadecimal.
+    Raises DeployError if they cannot be had, or as `load_checkpoint` and `load_foreign` do.
     """
-    found = find_weights(spec, weights, offline=offline, progress=progress)
-    checkpoint = load_checkpoint(found.path, spec, key=key, features=features)
+    found = find_weights(spec, weights, sha256=sha256, offline=offline, progress=progress)
+    if file := onnx_file(found.path):
+        beside = SideFiles.beside_onnx(found.path)
+        checkpoint = load_foreign(file, beside, spec, features=features)
+    else:
+        checkpoint = load_checkpoint(found.path, spec, key=key, features=features)
     notes = (found.note, *checkpoint.notes) if found.note else checkpoint.notes
     checkpoint = replace(checkpoint, source=found.source, notes=notes)
     if weights == DEMO:
@@ -91,6 +101,7 @@ def find_weights(
     spec: ModelSpec | None,
     weights: str = OFFICIAL,
     *,
+    sha256: str | None = None,
     offline: bool = False,
     progress: Progress = ignore_progress,
 ) -> WeightsFile:
@@ -98,6 +109,9 @@ def find_weights(
 
     Raises DeployError if they cannot be had; no other weights are ever put in their place.
     """
+    is_url = weights.startswith(("http://", "https://"))
+    if sha256 and not is_url:
+        raise DeployError(f"`{weights}` is no URL", hint="leave out --sha256, or name a URL")
     if weights == DEMO:
         if spec and spec.name != DEMO_MODEL:
             raise DeployError(
@@ -115,9 +129,10 @@ def find_weights(
                 f"there are no official weights for `{spec.name}`",
                 hint="pass a checkpoint: --weights FILE",
             )
-        return _from_url(spec, OFFICIAL_URLS[spec.name], offline, progress)
-    if weights.startswith(("http://", "https://")):
-        return _from_url(spec, weights, offline, progress)
+        url = OFFICIAL_URLS[spec.name]
+        return _from_url(spec, url, _sha256_in_name(url), offline, progress)
+    if is_url:
+        return _from_url(spec, weights, sha256 or _sha256_in_name(weights), offline, progress)
     path = Path(weights)
     if not weights or not path.exists():
         raise DeployError(
@@ -127,16 +142,17 @@ def find_weights(
     return WeightsFile(path, weights)
 
 
-def _from_url(spec: ModelSpec | None, url: str, offline: bool, progress: Progress) -> WeightsFile:
+def _from_url(
+    spec: ModelSpec | None, url: str, sha256: str | None, offline: bool, progress: Progress
+) -> WeightsFile:
     path = cached_path(url)
-    sha256 = _sha256_in_name(url)
     if offline:
         if not is_intact(path, sha256):
             raise DeployError(
-                f"`{url}` is not in the cache, and --offline forbids to fetch it",
+                f"`{public(url)}` is not in the cache, and --offline forbids to fetch it",
                 hint=_without_network(spec),
             )
-        return WeightsFile(path, url)
+        return WeightsFile(path, public(url))
     try:
         note = download(url, path, sha256=sha256, progress=progress)
     except DeployError as error:
@@ -145,10 +161,10 @@ def _from_url(spec: ModelSpec | None, url: str, offline: bool, progress: Progres
         start = path.read_bytes()[:40].decode(errors="replace").strip()
         path.unlink()
         raise DeployError(
-            f"`{url}` gives no checkpoint: it begins with `{start}`",
+            f"`{public(url)}` gives no checkpoint: it begins with `{start}`",
             hint="a page may ask to log in: open the address in a browser, and pass the file",
         )
-    return WeightsFile(path, url, note)
+    return WeightsFile(path, public(url), note)
 
 
 def cached_path(url: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -20,6 +21,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
 
 FILE_NAME = "manifest.json"
+MAX_FILE_BYTES = 1 << 32
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "onnxsim", "torch")
 
 
@@ -27,6 +29,23 @@ _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "on
 class FileRecord:
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no size of a file of ours."""
+        if not 0 <= self.bytes <= MAX_FILE_BYTES:
+            raise ValueError(f"`{self.bytes}` bytes")
+
+    def is_of(self, path: Path, copy: Path | None = None) -> bool:
+        """Whether the file is that one; `copy` gets what was read. Raises OSError as `of` does."""
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size != self.bytes:
+                return False
+            if copy is None:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with copy.open("xb") as taken:
+                shutil.copyfileobj(file, taken)
+        return FileRecord.of(copy) == self
 
     @staticmethod
     def of(path: Path) -> FileRecord:

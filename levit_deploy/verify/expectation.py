@@ -11,19 +11,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from levit_deploy.errors import DeployError
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.models.foreign_onnx.model import ForeignModel
 from levit_deploy.models.preprocessing import Preprocessing
 from levit_deploy.models.reference import Levit
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import Precision
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.moved_roundings import moved_cost
 from levit_deploy.verify.onnx_runner import OnnxRunner
+from levit_deploy.verify.reference_runner import reference_runner
 from levit_deploy.verify.tolerance import CLOSE, MOVED, STEPS, Tolerance
-from levit_deploy.verify.torch_runner import TorchRunner
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Reference:
     """What a library is held against.
 
     `net`: the trained network, if its weights are at hand. `model`: what the library was compiled
-    from, if that is at hand; it counts where it is in 8 bits or there is no `net`.
+    from, if that is at hand; it counts where it is in 8 bits or there is no `net`. `foreign`: the
+    file that the weights were read from, where that counts in the place of `net`.
     `weights_digest`: canonical SHA-256 of the weights behind both, hexadecimal.
     """
 
@@ -41,6 +43,7 @@ class Reference:
     preprocessing: Preprocessing
     net: Levit | None = None
     model: ExportedModel | None = None
+    foreign: ForeignModel | None = None
 
     @staticmethod
     def of_weights(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> Reference:
@@ -53,6 +56,7 @@ class Reference:
             checkpoint.preprocessing,
             checkpoint.build(),
             quantized,
+            checkpoint.foreign,
         )
 
     @staticmethod
@@ -69,7 +73,8 @@ class Reference:
 
 @dataclass(frozen=True)
 class Expectation:
-    """`reference` made `logits`; `float_logits` are PyTorch's, if another made `logits`."""
+    """`reference` made `logits`; `float_logits` are the trained network's, if another made
+    `logits`."""
 
     reference: str
     logits: Logits
@@ -77,20 +82,21 @@ class Expectation:
     float_logits: Logits | None = None
 
     def agreement(self, logits: Logits) -> str:
-        """For people: on how many images `logits` have PyTorch's top-1, unless it is compared."""
+        """For people: on how many images `logits` have float32's top-1, unless that is compared."""
         if self.float_logits is None:
             return ""
         same = int((logits.argmax(axis=1) == self.float_logits.argmax(axis=1)).sum())
-        return f"; PyTorch's top-1 on {same} of {len(logits)}"
+        return f"; float32's top-1 on {same} of {len(logits)}"
 
 
 def expect(reference: Reference, precision: str, images: Images) -> Expectation:
     """For a library of `precision`. Raises DeployError if that is not known."""
     net = reference.net
-    floats = None if net is None else TorchRunner(net).infer(images)
-    if precision == Precision.FP32 and net is not None and floats is not None:
+    truth = None if net is None else reference_runner(net, reference.foreign)
+    floats = None if truth is None else truth.infer(images)
+    if precision == Precision.FP32 and net and truth and floats is not None:
         tolerance = CLOSE.of(rounding_cost(net, images.floats))
-        return Expectation(TorchRunner.name, floats, tolerance)
+        return Expectation(truth.name, floats, tolerance)
     model = reference.model
     if model is None or model.precision != precision:
         raise DeployError(

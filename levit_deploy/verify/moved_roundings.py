@@ -14,8 +14,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from levit_deploy.export.agreement import EVALUATIONS, share_of_range
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.models.rounding_cost import EVALUATIONS, share_of_range
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.onnx_runner import OnnxRunner

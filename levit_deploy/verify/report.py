@@ -67,6 +67,17 @@ class Verification(Build):
         """Whether it was executed, and no check failed."""
         return bool(self) and self.executed
 
+    def is_of(self, build: Build) -> bool:
+        """Whether that is what was verified."""
+        return Build.of(self) == Build.of(build)
+
+    @property
+    def outcome(self) -> Outcome:
+        """All checks in one."""
+        if not self.executed:
+            return Outcome.NOT_EXECUTED
+        return Outcome.PASSED if self.passed else Outcome.FAILED
+
     def save(self, folder: Path) -> None:
         """Write `folder`/verify.json; a reader sees the old one or the new one."""
         write_files({folder / FILE_NAME: to_json(self).encode()}, hint=f"chmod u+w {folder}")

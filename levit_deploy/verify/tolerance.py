@@ -39,7 +39,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from levit_deploy.export.agreement import LEAST, ORDERS
+from levit_deploy.models.rounding_cost import LEAST, ORDERS
 
 
 @dataclass(frozen=True)

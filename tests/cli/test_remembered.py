@@ -110,13 +110,16 @@ def test_without_pictures_there_are_none_to_remember(cli: Cli, fp32: Path):
     assert hint == f"levit-deploy audit {fp32} --data FOLDER"
 
 
-def test_a_file_that_was_compiled_has_no_weights_for_an_audit(cli: Cli, own: Path):
-    (own / "weights.safetensors").rename(own / "model.onnx")
+def test_a_file_that_was_compiled_is_no_weights_for_an_audit(cli: Cli, own: Path):
+    (own / "weights.safetensors").unlink()
+    model = own / "model.onnx"
+    exported = cli.run("export", "levit_tiny", "--weights", TINY_WEIGHTS, "-o", model)
+    assert exported.returncode == 0, exported.stderr
     manifest = own / "levit_tiny-host-int8" / "manifest.json"
-    text = manifest.read_text().replace(f"{own}/weights.safetensors", f"{own}/model.onnx")
+    text = manifest.read_text().replace(f"{own}/weights.safetensors", str(model))
     manifest.write_text(text)
     done = cli.run(*audit_args(own))
-    assert "--weights FILE" in assert_refused(done, 1, "are no weights but a model")
+    assert "--weights FILE" in assert_refused(done, 1, "a model that `export` or `quantize` made")
 
 
 def test_a_url_is_kept_without_its_secrets(cli: Cli, monkeypatch: pytest.MonkeyPatch):

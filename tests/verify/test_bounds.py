@@ -9,15 +9,12 @@ import torch
 
 from benchmarks.steps import Case, measure
 from levit_deploy.deploy import Deployment
-from levit_deploy.export.agreement import (
-    check_against_reference,
-    rounding_cost,
-    share_of_range,
-)
+from levit_deploy.export.agreement import check_against_reference
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.reference import Levit
+from levit_deploy.models.rounding_cost import rounding_cost, share_of_range
 from levit_deploy.models.spec import TINY
 from levit_deploy.network.network import Precision
 from levit_deploy.verify.expectation import Reference, expect

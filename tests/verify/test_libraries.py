@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from levit_deploy.deploy import deploy
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import load_checkpoint
 from levit_deploy.models.preprocessing import ORIGINAL_PREPROCESSING
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.models.spec import FAMILY, TINY, ModelSpec
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import get_target

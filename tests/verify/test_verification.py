@@ -10,9 +10,9 @@ import pytest
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.compiler.program import Arg, Program, Space
 from levit_deploy.errors import DeployError
-from levit_deploy.export.agreement import rounding_cost
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
+from levit_deploy.models.rounding_cost import rounding_cost
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.self_test import self_test_image
 from levit_deploy.verify.comparison import compare
@@ -85,7 +85,7 @@ def test_logits_of_another_shape_are_a_failed_check(
     host_artifact: Artifact, tiny: Checkpoint, monkeypatch
 ):
     monkeypatch.setattr(
-        "levit_deploy.verify.expectation.TorchRunner.infer",
+        "levit_deploy.verify.torch_runner.TorchRunner.infer",
         lambda self, images: np.zeros((len(images), 7), np.float32),
     )
     verification = verify_artifact(host_artifact, reference_of(host_artifact, tiny), images=2)
@@ -189,7 +189,7 @@ def test_verify_json_round_trip(tmp_path: Path):
         assert Verification.load(tmp_path) == each
         assert [path.name for path in tmp_path.iterdir()] == ["verify.json"]
     fields = json.loads((tmp_path / "verify.json").read_text())
-    assert fields["schema_version"] == 3
+    assert fields["schema_version"] == Verification.SCHEMA_VERSION
     assert fields["passed"] is False
     assert fields["checks"][0]["comparison"]["tolerance"] == {
         "name": "close",

@@ -1,0 +1,1 @@
+"""ONNX files that other tools exported from a LeViT -> its weights."""
