@@ -13,6 +13,7 @@ import pytest
 from levit_deploy.audit.mixed_precision import Nearness
 from levit_deploy.audit.result import AuditResult
 from levit_deploy.audit.settings import Settings
+from levit_deploy.audit.state import Timing
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.compiler.tiles.table import TileTable, load_tiles
@@ -52,6 +53,7 @@ RECORDS: list[tuple[type, str, Callable[[Path], Any]]] = [
     (Settings, "settings.json", Settings.load),
     (Nearness, "cached.json", lambda path: load_record(Nearness, path, hint="measure it")),
     (AuditResult, "audit.json", lambda path: load_record(AuditResult, path, hint="audit")),
+    (Timing, "timing.json", lambda path: load_record(Timing, path, hint="audit")),
 ]
 
 MISSING = object()

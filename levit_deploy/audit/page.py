@@ -178,6 +178,7 @@ def _environment() -> jinja2.Environment:
         "signed": wording.signed,
         "significance": wording.significance,
         "small": wording.small,
+        "timed_on": wording.timed_on,
     }
     return environment
 

@@ -19,6 +19,7 @@ from levit_deploy.runtime.manifest import Build, Verdict
 
 USUAL_DROP_POINTS = 0.5  # of top-1, that 8 bits may cost where nobody says
 MAX_DROP, MIN_AGREEMENT = "--max-drop", "--min-agreement"
+DISTURBED = 1.2  # times the CPU's own time: more than calls and clocks take
 MIN_COSINE, MAX_ERROR = "--min-cosine", "--max-error"
 
 
@@ -84,6 +85,11 @@ class Share:
     total: int
     low: float
     high: float
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no share."""
+        if not 0 <= self.count <= self.total or self.total == 0:
+            raise ValueError(f"{self.count} of {self.total} is no share")
 
     @property
     def value(self) -> float:
@@ -274,12 +280,21 @@ class Limit:
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one image in one thread of the CPU `machine`, over `images` inferences."""
+    """Of one image in one thread of the CPU `machine`, over `images` inferences.
+
+    `min_cpu_us`: the least time that the CPU worked on one; where others used it too, `min_us` of
+    the clock is longer.
+    """
 
     machine: Text
     images: int
     min_us: float
     median_us: float
+    min_cpu_us: float
+
+    @property
+    def disturbed(self) -> bool:
+        return self.min_us > DISTURBED * self.min_cpu_us
 
 
 @dataclass(frozen=True)

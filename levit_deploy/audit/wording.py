@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from levit_deploy.audit.result import MIN_COSINE, Difference, Limit, Output, RunnerName, Share
+from levit_deploy.audit.result import (
+    MIN_COSINE,
+    Difference,
+    Latency,
+    Limit,
+    Output,
+    RunnerName,
+    Share,
+)
 
 SPACE = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -105,6 +113,12 @@ def bytes_text(count: int) -> str:
 def milliseconds(us: float) -> str:
     """Three digits: `1.85 ms`, `0.0421 ms`."""
     return f"{small(us / 1e3)}{SPACE}ms"
+
+
+def timed_on(latency: Latency) -> str:
+    """`one thread, AMD EPYC 9B14`."""
+    others = ", while others used it too" if latency.disturbed else ""
+    return f"one thread, {latency.machine}{others}"
 
 
 def rounded(count: int) -> str:

@@ -111,13 +111,14 @@ def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
         decibels,
         milliseconds,
         significance,
+        timed_on,
     )
 
     audited = result.audited
     size = f"{bytes_text(audited.library_bytes)}, {bytes_text(audited.workspace_bytes)} workspace"
     yield "library", size
     for latency in result.latencies:
-        yield "latency", f"{milliseconds(latency.min_us)}, one thread, {latency.machine}"
+        yield "latency", f"{milliseconds(latency.min_us)}, {timed_on(latency)}"
     if not result.latencies:
         yield "latency", "not measured" + ", under an emulator" * audited.emulated
     difference = held_difference(result)

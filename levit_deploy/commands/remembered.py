@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -27,6 +28,8 @@ def recall(
     no longer where they were, or if these are other pictures now. That the weights are the same is
     checked by who loads them.
     """
+    from levit_deploy.export.exported import is_exported
+
     known = artifact.manifest.provenance
     if choice.weights is not None and data is not None:
         return choice, data
@@ -36,8 +39,8 @@ def recall(
         reasons["--weights FILE"] = reason
     if data is None and (reason := _missing("pictures", pictures)):
         reasons["--data FOLDER"] = reason
-    if choice.weights is None and data != NO_DATA and weights and weights.endswith(".onnx"):
-        reasons["--weights FILE"] = f"names `{weights}`, which are no weights but a model"
+    if choice.weights is None and data != NO_DATA and weights and is_exported(Path(weights)):
+        reasons["--weights FILE"] = f"names `{weights}`, a model that `export` or `quantize` made"
     if reasons:
         why = ", and ".join(reasons.values())
         raise _type_it(f"the manifest of `{artifact.folder}` {why}", artifact, *reasons)

@@ -143,10 +143,10 @@ def test_what_a_killed_audit_left_behind_is_no_hindrance(state: State) -> None:
 
 def test_a_time_is_kept_until_all_begins_anew(state: State) -> None:
     assert state.timing() is None
-    state.store_timing(Timing(Latency("a CPU\x1b", 7, 1.5, 2.0)))
+    state.store_timing(Timing(Latency("a CPU\x1b", 7, 1.5, 2.0, 1.5)))
     kept = state.timing()
     assert kept is not None
-    assert kept.latency == Latency("a CPU\x1b", 7, 1.5, 2.0)
+    assert kept.latency == Latency("a CPU\x1b", 7, 1.5, 2.0, 1.5)
     (state.report / ".audit" / "timing.json").write_text("{}")
     with pytest.raises(DeployError, match="schema version") as caught:
         state.timing()
@@ -156,7 +156,7 @@ def test_a_time_is_kept_until_all_begins_anew(state: State) -> None:
 
 
 def test_of_each_machine_the_least_time_counts() -> None:
-    times = [Latency(name, 1, us, us) for name, us in (("b", 3.0), ("a", 2.0), ("b", 1.0))]
+    times = [Latency(name, 1, us, us, us) for name, us in (("b", 3.0), ("a", 2.0), ("b", 1.0))]
     assert [(t.machine, t.min_us) for t in fastest([None, *times])] == [("a", 2.0), ("b", 1.0)]
 
 

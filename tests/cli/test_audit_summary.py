@@ -46,6 +46,9 @@ def test_it_says_what_was_found(printed):
     assert re.search(r"library +9\.9 MB, 654\.3 kB workspace", text)
     assert re.search(r"latency +not measured, under an emulator", text)
     assert re.search(r"latency +1\.85 ms, one thread, AMD EPYC 9B14", printed(sample.passed()))
+    (latency,) = sample.passed().latencies
+    busy = replace(sample.passed(), latencies=(replace(latency, min_us=2400.0),))
+    assert "while others used it too" in " ".join(printed(busy).split())
     assert re.search(
         r"Artifact +94\.2 % +91\.8 to 95\.9 % +99\.8 % +2\.3 % +98\.6 % +38\.4 dB", text
     )

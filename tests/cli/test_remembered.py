@@ -110,17 +110,20 @@ def test_without_pictures_there_are_none_to_remember(cli: Cli, fp32: Path):
     assert hint == f"levit-deploy audit {fp32} --data FOLDER"
 
 
-def test_a_file_that_was_compiled_has_no_weights_for_an_audit(cli: Cli):
-    assert cli.run("export", "levit_tiny", "--weights", TINY_WEIGHTS).returncode == 0
-    assert cli.run("compile", "levit_tiny.onnx", "--target", "host").returncode == 0
-    done = cli.run("verify", "levit_tiny-host-fp32", "--images", "1")
-    assert done.returncode == 0, done.stderr
-    done = cli.run("audit", "levit_tiny-host-fp32", "--data", "demo")
-    assert "--weights FILE" in assert_refused(done, 1, "are no weights but a model")
+def test_a_file_that_was_compiled_is_no_weights_for_an_audit(cli: Cli, own: Path):
+    (own / "weights.safetensors").unlink()
+    model = own / "model.onnx"
+    exported = cli.run("export", "levit_tiny", "--weights", TINY_WEIGHTS, "-o", model)
+    assert exported.returncode == 0, exported.stderr
+    manifest = own / "levit_tiny-host-int8" / "manifest.json"
+    text = manifest.read_text().replace(f"{own}/weights.safetensors", str(model))
+    manifest.write_text(text)
+    done = cli.run(*audit_args(own))
+    assert "--weights FILE" in assert_refused(done, 1, "a model that `export` or `quantize` made")
 
 
 def test_a_url_is_kept_without_its_secrets(cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cli.folder / "cache"))
+    monkeypatch.setattr("levit_deploy.models.weights.cached_path", lambda url: cli.folder / "w")
     with serve(TINY_WEIGHTS.read_bytes()) as server:
         secret = f"{server.url}/w.safetensors?token=s3cret#s3cret"
         done = cli.compile("--weights", secret)
