@@ -7,7 +7,6 @@ pickles, the latter two through `torch.load(weights_only=True)` alone.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular
+from levit_deploy.records import read_json
 
 ONNX_FILE = "model.onnx"  # as optimum calls it in a folder
 # What `save_pretrained`, timm's `save_for_hf` and its training leave in a folder, best first.
@@ -118,13 +118,14 @@ def is_plain(tensor: Tensor) -> bool:
 
 def _shards(index: Path) -> list[Path]:
     hint = "download the whole folder again"
-    try:
-        files = set(json.loads(index.read_text())["weight_map"].values())
-        names = sorted(Path(file).name for file in files)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint) from error
+    content = read_json(index, hint=hint)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    files = list(places.values()) if isinstance(places, dict) else []
+    if not files or not all(isinstance(file, str) for file in files):
+        raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint)
+    names = sorted({Path(file).name for file in files})
     lacking = [name for name in names if not (index.parent / name).is_file()]
-    if lacking or not names:
+    if lacking:
         raise DeployError(f"`{index.parent}` lacks `{', '.join(lacking)}`", hint=hint)
     return [index.parent / name for name in names]
 
