@@ -32,6 +32,7 @@ from levit_deploy.commands.show import (
 )
 from levit_deploy.commands.tune import tune_command
 from levit_deploy.errors import DeployError
+from levit_deploy.urls import public
 
 
 class _Terminated(BaseException):
@@ -70,10 +71,11 @@ for command in (
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run one command (default: of this process's arguments) and exit with its code."""
     signal.signal(signal.SIGTERM, _terminate)
+    _open_standard_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):  # in any locale, as stderr does
         sys.stdout.reconfigure(errors="backslashreplace")
     args = sys.argv[1:] if args is None else args
-    command_line = ("levit-deploy", *args)
+    command_line = ("levit-deploy", *map(public, args))  # the manifest keeps it
     try:
         code = commands.main(
             args, prog_name="levit-deploy", standalone_mode=False, obj=command_line
@@ -101,6 +103,19 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except _Terminated:
         _fail("terminated", None, code=143)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed one, nothing goes to it, and no file takes its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(null := os.open(os.devnull, os.O_RDWR), number, inheritable=True)
+            if null != number:
+                os.close(null)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> NoReturn:

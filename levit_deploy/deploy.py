@@ -20,6 +20,7 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact, Taps
 from levit_deploy.runtime.build import build_artifact, build_debug
+from levit_deploy.runtime.manifest import Provenance
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
@@ -54,6 +55,7 @@ def deploy(
     debug_taps: bool = False,
     dump_ir: Path | None = None,
     command_line: Iterable[str] = (),
+    provenance: Provenance | None = None,
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
@@ -62,7 +64,8 @@ def deploy(
     Runtime. `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how
     to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
-    and the compile log. `on_phase` is told of each step, as (phase, detail), before it is made.
+    and the compile log. The manifest keeps `command_line` and `provenance`. `on_phase` is told of
+    each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
@@ -129,6 +132,7 @@ def deploy(
         self_test,
         parent,
         command_line=command_line,
+        provenance=provenance,
         add_files=add_files,
         check=check,
     )

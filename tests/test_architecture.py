@@ -18,7 +18,7 @@ class Room:
     packages: tuple[str, ...] = ()
 
 
-LEAVES = ("errors", "files", "records")
+LEAVES = ("errors", "files", "records", "urls")
 ALL_ROOMS = (
     *(*LEAVES, "models", "targets", "network", "export", "calibration"),
     *("compiler", "runtime", "verify"),
@@ -27,6 +27,7 @@ ROOMS = {
     "errors": Room(),
     "files": Room(("errors",)),
     "records": Room(("errors", "files")),
+    "urls": Room(),
     "models": Room(
         LEAVES,
         (
@@ -46,7 +47,9 @@ ROOMS = {
         (*LEAVES, "models.spec", "models.card", "network", "export.exported", "targets"),
         ("tvm", "numpy"),
     ),
-    "runtime": Room((*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2")),
+    "runtime": Room(
+        (*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2", "PIL")
+    ),
     "verify": Room(
         (
             *(*LEAVES, "models", "network", "export", "calibration", "targets"),
@@ -61,6 +64,7 @@ ROOMS = {
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
+    "start": Room(("cli",)),
     "cli": Room((*LEAVES, "commands"), ("click",)),
     "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
 }

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from levit_deploy.audit.result import AuditResult, Difference, FloatPlan, RunnerName
-from levit_deploy.audit.verdict import WORSE_DB, held_difference, library_gap
-from levit_deploy.audit.wording import decibels, listing, percent, points
+from levit_deploy.audit.result import (
+    USUAL_DROP_POINTS,
+    AuditResult,
+    FloatPlan,
+    Output,
+    RunnerName,
+)
+from levit_deploy.audit.verdict import WORSE_DB, cannot_tell, library_gap
+from levit_deploy.audit.wording import decibels, listing, percent, points, rounded
 
 CLIPPED = 0.001  # a share of values that costs more than their rounding, at 8 bits
 RANGE_USED = 0.25  # two of eight bits are never set
 CONFIDENCE_SHIFT = 0.02  # thresholds on confidences are set in hundredths
-USUAL_DROP_POINTS = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,12 @@ class Step:
 
 def next_steps(result: AuditResult) -> tuple[Step, ...]:
     """What to do, the most urgent first; never empty."""
-    faults = (*_mend_the_build(result), *_mend_a_layer(result), *_mend_the_library(result))
+    faults = (
+        *_mend_the_build(result),
+        *_mend_the_labels(result),
+        *_mend_a_layer(result),
+        *_mend_the_library(result),
+    )
     if faults:
         return faults  # the other figures are their consequences
     steps = (
@@ -55,6 +64,15 @@ def _mend_the_build(result: AuditResult) -> Iterator[Step]:
             "The debug build and the artifact differ, so the figures of the layers say nothing. "
             "Compile both anew, with one version of levit-deploy.",
             f"{_compile(result)} --debug-taps",
+        )
+
+
+def _mend_the_labels(result: AuditResult) -> Iterator[Step]:
+    if result.guesses:
+        yield Step(
+            "Say in which order the model has its classes, or what they are called, and how it "
+            "was shown its pictures; then audit again.",
+            _audit(result, "--class-order natural --force"),
         )
 
 
@@ -130,34 +148,18 @@ def _choose_another_observer(result: AuditResult) -> Iterator[Step]:
 
 
 def _take_more_images(result: AuditResult) -> Iterator[Step]:
-    difference = held_difference(result)
-    if difference is None:
+    if result.images_needed:
+        labels = "LABELLED" if result.audited.labelled else "MORE"
+        yield Step(
+            f"{cannot_tell(result)}. About {rounded(result.images_needed)} could.",
+            _audit(result, data=labels),
+        )
+    elif not result.audited.labelled and result.audited.output is not Output.FEATURES:
         yield Step(
             "These images bear no labels. Accuracy needs them: one folder for each class, or "
             "`labels` in the .npz.",
             _audit(result, data="LABELLED"),
         )
-    elif not difference.significant:
-        limits = {limit.option: limit.limit for limit in result.limits}
-        drop_points = max(limits.get("--max-drop", 0.0), 0.0) or USUAL_DROP_POINTS
-        needed = _images_to_tell(difference, result.audited.images, drop_points / 100)
-        if needed > result.audited.images:
-            yield Step(
-                f"{result.audited.images:,} images cannot tell a drop of {points(drop_points)} "
-                f"from chance. About {_rounded(needed):,} could.",
-                _audit(result, data="LABELLED"),
-            )
-
-
-def _images_to_tell(difference: Difference, images: int, drop: float) -> int:
-    """How many images a drop (a share) needs to lie outside of the 95 % interval of none.
-
-    The paired difference of shares has the variance (lost + won) / images^2 where there is none.
-    If nothing moved at all, so many that a share of `drop` had shown itself (J. A. Hanley,
-    A. Lippman-Hand, If nothing goes wrong, is everything all right? JAMA 249 (1983), p. 1743).
-    """
-    moved = (difference.lost + difference.won) / images
-    return math.ceil(moved * (1.96 / drop) ** 2 if moved else -math.log(0.05) / drop)
 
 
 def _set_limits(result: AuditResult) -> Iterator[Step]:
@@ -203,9 +205,3 @@ def _audit(result: AuditResult, options: str = "", data: str | None = None) -> s
 
 def _tensors(count: int) -> str:
     return f"{count} tensors" if count > 1 else "1 tensor"
-
-
-def _rounded(count: int) -> int:
-    """To two digits, upwards."""
-    unit = int(10 ** max(0, len(str(count)) - 2))
-    return math.ceil(count / unit) * unit

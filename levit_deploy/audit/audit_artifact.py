@@ -14,6 +14,7 @@ import torch
 
 from levit_deploy.audit.gate import Gate
 from levit_deploy.audit.images import AuditImages
+from levit_deploy.audit.latency import fastest, time_artifact
 from levit_deploy.audit.mixed_precision import MixedPrecision
 from levit_deploy.audit.page import render_page
 from levit_deploy.audit.probe import LayerProbe
@@ -27,6 +28,7 @@ from levit_deploy.audit.state import (
     PAGE_FILE,
     PLAN_FILE,
     State,
+    Timing,
     check_report,
     whole_audit,
 )
@@ -41,7 +43,7 @@ from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.instrument import build_taps
-from levit_deploy.runtime.manifest import AuditRecord, Build, Manifest
+from levit_deploy.runtime.manifest import AuditRecord, Build
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -71,9 +73,10 @@ class Auditor:
         probe: LayerProbe | None = None,
         layer_images: int = 0,
     ) -> None:
-        check_weights(artifact, checkpoint.digest)
+        check_weights(artifact, checkpoint)
         manifest = artifact.manifest
-        self._checkpoint, self._images, self._probe = checkpoint, images, probe
+        self._artifact, self._checkpoint = artifact, checkpoint
+        self._images, self._probe = images, probe
         self._runner = ArtifactRunner(artifact)
         self._quantized = quantized_model_of(artifact, checkpoint)
         runners = [RunnerName.REFERENCE, RunnerName.ARTIFACT]
@@ -82,12 +85,14 @@ class Auditor:
         self.settings = Settings(
             **Build.of(manifest),
             emulated=self._runner.emulated,
+            library_bytes=manifest.files[artifact.shared_library.name].bytes,
+            workspace_bytes=manifest.workspace_bytes,
+            card=checkpoint.card,
             classes=manifest.classes,
             class_names=images.class_names,
-            images=len(images),
             labelled=images.labelled,
             source=images.source,
-            preprocessing=images.preprocessing,
+            images=len(images),
             listing_digest=images.listing_digest(),
             skip_broken=images.skip_broken,
             runners=tuple(runners),
@@ -105,7 +110,7 @@ class Auditor:
         jobs: int = 1,
         on_images: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
-        """Classify the images of `shard`, and keep what comes of it in the folder `report`.
+        """Classify the images of `shard`, time one, and keep it all in the folder `report`.
 
         `resume`: go on where an earlier run stopped; `force`: replace an earlier one. `jobs`: how
         many chunks are worked on at a time. `on_images` is told how many images of the shard are
@@ -129,6 +134,8 @@ class Auditor:
             machine = read_cpu().model
             work = Work(self.settings, self._images, runners, machine, self._probe)
             run_chunks(work, state, numbers, jobs, on_images)
+            if state.timing() is None:
+                state.store_timing(Timing(time_artifact(self._artifact, machine)))
 
 
 @contextmanager
@@ -141,7 +148,7 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
     if table is None:
         yield None
         return
-    check_weights(artifact, checkpoint.digest)
+    check_weights(artifact, checkpoint)
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         toolchain = find_toolchain(get_target(artifact.manifest.base_target))
         if artifact.debug_folder is None:
@@ -211,7 +218,7 @@ def report_on(
 ) -> AuditResult:
     """Put the report of an audit into `report`, and its verdict into `artifact`.
 
-    `states`: the folders of its shards, or that of the whole run. The same images give the same
+    `states`: the folders of its shards, or that of the whole run. The same work gives the same
     bytes. Raises DeployError if they are not one whole audit, or not of `artifact`.
     """
     settings, where = whole_audit(map(State, states))
@@ -223,7 +230,9 @@ def report_on(
     totals = Totals(settings, gate)
     for number, state in where.items():
         totals.add(state.load(number, settings))
-    result = totals.result(choices.sensitivities, choices.plan)
+    timings = (state.timing() for state in set(where.values()))
+    latencies = fastest(timing.latency for timing in timings if timing)
+    result = totals.result(choices.sensitivities, choices.plan, latencies)
     texts = {PAGE_FILE: render_page(result, totals.pictures), JSON_FILE: to_json(result)}
     if choices.recipe:
         texts[PLAN_FILE] = to_json(choices.recipe)
@@ -236,7 +245,7 @@ def report_on(
         (report / PLAN_FILE).unlink(missing_ok=True)  # of an older report
     if artifact is not None:
         digest = hashlib.sha256(texts[JSON_FILE].encode()).hexdigest()
-        _record(artifact, AuditRecord(digest, bool(result)))
+        _record(artifact, AuditRecord(digest, result.verdict))
     return result
 
 
@@ -245,14 +254,14 @@ def _record(artifact: Artifact, audit: AuditRecord) -> None:
 
     Raises DeployError if another build has taken the folder meanwhile.
     """
-    if Manifest.load(artifact.folder).build_id != artifact.manifest.build_id:
+    if not artifact.is_in_place():
         raise DeployError(
             f"`{artifact.folder}` was compiled anew while it was audited",
             hint="audit it again: levit-deploy audit ... --force",
         )
     replace(artifact.manifest, audit=audit).save(artifact.folder)
     verification = Verification.load(artifact.folder)
-    if verification is not None:
+    if verification is not None and verification.is_of(artifact.manifest):
         replace(verification, audit=audit).save(artifact.folder)
 
 

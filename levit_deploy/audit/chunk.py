@@ -109,7 +109,7 @@ class Chunk:
             (self.taps_equal, np.bool_, (probed,)),
             *((logits, np.float32, (n, settings.classes)) for logits in self.logits.values()),
         ]
-        lowest, highest = (0, settings.classes - 1) if settings.labelled else (UNLABELLED,) * 2
+        lowest, highest = (0, settings.answers - 1) if settings.labelled else (UNLABELLED,) * 2
         return (
             self.number == number
             and n + self.skipped == len(settings.positions(number))

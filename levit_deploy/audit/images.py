@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,12 +47,10 @@ class LoadedImages:
 class AuditImages:
     """What is audited on: `len` pictures, read in pieces by `read`.
 
-    `preprocessing`: in words, how they become model inputs. `class_names`: by index; empty if they
-    are not known.
+    `class_names`: by index; empty if they are not known.
     """
 
     source: str
-    preprocessing: str
     class_names: tuple[str, ...]
     skip_broken: bool
     _pictures: Pictures
@@ -121,21 +119,23 @@ def open_audit_images(
 ) -> AuditImages:
     """The pictures that `source` names: a folder, a .npz file, or `demo` for the demo's test set.
 
-    Of more than `maximum`, as many evenly spaced ones are taken. The demo's labels are left out for
-    a model of other classes.
+    Of more than `maximum`, as many evenly spaced ones are taken. Labels are those of the answers:
+    0 and 1 for the sign of one logit, none for features. The demo's are left out for a model of
+    other classes.
     Raises DeployError if there are none, or if the labels are not of the checkpoint's classes.
     """
     spec = checkpoint.spec
     pictures = find_pictures(source, DemoSplit.TEST, checkpoint.preprocessing, spec.in_chans)
     if len(pictures) == 0:
         raise DeployError(f"no images in `{source}`", hint="name other images: --data")
-    if source == DEMO and len(pictures.class_names) != spec.classes:
+    answers = 2 if spec.classes == 1 else spec.classes
+    if answers == 0 or (source == DEMO and len(pictures.class_names) != answers):
         pictures.labels, pictures.class_names = None, ()
-    number_classes(source, pictures, checkpoint.card, spec.classes)
-    _check_labels(source, pictures, spec.classes)
+    card = checkpoint.card if spec.classes > 1 else replace(checkpoint.card, labels=())
+    number_classes(source, pictures, card, answers)
+    _check_labels(source, pictures, answers)
     return AuditImages(
         source=source,
-        preprocessing=checkpoint.preprocessing.describe(spec.image_size),
         class_names=pictures.class_names,
         skip_broken=skip_broken,
         _pictures=pictures,

@@ -17,7 +17,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from levit_deploy.audit.statistics import Int64, sqnr_db
+from levit_deploy.audit.neighbours import same_neighbours
+from levit_deploy.audit.result import Output, RunnerName
+from levit_deploy.audit.statistics import Int64, as_classes, sqnr_db
 from levit_deploy.calibration.keep_float import kept_float
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.table import CalibrationTable
@@ -35,8 +37,8 @@ _OTHER_CACHE = "choose another cache: XDG_CACHE_HOME=DIR"
 class Nearness:
     """Logits of a mixed model against those of the float one, over `images` images.
 
-    `lost` and `won`: images that only one of the two gets right, without labels those whose top-1
-    differs and 0.
+    `agreeing`: images with the same answer (see `Fidelity`). `lost` and `won`: those that only one
+    of the two gets right, without labels those whose answer differs and 0.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 2  # another number makes all be measured anew
@@ -96,17 +98,29 @@ class MixedPrecision:
         mixed = quantize(self.exported, table_without(self.exported, self.table, float_layers))
         expected, got = self._expected, self._logits(mixed)
         r, a = expected.astype(np.float64), got.astype(np.float64)
-        reference_class, mixed_class = r.argmax(axis=1), a.argmax(axis=1)
-        labels = reference_class if self._labels is None else self._labels
-        right, reference_right = mixed_class == labels, reference_class == labels
+        agreeing, lost, won = self._answers(expected, got)
         return Nearness(
             images=len(r),
             signal_energy=float((r * r).sum()),
             error_energy=float(((a - r) ** 2).sum()),
-            agreeing=int((reference_class == mixed_class).sum()),
-            lost=int((reference_right & ~right).sum()),
-            won=int((right & ~reference_right).sum()),
+            agreeing=agreeing,
+            lost=lost,
+            won=won,
         )
+
+    def _answers(self, expected: Logits, got: Logits) -> tuple[int, int, int]:
+        """(the same answers, those that are lost, those that are won)."""
+        output = Output.of(self.exported.card, self.exported.classes)
+        if output is Output.FEATURES:
+            features = {RunnerName.REFERENCE: expected, RunnerName.QDQ: got}
+            pair = RunnerName.QDQ, RunnerName.REFERENCE
+            same = same_neighbours(features, [pair])[pair]
+            return same, len(got) - same, 0
+        wanted, found = (as_classes(rows, output).argmax(axis=1) for rows in (expected, got))
+        labels = wanted if self._labels is None else self._labels
+        lost = (wanted == labels) & (found != labels)
+        won = (found == labels) & (wanted != labels)
+        return int((wanted == found).sum()), int(lost.sum()), int(won.sum())
 
     @cached_property
     def _expected(self) -> Logits:

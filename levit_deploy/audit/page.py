@@ -22,8 +22,15 @@ from PIL import Image
 
 from levit_deploy.audit import wording
 from levit_deploy.audit.advice import next_steps
+from levit_deploy.audit.confusion_chart import (
+    NUMBERED,
+    class_costs,
+    matrices,
+    worst_pairs,
+)
 from levit_deploy.audit.layer_chart import LayerChart, layer_chart
-from levit_deploy.audit.result import Accuracy, AuditResult, Flip, RunnerName
+from levit_deploy.audit.reliability_chart import reliability
+from levit_deploy.audit.result import Accuracy, AuditResult, Flip, Output, RunnerName
 from levit_deploy.audit.verdict import (
     conclude,
     fidelity_of,
@@ -37,6 +44,7 @@ from levit_deploy.records import printable
 PICTURE_SIDE = 160  # pixels; shown at 80 to 160
 FIRST_FLIPS = 12  # shown at once; the others unfold
 FIRST_ROWS = 10
+MOST_PAIRS = 100
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -70,12 +78,18 @@ def render_page(result: AuditResult, pictures: Mapping[int, NDArray[np.uint8]]) 
             conclusion=conclude(result),
             steps=next_steps(result),
             runner=RunnerName,
+            output=Output,
             difference=held_difference(result),
             fidelity=held_fidelity(result),
             whiskers=_whiskers(result.accuracies),
             chart=_chart(result),
             lowest=lowest_tensors(result, 1),
             flips=flips,
+            matrices=matrices(result) if result.confusion else (),
+            numbered=NUMBERED,
+            costs=class_costs(result),
+            pairs=worst_pairs(result)[:MOST_PAIRS],
+            curves=reliability(result.accuracies),
             most_gain=max((s.sqnr_gain_db for s in result.sensitivities), default=0.0),
             first_flips=FIRST_FLIPS,
             first_rows=FIRST_ROWS,
@@ -145,18 +159,22 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
+        "answers": wording.ANSWERS.__getitem__,
+        "bound": wording.bound,
         "breakable": _breakable,
+        "bytes": wording.bytes_text,
         "code": _code,
         "command": _command,
         "decibels": wording.decibels,
+        "found": wording.found,
         "interval": wording.interval,
+        "milliseconds": wording.milliseconds,
         "number": wording.number,
         "percent": wording.percent,
         "points": wording.points,
         "printable": printable,
         "runner": wording.RUNNERS.__getitem__,
         "share": wording.share,
-        "short": wording.short,
         "signed": wording.signed,
         "significance": wording.significance,
         "small": wording.small,

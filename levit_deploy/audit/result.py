@@ -7,18 +7,73 @@ one). Shares are fractions in [0, 1], `*_points` are percentage points, SQNR is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from levit_deploy.audit.sample_size import images_for_drop, images_for_share
+from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text
-from levit_deploy.runtime.manifest import Build
+from levit_deploy.runtime.manifest import Build, Verdict
+
+USUAL_DROP_POINTS = 0.5  # of top-1, that 8 bits may cost where nobody says
+MAX_DROP, MIN_AGREEMENT = "--max-drop", "--min-agreement"
+MIN_COSINE, MAX_ERROR = "--min-cosine", "--max-error"
 
 
 class RunnerName(StrEnum):
     REFERENCE = "reference"
     ARTIFACT = "artifact"
     QDQ = "qdq"
+
+
+class Output(StrEnum):
+    """What one image gives: a logit for each class, one logit, or features without any head."""
+
+    CLASSES = "classes"
+    LOGIT = "logit"
+    FEATURES = "features"
+
+    @staticmethod
+    def of(card: ModelCard, values: int) -> Output:
+        """Of a model that gives so many values for one image."""
+        if card.heads == 0:
+            return Output.FEATURES
+        return Output.LOGIT if values == 1 else Output.CLASSES
+
+
+@dataclass(frozen=True)
+class Subject(Build):
+    """What is audited, on what. Sizes in bytes, `library_bytes` that of the shared library.
+
+    `classes`: how many values one image gives. `class_names`: of the answers, by index, empty if
+    they are not known. `labelled`: whether the right answers are known.
+    """
+
+    emulated: bool
+    library_bytes: int
+    workspace_bytes: int
+    card: ModelCard
+    classes: int
+    class_names: tuple[Text, ...]
+    labelled: bool
+    source: Text
+
+    @property
+    def output(self) -> Output:
+        return Output.of(self.card, self.classes)
+
+    @property
+    def answers(self) -> int:
+        """How many there are to choose from: the sign of one logit is two, features are none."""
+        return {Output.FEATURES: 0, Output.LOGIT: 2}.get(self.output, self.classes)
+
+    def class_name(self, index: int) -> str:
+        """What people call an answer: its name, else its index or the sign of the logit."""
+        if self.class_names:
+            return self.class_names[index]
+        return ("negative", "positive")[index] if self.output is Output.LOGIT else str(index)
 
 
 @dataclass(frozen=True)
@@ -36,16 +91,27 @@ class Share:
 
 
 @dataclass(frozen=True)
+class ConfidenceBin:
+    """Images whose confidence is between two fifteenths: means of it, and of what is right."""
+
+    images: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """One runner against the labels. `top5` is None with fewer than six classes.
 
-    `calibration_error`: expected calibration error of the softmax, 15 equal bins.
+    `calibration_error`: expected calibration error of the softmax (of one logit, the sigmoid), 15
+    equal bins; `bins`: those that hold an image, in order.
     """
 
     runner: RunnerName
     top1: Share
     top5: Share | None
     calibration_error: float
+    bins: tuple[ConfidenceBin, ...]
 
 
 @dataclass(frozen=True)
@@ -70,20 +136,35 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Fidelity:
-    """Logits of `runner` against those of `reference`; needs no labels.
+class Cosine:
+    """Between the outputs of two runners: over images the mean, the worst, and percentiles."""
 
-    `agreement`: same top-1. `sqnr_db`: 10 log10(sum r^2 / sum (a - r)^2) over all logits, None if
-    they are equal. `cosine`: mean over images. `divergence`: mean KL(reference || runner) of the
-    softmax, in nats. `equal_bits`: images whose logits are the same bytes.
+    mean: float
+    worst: float
+    percentile_1: float
+    percentile_5: float
+    median: float
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Outputs of `runner` against those of `reference`; needs no labels.
+
+    `agreement`: same answer, which is the top-1, the sign of one logit, or the image among the
+    audited whose features are the nearest. `sqnr_db`: 10 log10(sum r^2 / sum (a - r)^2) over all
+    values, None if they are equal. `cosine`: None of one logit. `spread_error`: of one logit, the
+    root mean square error over the standard deviation of `reference`, None if that is zero.
+    `divergence`: mean KL(reference || runner) of the softmax, in nats; None of features.
+    `equal_bits`: images whose outputs are the same bytes.
     """
 
     runner: RunnerName
     reference: RunnerName
     agreement: Share
     sqnr_db: float | None
-    cosine: float
-    divergence: float
+    cosine: Cosine | None
+    spread_error: float | None
+    divergence: float | None
     largest_error: float
     equal_bits: int
 
@@ -106,8 +187,8 @@ class Flip:
 
 
 @dataclass(frozen=True)
-class ConfusionChange:
-    """Images of class `label` that are called `predicted`, another class; the counts differ."""
+class ConfusionCell:
+    """Images of class `label` that are called `predicted`."""
 
     label: int
     predicted: int
@@ -192,63 +273,125 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Audited(Build):
-    """What was audited, on what.
+class Latency:
+    """Of one image in one thread of the CPU `machine`, over `images` inferences."""
 
-    `class_names`: by index, empty if they are not known. `taps_equal`: whether the debug build's
-    logits were the artifact's to the bit on every image that it ran; None if there was no debug
-    build.
+    machine: Text
+    images: int
+    min_us: float
+    median_us: float
+
+
+@dataclass(frozen=True)
+class Audited(Subject):
+    """`machine`: the CPU models that ran it. `images`: how many gave outputs; `skipped`: broken
+    ones that were left out. `taps_equal`: whether the debug build's outputs were the artifact's to
+    the bit on every image that it ran; None if there was no debug build.
     """
 
     machine: Text
-    emulated: bool
     images: int
-    classes: int
-    class_names: tuple[Text, ...]
-    labelled: bool
-    source: Text
-    preprocessing: Text
     images_digest: str
     skipped: int
     taps_equal: bool | None
 
-    def class_name(self, index: int) -> str:
-        """What people call a class: its name, else its index."""
-        return self.class_names[index] if self.class_names else str(index)
+    def __post_init__(self) -> None:
+        """Raises ValueError if it is of no images."""
+        if self.images < 1:
+            raise ValueError(f"`images` is `{self.images}`, at least 1 is audited")
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A condition that holds on these images, and that so few cannot tell from chance.
+
+    `option`: how it is set; `bound`: percentage points or percent; `images`: how many could.
+    """
+
+    option: str
+    bound: float
+    images: int
 
 
 @dataclass(frozen=True)
 class AuditResult:
     """Everything, in the order in which it is shown.
 
-    `accuracies` and `differences` are empty without labels. `flips`: the worst first (largest
-    reference margin), at most 48; `flipped` counts all. Of `differences` and `fidelities` the first
-    is that of the artifact with whom it is held against. `confusion`: the largest changes first, at
-    most 100. `tensors`: in the order of execution. `sensitivities`: the largest gain first; empty
-    if not measured. `plan`: None if none was wanted.
+    `latencies`: one for each CPU model that timed it; none under an emulator. `accuracies`,
+    `differences` and `confusion` are empty without labels. `flips`: the worst first (largest
+    reference margin), at most 48, none of features; `flipped` counts all. Of `differences` and
+    `fidelities` the first is that of the artifact with whom it is held against. `confusion`: every
+    pair that occurs, in order. `tensors`: in the order of execution. `sensitivities`: the largest
+    gain first; empty if not measured. `plan`: None if none was wanted.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
-    DERIVED: ClassVar[tuple[str, ...]] = ("passed",)
+    SCHEMA_VERSION: ClassVar[int] = 3
+    DERIVED: ClassVar[tuple[str, ...]] = ("verdict", "passed", "images_needed")
 
     audited: Audited
+    latencies: tuple[Latency, ...]
     limits: tuple[Limit, ...]
     accuracies: tuple[Accuracy, ...]
     differences: tuple[Difference, ...]
     fidelities: tuple[Fidelity, ...]
     flipped: int
     flips: tuple[Flip, ...]
-    confusion: tuple[ConfusionChange, ...]
+    confusion: tuple[ConfusionCell, ...]
     tensors: tuple[TensorFidelity, ...]
     suspect: Suspect | None
     sensitivities: tuple[Sensitivity, ...]
     plan: FloatPlan | None = None
 
     def __bool__(self) -> bool:
-        """Whether no limit is broken, no layer is suspect, and the debug build told the truth."""
-        limits_hold = all(limit.passed for limit in self.limits)
-        return limits_hold and self.suspect is None and self.audited.taps_equal is not False
+        """Whether nothing forbids to ship it."""
+        return self.verdict is not Verdict.FAILED
 
     @property
     def passed(self) -> bool:
         return bool(self)
+
+    @property
+    def verdict(self) -> Verdict:
+        """FAILED: a limit is broken, a layer is suspect, the debug build is another program, or the
+        reference guesses. NOT_ENOUGH: all limits hold, and so few images cannot tell.
+        """
+        limits_hold = all(limit.passed for limit in self.limits)
+        if not limits_hold or self.suspect or self.audited.taps_equal is False or self.guesses:
+            return Verdict.FAILED
+        if not self.limits:
+            return Verdict.NOT_JUDGED
+        return Verdict.NOT_ENOUGH if self.shortfalls else Verdict.PASSED
+
+    @property
+    def guesses(self) -> bool:
+        """Whether the float reference itself is no better than chance, whatever was lost."""
+        answers = self.audited.answers
+        tops = [entry.top1 for entry in self.accuracies if entry.runner is RunnerName.REFERENCE]
+        return answers > 1 and bool(tops) and tops[0].low <= 1 / answers
+
+    @property
+    def images_needed(self) -> int | None:
+        """How many images could tell what these cannot; None if these can."""
+        return max((shortfall.images for shortfall in self.shortfalls), default=None)
+
+    @property
+    def shortfalls(self) -> tuple[Shortfall, ...]:
+        """What these images cannot tell from chance."""
+        found = (*self._of_drop(), *self._of_agreement())
+        return tuple(each for each in found if each.images > self.audited.images)
+
+    def _of_drop(self) -> Iterator[Shortfall]:
+        for pair in self.differences[:1]:
+            if not pair.significant:
+                limit = next((x.limit for x in self.limits if x.option == MAX_DROP), 0.0)
+                bound = limit if limit > 0 else USUAL_DROP_POINTS
+                moved = pair.lost + pair.won
+                needed = images_for_drop(self.audited.images, moved, bound / 100)
+                yield Shortfall(MAX_DROP, bound, needed)
+
+    def _of_agreement(self) -> Iterator[Shortfall]:
+        for limit in self.limits:
+            if limit.option == MIN_AGREEMENT and limit.passed:
+                share = self.fidelities[0].agreement
+                needed = images_for_share(share.total, share.count, limit.limit / 100)
+                yield Shortfall(MIN_AGREEMENT, limit.limit, needed)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from levit_deploy.audit.chunk import UNLABELLED, Chunk
 from levit_deploy.audit.images import AuditImages, LoadedImages
 from levit_deploy.audit.probe import LayerProbe
-from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.result import Output, RunnerName
 from levit_deploy.audit.settings import Settings
 from levit_deploy.audit.state import State
+from levit_deploy.audit.statistics import as_classes
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
 from levit_deploy.verify.comparison import Logits
@@ -58,7 +59,7 @@ class Work:
             logits=logits,
             pictures={
                 int(loaded.indices[row]): _small(loaded.images.pixels[row])
-                for row in _disagreements(logits)
+                for row in _disagreements(logits, self.settings.output)
             },
             tensor_sums=tensor_sums,
             taps_equal=taps_equal,
@@ -104,7 +105,7 @@ def _explained(what: str) -> Iterator[None]:
         yield
     except RunError as error:
         raise DeployError(
-            f"{what}: {error.message}", hint="levit-deploy verify DIR --weights W"
+            f"{what}: {error.message}", hint=error.hint or "levit-deploy verify DIR --weights W"
         ) from error
 
 
@@ -139,9 +140,12 @@ def run_chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _disagreements(logits: Mapping[RunnerName, Logits]) -> NDArray[np.intp]:
-    """Rows on which not all runners have the same top-1."""
-    first, *others = (rows.argmax(axis=1) for rows in logits.values())
+def _disagreements(logits: Mapping[RunnerName, Logits], output: Output) -> NDArray[np.intp]:
+    """Rows on which not all runners have the same answer; none of features, which answer nothing
+    alone."""
+    if output is Output.FEATURES:
+        return np.empty(0, np.intp)
+    first, *others = (as_classes(rows, output).argmax(axis=1) for rows in logits.values())
     differs = np.zeros(len(first), np.bool_)
     for other in others:
         differs |= other != first

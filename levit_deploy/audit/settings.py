@@ -11,33 +11,26 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
-from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.result import RunnerName, Subject
 from levit_deploy.audit.tapped_tensor import TappedTensor
 from levit_deploy.errors import DeployError
-from levit_deploy.records import Text, load_record
-from levit_deploy.runtime.manifest import Build
+from levit_deploy.records import load_record
 
 CHUNK_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class Settings(Build):
+class Settings(Subject):
     """`images`: how many, broken ones included; CHUNK_IMAGES of them at a time make a chunk.
 
-    `class_names`: empty if they are not known. `listing_digest`: of the images' names and labels.
-    `runners`: who classifies them. `layer_step`: at every so many images the artifact's insides are
-    looked at; 0 for none. `tensors`: what is looked at; empty if nothing is.
+    `listing_digest`: of the images' names and labels. `runners`: who classifies them. `layer_step`:
+    at every so many images the artifact's insides are looked at; 0 for none. `tensors`: what is
+    looked at; empty if nothing is.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
 
-    emulated: bool
-    classes: int
-    class_names: tuple[Text, ...]
     images: int
-    labelled: bool
-    source: Text
-    preprocessing: Text
     listing_digest: str
     skip_broken: bool
     runners: tuple[RunnerName, ...]

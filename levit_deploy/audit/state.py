@@ -1,4 +1,4 @@
-"""The work of an audit on disk: the folder `.audit` in the report's, settings and chunks.
+"""The work of an audit on disk: the folder `.audit` in the report's: settings, chunks, timing.
 
 It grows by one whole file at a time, so an audit that was killed goes on where it stopped.
 """
@@ -9,13 +9,16 @@ import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from levit_deploy.audit.chunk import Chunk
+from levit_deploy.audit.result import Latency
 from levit_deploy.audit.settings import Settings
 from levit_deploy.errors import DeployError
 from levit_deploy.files import is_partial, sweep, write_files
-from levit_deploy.records import to_json
+from levit_deploy.records import load_record, to_json
 
 FOLDER = ".audit"
 JSON_FILE = "audit.json"
@@ -23,7 +26,17 @@ PAGE_FILE = "audit.html"
 PLAN_FILE = "recipe.json"
 _REPORT_FILES = (JSON_FILE, PAGE_FILE, PLAN_FILE)
 _SETTINGS = "settings.json"
+_TIMING = "timing.json"
 _OTHER = "choose another: -o DIR"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """`latency`: None if the library could not be timed where its images were classified."""
+
+    SCHEMA_VERSION: ClassVar[int] = 1
+
+    latency: Latency | None
 
 
 class State:
@@ -53,7 +66,8 @@ class State:
         if anew:
             for chunk in self._folder.glob("chunk-*.npz"):
                 chunk.unlink()
-            (self._folder / _SETTINGS).unlink(missing_ok=True)
+            for name in (_SETTINGS, _TIMING):
+                (self._folder / name).unlink(missing_ok=True)
         if not self.exists():
             write_files({self._folder / _SETTINGS: to_json(settings).encode()}, hint=_OTHER)
 
@@ -72,6 +86,16 @@ class State:
                 f"`{path}` is not a chunk of this audit", hint=f"rm {path}, and go on with --resume"
             )
         return chunk
+
+    def store_timing(self, timing: Timing) -> None:
+        write_files({self._folder / _TIMING: to_json(timing).encode()}, hint=_OTHER)
+
+    def timing(self) -> Timing | None:
+        """None if nothing was measured yet; raises DeployError if it is damaged."""
+        path = self._folder / _TIMING
+        if not path.is_file():
+            return None
+        return load_record(Timing, path, hint=f"rm {path}, and go on with --resume")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

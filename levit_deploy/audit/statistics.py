@@ -13,7 +13,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.audit.result import Difference, Fidelity, RunnerName, Share
+from levit_deploy.audit.result import (
+    ConfidenceBin,
+    Cosine,
+    Difference,
+    Fidelity,
+    Output,
+    RunnerName,
+    Share,
+)
 from levit_deploy.verify.comparison import Logits
 
 CONFIDENCE = 0.95
@@ -62,6 +70,13 @@ def difference(
     won = int((right & ~reference_right).sum())
     drop_points = 100 * (lost - won) / len(right)
     return Difference(runner, reference, lost, won, drop_points, mcnemar(lost, won))
+
+
+def as_classes(outputs: Logits, output: Output) -> Logits:
+    """Logits of the answers: one logit x is 0 and x, whose softmax is its sigmoid."""
+    if output is not Output.LOGIT:
+        return outputs
+    return np.concatenate([np.zeros_like(outputs), outputs], axis=1)
 
 
 def ranks(logits: Logits, labels: Int64) -> Int64:
@@ -122,7 +137,7 @@ class CalibrationBins:
     def __init__(self) -> None:
         self._confidence = np.zeros(CALIBRATION_BINS)
         self._right = np.zeros(CALIBRATION_BINS)
-        self._images = 0
+        self._images = np.zeros(CALIBRATION_BINS, np.int64)
 
     def add(self, logits: Logits, labels: Int64) -> None:
         """`labels`: (images,)."""
@@ -131,46 +146,79 @@ class CalibrationBins:
         bins = bins.clip(0, CALIBRATION_BINS - 1)
         np.add.at(self._confidence, bins, confidence)
         np.add.at(self._right, bins, (ranks(logits, labels) == 0).astype(np.float64))
-        self._images += len(labels)
+        np.add.at(self._images, bins, 1)
 
     @property
     def error(self) -> float:
         """Of all images so far, at least one."""
-        return float(np.abs(self._right - self._confidence).sum() / self._images)
+        return float(np.abs(self._right - self._confidence).sum() / self._images.sum())
+
+    @property
+    def bins(self) -> tuple[ConfidenceBin, ...]:
+        """Those that hold an image, in order."""
+        sums = zip(self._images, self._confidence, self._right, strict=True)
+        return tuple(
+            ConfidenceBin(int(n), float(confidence / n), float(right / n))
+            for n, confidence, right in sums
+            if n
+        )
 
 
 class FidelitySums:
-    """Everything in `Fidelity`, summed over chunks of images."""
+    """Everything in `Fidelity`, summed over chunks of images; `output`: what the outputs are."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Output = Output.CLASSES) -> None:
+        self._output = output
         self._images = self._agreeing = self._equal_bits = 0
-        self._signal = self._error = self._cosine = self._divergence = self._largest = 0.0
+        self._signal = self._error = self._divergence = self._largest = 0.0
+        self._sum = 0.0
+        self._cosines: list[float] = []
 
     def add(self, reference: Logits, actual: Logits) -> None:
         """Of the same images, in the same order."""
         r, a = reference.astype(np.float64), actual.astype(np.float64)
         self._images += len(r)
-        self._agreeing += int((r.argmax(axis=1) == a.argmax(axis=1)).sum())
         self._equal_bits += int(_same_bytes(reference, actual).sum())
+        self._sum += float(r.sum())
         self._signal += float((r * r).sum())
         self._error += float(((a - r) ** 2).sum())
-        self._divergence += float(divergence(reference, actual).sum())
         self._largest = max(self._largest, float(np.abs(a - r).max()))
-        sums = ((r * a).sum(axis=1), (r * r).sum(axis=1), (a * a).sum(axis=1))
-        self._cosine += sum(cosine(*map(float, image)) for image in zip(*sums, strict=True))
+        if self._output is not Output.FEATURES:
+            wanted, found = as_classes(reference, self._output), as_classes(actual, self._output)
+            self._agreeing += int((wanted.argmax(axis=1) == found.argmax(axis=1)).sum())
+            self._divergence += float(divergence(wanted, found).sum())
+        if self._output is not Output.LOGIT:
+            sums = ((r * a).sum(axis=1), (r * r).sum(axis=1), (a * a).sum(axis=1))
+            self._cosines += [cosine(*map(float, image)) for image in zip(*sums, strict=True)]
 
-    def fidelity(self, runner: RunnerName, reference: RunnerName) -> Fidelity:
-        """Of all images so far, at least one."""
+    def fidelity(
+        self, runner: RunnerName, reference: RunnerName, same_neighbours: int = 0
+    ) -> Fidelity:
+        """Of all images so far, at least one; of features, `same_neighbours` images agree."""
+        features = self._output is Output.FEATURES
         return Fidelity(
             runner=runner,
             reference=reference,
-            agreement=wilson(self._agreeing, self._images),
+            agreement=wilson(same_neighbours if features else self._agreeing, self._images),
             sqnr_db=sqnr_db(self._signal, self._error),
-            cosine=self._cosine / self._images,
-            divergence=self._divergence / self._images,
+            cosine=_cosines(self._cosines) if self._cosines else None,
+            spread_error=self._spread_error() if self._output is Output.LOGIT else None,
+            divergence=None if features else self._divergence / self._images,
             largest_error=self._largest,
             equal_bits=self._equal_bits,
         )
+
+    def _spread_error(self) -> float | None:
+        variance = self._signal / self._images - (self._sum / self._images) ** 2
+        if variance <= 1e-12 * self._signal:  # rounding: all are the same
+            return None
+        return math.sqrt(self._error / self._images / variance)
+
+
+def _cosines(values: list[float]) -> Cosine:
+    worst, one, five, half = np.percentile(values, (0, 1, 5, 50))
+    mean = math.fsum(values) / len(values)
+    return Cosine(mean, float(worst), float(one), float(five), float(half))
 
 
 def _same_bytes(reference: Logits, actual: Logits) -> Bool:

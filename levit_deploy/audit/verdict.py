@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from levit_deploy.audit.result import (
+    MAX_DROP,
+    MIN_AGREEMENT,
     AuditResult,
     Difference,
     Fidelity,
     Limit,
+    Output,
     RunnerName,
     TensorFidelity,
 )
-from levit_deploy.audit.wording import SPACE, listing, points, share, short, significance
+from levit_deploy.audit.wording import (
+    ALL_STAY,
+    SOME_STAY,
+    SPACE,
+    bound,
+    found,
+    listing,
+    number,
+    percent,
+    points,
+    rounded,
+    share,
+    short,
+    significance,
+)
+from levit_deploy.runtime.manifest import Verdict
 
 WORSE_DB = 3.0  # twice the error energy: more than rounding differently explains
-
-
-class Verdict(StrEnum):
-    PASSED = "passed"
-    FAILED = "failed"
-    NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True)
@@ -35,38 +47,57 @@ class Conclusion:
 
 def conclude(result: AuditResult) -> Conclusion:
     """The verdict, and the reason for it."""
+    return Conclusion(result.verdict, _REASONS[result.verdict](result))
+
+
+def _failed(result: AuditResult) -> str:
     if result.audited.taps_equal is False:
-        return Conclusion(
-            Verdict.FAILED,
+        return (
             "Do not ship: the debug build computes other logits than the artifact, so one of the "
-            "two is not the program that was compiled.",
+            "two is not the program that was compiled."
         )
-    if misfit := _reference_at_chance(result):
-        return Conclusion(Verdict.FAILED, misfit)
-    broken = [limit for limit in result.limits if not limit.passed]
-    if broken:
-        return Conclusion(
-            Verdict.FAILED, f"Do not ship: {'; '.join(map(_broken, broken))}. {_blame(result)}"
-        )
-    if result.suspect:
-        layers = listing(result.suspect.layers)
-        return Conclusion(Verdict.FAILED, f"Do not ship: something is wrong with {layers}.")
-    if not result.limits:
-        return Conclusion(Verdict.NOT_JUDGED, f"No limit was set: {_cost(result)}.")
-    return Conclusion(Verdict.PASSED, f"Ship it: {_cost(result)}.")
+    if result.guesses:
+        return _guessing(result)
+    if broken := [limit for limit in result.limits if not limit.passed]:
+        output = result.audited.output
+        how = "; ".join(_broken(limit, output) for limit in broken)
+        return f"Do not ship: {how}. {_blame(result)}".rstrip()
+    assert result.suspect is not None
+    return f"Do not ship: something is wrong with {listing(result.suspect.layers)}."
 
 
-def _reference_at_chance(result: AuditResult) -> str | None:
-    """What to say if the float reference itself is no better than guessing, whatever was lost."""
-    classes = result.audited.classes
-    reference = [entry for entry in result.accuracies if entry.runner is RunnerName.REFERENCE]
-    if classes < 2 or not reference or reference[0].top1.low > 1 / classes:
-        return None
+def _guessing(result: AuditResult) -> str:
+    (top1,) = (e.top1 for e in result.accuracies if e.runner is RunnerName.REFERENCE)
     return (
-        f"Do not ship: PyTorch itself is right on {share(reference[0].top1)} of these images, no "
-        f"better than guessing among {classes:,} classes. The labels or the preprocessing do not "
-        "fit the model: look at `--class-order`, `--labels` and `--preprocess`."
+        f"Do not ship: PyTorch itself is right on {share(top1)} of these images, no better than "
+        f"guessing among {result.audited.answers:,} classes. The labels or the preprocessing do "
+        "not fit the model: look at `--class-order`, `--labels` and `--preprocess`."
     )
+
+
+def _not_enough(result: AuditResult) -> str:
+    needed = result.images_needed
+    assert needed is not None
+    return f"{cannot_tell(result)}; about {rounded(needed)} could. So far {_cost(result)}."
+
+
+def cannot_tell(result: AuditResult) -> str:
+    """`500 images cannot tell a drop of 0.5 points from chance`."""
+    what = {
+        MAX_DROP: "a drop of {} points from chance",
+        MIN_AGREEMENT: f"whether {{}}{SPACE}% {SOME_STAY[result.audited.output]}",
+    }
+    told = (what[each.option].format(short(each.bound)) for each in result.shortfalls)
+    images = result.audited.images
+    return f"{images:,} image{'s' * (images > 1)} cannot tell {', or '.join(told)}"
+
+
+_REASONS: Mapping[Verdict, Callable[[AuditResult], str]] = {
+    Verdict.FAILED: _failed,
+    Verdict.NOT_ENOUGH: _not_enough,
+    Verdict.NOT_JUDGED: lambda result: f"No limit was set: {_cost(result)}.",
+    Verdict.PASSED: lambda result: f"Ship it: {_cost(result)}.",
+}
 
 
 def held_difference(result: AuditResult) -> Difference | None:
@@ -100,24 +131,29 @@ def library_gap(result: AuditResult) -> float | None:
     return math.inf if model.sqnr_db is None else model.sqnr_db - artifact.sqnr_db
 
 
-def _broken(limit: Limit) -> str:
+def _broken(limit: Limit, output: Output) -> str:
     """`top-1 falls by 1.4 points, the limit is 0.5`; other limits in their own words."""
-    value, bound = short(limit.value), short(limit.limit)
-    if limit.option == "--max-drop":
-        return f"top-1 falls by {points(limit.value)}, the limit is {bound}"
-    if limit.option == "--min-agreement":
-        return f"{value}{SPACE}% of the answers stay the same, the limit is {bound}{SPACE}%"
-    return f"{limit.what} is {value}, the limit of `{limit.option}` is {bound}"
+    if limit.option == MAX_DROP:
+        return f"top-1 falls by {points(limit.value)}, the limit is {bound(limit)}"
+    if limit.option == MIN_AGREEMENT:
+        same = f"{found(limit)}{SPACE}% {SOME_STAY[output]}"
+        return f"{same}, the limit is {bound(limit)}{SPACE}%"
+    return f"{limit.what}: {found(limit)}, the limit is {bound(limit)}"
 
 
 def _cost(result: AuditResult) -> str:
     difference, fidelity = held_difference(result), held_fidelity(result)
+    output = result.audited.output
     unmoved = fidelity.agreement.count == fidelity.agreement.total
-    same = "all answers" if unmoved else f"{share(fidelity.agreement)} of the answers"
-    same = f"{same} stay the same"
-    images = f"{result.audited.images:,} images"
+    same = ALL_STAY[output] if unmoved else f"{share(fidelity.agreement)} {SOME_STAY[output]}"
+    images = f"{result.audited.images:,} image{'s' * (result.audited.images > 1)}"
     if fidelity.reference is RunnerName.QDQ:
         images = f"{images} against the 8-bit model"
+    if output is Output.FEATURES and fidelity.cosine:
+        mean, worst = (number(x, 4) for x in (fidelity.cosine.mean, fidelity.cosine.worst))
+        return f"{same} on {images}; the cosine is {mean} on average, {worst} at worst"
+    if fidelity.spread_error is not None:
+        same = f"{same}, the logit is off by {percent(fidelity.spread_error)} of its spread"
     if difference is None:
         return f"{same} on {images}, which bear no labels"
     if difference.drop_points == 0:

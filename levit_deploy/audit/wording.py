@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from levit_deploy.audit.result import Difference, RunnerName, Share
+import math
+
+from levit_deploy.audit.result import MIN_COSINE, Difference, Limit, Output, RunnerName, Share
 
 SPACE = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
@@ -13,6 +15,23 @@ RUNNERS = {
     RunnerName.REFERENCE: "PyTorch",
     RunnerName.ARTIFACT: "Artifact",
     RunnerName.QDQ: "8-bit model",
+}
+
+# Of the answers of each kind of output: what they are called, and what is said of their share.
+ANSWERS = {
+    Output.CLASSES: "same top-1",
+    Output.LOGIT: "same sign",
+    Output.FEATURES: "same neighbour",
+}
+ALL_STAY = {
+    Output.CLASSES: "all answers stay the same",
+    Output.LOGIT: "all signs stay the same",
+    Output.FEATURES: "all images keep their nearest neighbour",
+}
+SOME_STAY = {
+    Output.CLASSES: "of the answers stay the same",
+    Output.LOGIT: "of the signs stay the same",
+    Output.FEATURES: "of the images keep their nearest neighbour",
 }
 
 
@@ -29,10 +48,24 @@ def signed(value: float, digits: int = 2) -> str:
     return f"+{text}" if value > 0 and text.strip("0.") else text
 
 
-def short(value: float) -> str:
+def short(value: float, digits: int = 2) -> str:
     """`number` without idle zeros: 0.50 -> 0.5."""
-    text = number(value)
+    text = number(value, digits)
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def found(limit: Limit) -> str:
+    """The value that a limit is held against."""
+    return short(limit.value, _digits_of(limit))
+
+
+def bound(limit: Limit) -> str:
+    """What is set."""
+    return short(limit.limit, _digits_of(limit))
+
+
+def _digits_of(limit: Limit) -> int:
+    return 5 if limit.option == MIN_COSINE else 2
 
 
 def percent(fraction: float, digits: int = 1) -> str:
@@ -59,6 +92,25 @@ def points(value: float) -> str:
 def decibels(value: float | None) -> str:
     """`None` is an error of zero."""
     return "exact" if value is None else f"{number(value, 1)}{SPACE}dB"
+
+
+def bytes_text(count: int) -> str:
+    """Decimal units, as storage is sold: `1.2 MB`."""
+    if count < 1000:
+        return f"{count}{SPACE}B"
+    value, unit = (count / 1e3, "kB") if count < 1_000_000 else (count / 1e6, "MB")
+    return f"{number(value, 1)}{SPACE}{unit}"
+
+
+def milliseconds(us: float) -> str:
+    """Three digits: `1.85 ms`, `0.0421 ms`."""
+    return f"{small(us / 1e3)}{SPACE}ms"
+
+
+def rounded(count: int) -> str:
+    """To two digits, upwards: 1537 -> `1,600`."""
+    unit = int(10 ** max(0, len(str(count)) - 2))
+    return f"{math.ceil(count / unit) * unit:,}"
 
 
 def probability(p: float) -> str:

@@ -63,6 +63,11 @@ class ImageSet:
         for index in self._indices:
             yield model_sized(self._pictures.picture(index), self._way, self.image_size)
 
+    @property
+    def source_digest(self) -> str:
+        """Hexadecimal SHA-256 of all that the source holds, broken files too."""
+        return whole_digest(self._pictures)
+
     def first(self, count: int) -> NDArray[np.uint8]:
         """The first of them, (at most count, image_size, image_size, channels)."""
         return np.stack(list(islice(self, count)))
@@ -119,6 +124,11 @@ def open_images(
         _indices=tuple(sound),
         _way=preprocessing,
     )
+
+
+def whole_digest(pictures: Pictures) -> str:
+    """Hexadecimal SHA-256 of the content of all pictures, in order, none of them decoded."""
+    return digest(pictures, list(range(len(pictures))))
 
 
 def evenly_spaced(length: int, maximum: int | None) -> list[int]:

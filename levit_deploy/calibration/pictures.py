@@ -15,7 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from levit_deploy.errors import DeployError
+from levit_deploy.files import open_regular
 from levit_deploy.models.pictures import GREY, RGB, as_image, as_pixels
+
+MAX_FILE_BYTES = 1 << 30
+MAX_ASPECT = 256  # the longer side to the shorter: resizing keeps it, and takes memory for both
 
 Picture = NDArray[np.uint8]  # (height, width, channels), RGB or grey
 
@@ -100,7 +104,10 @@ class FolderPictures(Pictures):
     def picture(self, index: int) -> Picture:
         path = self._folder / self._names[index]
         try:
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file) as image:
+                if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                    raise ValueError(f"more than {MAX_FILE_BYTES} bytes")
+                _check_aspect(*image.size)
                 upright = ImageOps.exif_transpose(image) if self._exif else image
                 return as_pixels(upright, self._channels)
         except Exception as error:  # any kind: the content is not ours
@@ -110,7 +117,8 @@ class FolderPictures(Pictures):
             ) from error
 
     def content(self, index: int) -> bytes:
-        return (self._folder / self._names[index]).read_bytes()
+        with open_regular(self._folder / self._names[index]) as file:
+            return file.read(MAX_FILE_BYTES)
 
 
 class ArrayPictures(Pictures):
@@ -138,15 +146,19 @@ class ArrayPictures(Pictures):
         expected = f"uint8 {' or '.join(shapes.values())}"
         hint = f"np.savez(FILE, images={expected} in RGB order)"
         try:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 if not zipfile.is_zipfile(stream):  # else numpy takes it for another format
                     raise ValueError("not a .npz file, or cut off")
-            with np.load(file) as data:
-                if "images" not in data:
-                    raise DeployError(f"`{file}` has no array `images`", hint=hint)
-                images = data["images"]
-                labels = data.get("labels")
-        except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+                stream.seek(0)
+                with np.load(stream) as data:
+                    if "images" not in data:
+                        raise DeployError(f"`{file}` has no array `images`", hint=hint)
+                    images, labels = np.asarray(data["images"]), data.get("labels")
+            if images.ndim == 4 and images.size:
+                _check_aspect(*images.shape[1:3])
+        except DeployError:
+            raise
+        except Exception as error:  # any kind: the content is not ours
             raise DeployError(f"cannot read `{file}`: {error}", hint=hint) from error
         sized = images.ndim == 4 and images.shape[3] in shapes and 0 not in images.shape[1:]
         if images.dtype != np.uint8 or not sized:
@@ -197,8 +209,17 @@ def set_digest() -> hashlib._Hash:
     return hashlib.sha256(b"levit pictures 1\n")
 
 
+def _check_aspect(width: int, height: int) -> None:
+    """Raise ValueError for what no camera makes, and no model is for."""
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(f"it is {width} x {height}: one side is over {MAX_ASPECT} times the other")
+
+
 def _files(folder: Path) -> Iterator[Path]:
-    """Everything below `folder` but folders and devices; a link to a folder above is left alone."""
+    """Everything below `folder` but folders and devices.
+
+    Links are followed to folders elsewhere, to each once; what lies in `folder` has its own place.
+    """
 
     def refuse(error: OSError) -> None:
         raise DeployError(
@@ -206,16 +227,23 @@ def _files(folder: Path) -> Iterator[Path]:
             hint=f"chmod -R u+rX {shlex.quote(str(folder))}",
         ) from error
 
+    root, followed = folder.resolve(), set[Path]()
+
+    def is_new(path: Path) -> bool:
+        if not path.is_symlink():
+            return True
+        target = path.resolve()
+        if target in followed or target.is_relative_to(root) or root.is_relative_to(target):
+            return False
+        followed.add(target)
+        return True
+
     for name, inner, names in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(name)
-        inner[:] = [name for name in inner if not _leads_up(here / name)]
+        inner[:] = [name for name in sorted(inner) if is_new(here / name)]
         for path in (here / name for name in names):
             if path.is_file() or path.is_symlink():  # a dangling link is a broken picture
                 yield path
-
-
-def _leads_up(path: Path) -> bool:
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _is_class(path: Path) -> bool:

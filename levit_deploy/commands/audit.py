@@ -18,14 +18,15 @@ from levit_deploy.commands.arguments import (
 from levit_deploy.commands.audit_merge import merge_command
 from levit_deploy.commands.audit_progress import ImageProgress
 from levit_deploy.commands.audit_report import (
+    GateChoice,
     check_writable,
     finish,
-    make_gate,
     report_options,
 )
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.settings import load_for, show_settings
-from levit_deploy.commands.weights import WeightsChoice, weights_options
+from levit_deploy.commands.remembered import recall
+from levit_deploy.commands.settings import load_for, say_what_runs, show_settings
+from levit_deploy.commands.weights import WeightsChoice, artifact_weights_options
 
 if TYPE_CHECKING:
     from levit_deploy.audit.settings import Settings, Shard
@@ -55,13 +56,12 @@ class _AuditCommand(click.Command):
 
 @click.command("audit", cls=_AuditCommand)
 @artifact_argument
-@weights_options
+@artifact_weights_options
 @click.option(
     "--data",
-    required=True,
     metavar="FOLDER|FILE.npz|demo",
     help="The images: one folder a class, or an array `labels`; without, only agreement is told. "
-    "`demo` are the 500 test images in the package.",
+    "`demo` are the 500 test images in the package.  [default: what DIR was calibrated on]",
 )
 @click.option(
     "--images",
@@ -103,13 +103,11 @@ class _AuditCommand(click.Command):
 def audit_command(
     folder: Path,
     choice: WeightsChoice,
-    data: str,
+    data: str | None,
     images: int | None,
     layer_images: int | None,
     skip_broken: bool,
-    reference: str,
-    max_drop: float | None,
-    min_agreement: float | None,
+    limits: GateChoice,
     report: Path,
     force: bool,
     resume: bool,
@@ -122,8 +120,14 @@ def audit_command(
     """Say whether the artifact in DIR may be shipped.
 
     The library itself, the reference, and for int8 its 8-bit model in ONNX Runtime classify the
-    same images. The report says what differs, and whether that is more than chance. Exits with 1 if
-    a limit is broken. DIR's manifest.json and verify.json get the verdict and the report's digest.
+    same images. The report says what differs, and whether that is more than chance: where all
+    limits hold and so few images cannot tell, the verdict is "not enough images". Exits with 1 if
+    it is "failed". DIR's manifest.json and verify.json get the verdict and the report's digest.
+
+    A single logit is judged by its sign and its error; features by their cosine and by which of the
+    images is the nearest neighbour of which.
+
+    This executes the library in DIR, which can do all that you can do: know where it is from.
 
     `levit-deploy audit merge` makes one report of several shards.
 
@@ -138,11 +142,13 @@ def audit_command(
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
-    check_writable(folder)
     with Phases() as phases, ExitStack() as stack:
+        artifact = stack.enter_context(open_artifact(folder))
+        check_writable(folder)
+        choice, data = recall(phases, choice, artifact, data)
+        say_what_runs(phases, artifact)
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit
@@ -160,7 +166,7 @@ def audit_command(
         look = audit.open_probe(artifact, checkpoint) if layer_images else None
         probe = stack.enter_context(look) if look else None
         auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)
-        gate = make_gate(auditor.settings, reference, max_drop, min_agreement)
+        gate = limits.gate(auditor.settings)
         show_settings(phases, checkpoint, _settings(auditor.settings, report))
         phases.begin("audit")
         with ImageProgress(phases) as progress:
@@ -209,6 +215,6 @@ def _settings(settings: Settings, report: Path) -> dict[str, str]:
     labels = "labelled" if settings.labelled else "no labels"
     return {
         "artifact": f"{settings.name}, {settings.target}, {settings.precision}{emulated}",
-        "images": f"{settings.images} of {settings.source}, {labels}, {settings.preprocessing}",
+        "images": f"{settings.images} of {settings.source}, {labels}",
         "output": str(report),
     }

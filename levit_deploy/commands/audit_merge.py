@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from levit_deploy.commands.audit_report import (
+    GateChoice,
     check_writable,
     finish,
-    make_gate,
     report_options,
 )
 from levit_deploy.commands.progress import Phases
@@ -30,9 +30,7 @@ from levit_deploy.commands.progress import Phases
 def merge_command(
     shards: tuple[Path, ...],
     folder: Path | None,
-    reference: str,
-    max_drop: float | None,
-    min_agreement: float | None,
+    limits: GateChoice,
     report: Path,
     force: bool,
     as_json: bool,
@@ -57,6 +55,6 @@ def merge_command(
         from levit_deploy.audit.state import State, check_report
 
         check_report(report, None, resume=False, force=force)
-        gate = make_gate(State(shards[0]).settings(), reference, max_drop, min_agreement)
+        gate = limits.gate(State(shards[0]).settings())
         result = report_on(shards, report, gate, artifact)
     finish(result, report, as_json)

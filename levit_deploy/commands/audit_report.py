@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +42,23 @@ _OPTIONS: tuple[Decorator, ...] = (
         metavar="PERCENT",
         type=click.FloatRange(0, 100),
         callback=finite,
-        help="Fail if fewer images have the same top-1.  [default: 98 without labels]",
+        help="Fail if fewer images have the same top-1, sign or nearest neighbour.  [default: 98 "
+        "without labels, 90 for features]",
+    ),
+    click.option(
+        "--min-cosine",
+        metavar="COSINE",
+        type=click.FloatRange(-1, 1),
+        callback=finite,
+        help="Fail if features have a lower one, mean over images.  [default: 0.99 for features]",
+    ),
+    click.option(
+        "--max-error",
+        metavar="PERCENT",
+        type=click.FloatRange(0),
+        callback=finite,
+        help="Fail if a single logit is further off, root mean square, of its spread.  [default: "
+        "10 for one logit]",
     ),
     click.option(
         "-o",
@@ -56,22 +74,38 @@ _OPTIONS: tuple[Decorator, ...] = (
 )
 
 
+@dataclass(frozen=True)
+class GateChoice:
+    """What the options say; None where they say nothing."""
+
+    reference: str
+    max_drop: float | None
+    min_agreement: float | None
+    min_cosine: float | None
+    max_error: float | None
+
+    def gate(self, settings: Settings) -> Gate:
+        """What is asked for; raises DeployError if an audit with `settings` cannot tell it."""
+        from levit_deploy.audit.gate import Bounds, Gate
+        from levit_deploy.audit.result import RunnerName
+
+        runner = {"fp32": RunnerName.REFERENCE, "qdq": RunnerName.QDQ}[self.reference]
+        bounds = (self.max_drop, self.min_agreement, self.min_cosine, self.max_error)
+        return Gate.of(settings, runner, Bounds(*bounds))
+
+
 def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that ends with a report."""
+    """The options of every command that ends with a report; it gets the limits as `limits`."""
+
+    @functools.wraps(command)
+    def collected(**values: Any) -> Any:
+        names = (field.name for field in fields(GateChoice))
+        return command(limits=GateChoice(**{name: values.pop(name) for name in names}), **values)
+
+    decorated: Callable[..., Any] = collected
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
-def make_gate(
-    settings: Settings, reference: str, max_drop: float | None, min_agreement: float | None
-) -> Gate:
-    """What the options of the same names ask for; raises DeployError if that cannot be told."""
-    from levit_deploy.audit.gate import Gate
-    from levit_deploy.audit.result import RunnerName
-
-    runner = {"fp32": RunnerName.REFERENCE, "qdq": RunnerName.QDQ}[reference]
-    return Gate.of(settings, runner, max_drop, min_agreement)
+        decorated = option(decorated)
+    return decorated
 
 
 def check_writable(folder: Path) -> None:
@@ -84,7 +118,9 @@ def check_writable(folder: Path) -> None:
 
 
 def finish(result: AuditResult, report: Path, as_json: bool) -> None:
-    """The result on stdout, each broken limit on stderr; exit with 1 unless the audit passed."""
+    """The result on stdout, each broken limit on stderr; exit with 1 if it is not to be shipped."""
+    from levit_deploy.audit.wording import bound, found
+
     if as_json:
         print_json(result)
     else:
@@ -92,7 +128,7 @@ def finish(result: AuditResult, report: Path, as_json: bool) -> None:
         click.echo(f"\n{report}/audit.html")
     for limit in result.limits:
         if not limit.passed:
-            found = f"{limit.what}: {limit.value:.2f}, the limit is {limit.limit:g}"
-            click.echo(f"{limit.option} is broken: {found}", err=True)
+            values = f"{found(limit)}, the limit is {bound(limit)}"
+            click.echo(f"{limit.option} is broken: {limit.what}: {values}", err=True)
     if not result:
         raise click.exceptions.Exit(1)

@@ -22,9 +22,15 @@ def print_audit(result: AuditResult) -> None:
     from rich.table import Table
 
     from levit_deploy.audit.advice import next_steps
-    from levit_deploy.audit.verdict import Verdict, conclude
+    from levit_deploy.audit.verdict import conclude
+    from levit_deploy.runtime.manifest import Verdict
 
-    colours = {Verdict.PASSED: "green", Verdict.FAILED: "red", Verdict.NOT_JUDGED: "blue"}
+    colours = {  # as on the page
+        Verdict.PASSED: "green",
+        Verdict.NOT_ENOUGH: "yellow",
+        Verdict.NOT_JUDGED: "default",
+        Verdict.FAILED: "red",
+    }
     conclusion = conclude(result)
     verdict = _text(conclusion.verdict.upper(), f"bold {colours[conclusion.verdict]}")
     rest = Table.grid(padding=(0, 3, 0, 0))
@@ -47,20 +53,22 @@ def print_audit(result: AuditResult) -> None:
 def _runners(result: AuditResult) -> Table:
     from rich.table import Table
 
-    from levit_deploy.audit.result import RunnerName
+    from levit_deploy.audit.result import Output, RunnerName
     from levit_deploy.audit.verdict import fidelity_of
-    from levit_deploy.audit.wording import RUNNERS
+    from levit_deploy.audit.wording import ANSWERS, RUNNERS
 
+    features = result.audited.output is Output.FEATURES
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="")
     accuracies = {entry.runner: entry for entry in result.accuracies}
     labelled = ("top-1", "95 %", "top-5", "ECE") if accuracies else ()
     table.add_column("")
-    for title in (*labelled, "same top-1", "SQNR"):
+    cosine = ("cosine", "worst") if features else ()
+    for title in (*labelled, ANSWERS[result.audited.output], "SQNR", *cosine):
         table.add_column(title, justify="right")
     for runner in RunnerName:
         accuracy, fidelity = accuracies.get(runner), fidelity_of(result, runner)
         if accuracy or fidelity:
-            cells = (*(_accuracy(accuracy) if accuracies else ()), *_fidelity(fidelity))
+            cells = (*(_accuracy(accuracy) if accuracies else ()), *_fidelity(fidelity, features))
             table.add_row(RUNNERS[runner], *map(_text, cells))
     return table
 
@@ -75,26 +83,43 @@ def _accuracy(accuracy: Accuracy | None) -> tuple[str, str, str, str]:
     return *shares, percent(accuracy.calibration_error)
 
 
-def _fidelity(fidelity: Fidelity | None) -> tuple[str, str]:
-    from levit_deploy.audit.wording import decibels, share
+def _fidelity(fidelity: Fidelity | None, features: bool) -> Iterator[str]:
+    from levit_deploy.audit.wording import decibels, number, share
 
     if fidelity is None:
-        return "", ""
-    return share(fidelity.agreement), decibels(fidelity.sqnr_db)
+        return
+    yield share(fidelity.agreement)
+    yield decibels(fidelity.sqnr_db)
+    if features and fidelity.cosine:
+        yield number(fidelity.cosine.mean, 5)
+        yield number(fidelity.cosine.worst, 5)
 
 
 def _limits(result: AuditResult) -> Iterator[tuple[str, str]]:
-    from levit_deploy.audit.wording import short
+    from levit_deploy.audit.wording import bound, found
 
     for limit in result.limits:
         holds = "holds" if limit.passed else "BROKEN"
-        yield f"{limit.option} {short(limit.limit)}", f"{short(limit.value)}, {holds}"
+        yield f"{limit.option} {bound(limit)}", f"{found(limit)}, {holds}"
 
 
 def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
     from levit_deploy.audit.verdict import held_difference, lowest_tensors
-    from levit_deploy.audit.wording import RUNNERS, decibels, significance
+    from levit_deploy.audit.wording import (
+        RUNNERS,
+        bytes_text,
+        decibels,
+        milliseconds,
+        significance,
+    )
 
+    audited = result.audited
+    size = f"{bytes_text(audited.library_bytes)}, {bytes_text(audited.workspace_bytes)} workspace"
+    yield "library", size
+    for latency in result.latencies:
+        yield "latency", f"{milliseconds(latency.min_us)}, one thread, {latency.machine}"
+    if not result.latencies:
+        yield "latency", "not measured" + ", under an emulator" * audited.emulated
     difference = held_difference(result)
     if difference:
         paired = f"{difference.lost:,} lost, {difference.won:,} won, {significance(difference)}"
@@ -106,7 +131,7 @@ def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
         lowest = lowest_tensors(result, SHOWN_LAYERS)
         listed = ", ".join(f"{t.layer} {decibels(t.sqnr_db)}" for t in lowest)
         yield "lowest layers", listed or "all exact"
-    yield "flips", f"{result.flipped:,} of {result.audited.images:,} images"
+    yield "changed", f"{result.flipped:,} of {audited.images:,} images"
     for flip in result.flips[:SHOWN_FLIPS]:
         classes = map(result.audited.class_name, (flip.reference_class, flip.artifact_class))
         yield "", f"{flip.name}: {' -> '.join(classes)}"

@@ -13,6 +13,7 @@ import click
 from levit_deploy.commands.arguments import artifact_argument, json_option
 from levit_deploy.commands.output import print_columns, print_json
 from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.settings import say_what_runs
 
 if TYPE_CHECKING:
     from levit_deploy.verify.kernel_profile import KernelTime
@@ -47,6 +48,8 @@ def bench_command(
     Peers run the same network in fp32, with random weights: latency does not depend on them.
     A ratio below 1 means that the artifact is faster.
 
+    This executes the library in DIR, which can do all that you can do: know where it is from.
+
     \b
     Examples:
       levit-deploy bench build/levit_128s-host-fp32
@@ -59,14 +62,21 @@ def bench_command(
             raise click.BadParameter(
                 f"`{name}` is none of {', '.join(PEERS)}", param_hint="against"
             )
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
-    with Phases() as phases, tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
+    with (
+        Phases() as phases,
+        tempfile.TemporaryDirectory(prefix="levit-deploy-") as work,
+        open_artifact(folder) as artifact,
+    ):
+        say_what_runs(phases, artifact)
         phases.begin("prepare")
         from levit_deploy.verify.contenders import contenders_for
+        from levit_deploy.verify.images import Function
         from levit_deploy.verify.latency import measure
+        from levit_deploy.verify.library_runner import LibraryRunner
 
+        LibraryRunner(artifact, Function.RUN).check()
         contenders, missing = contenders_for(artifact, names, threads, Path(work))
         phases.begin("bench")
         latencies = measure(

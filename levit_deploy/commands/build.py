@@ -22,21 +22,26 @@ from levit_deploy.commands.arguments import (
 from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.quantize import open_calibration
+from levit_deploy.commands.remembered import recall
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
-from levit_deploy.commands.settings import load_source, show_settings
+from levit_deploy.commands.settings import load_source, say_what_runs, show_settings
 from levit_deploy.commands.weights import (
     OPTION_NAMES,
     WeightsChoice,
+    artifact_weights_options,
     output_option,
     size_option,
     weights_options,
 )
+from levit_deploy.errors import DeployError
 from levit_deploy.files import check_writable
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
+    from levit_deploy.deploy import Calibration
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
+    from levit_deploy.runtime.manifest import Provenance
     from levit_deploy.targets.target import Target
     from levit_deploy.targets.toolchain import Libc
     from levit_deploy.verify.report import Verification
@@ -220,6 +225,7 @@ def compile_command(
             debug_taps=debug_taps,
             dump_ir=dump_ir,
             command_line=command_line,
+            provenance=_provenance(model, choice, data, calibration),
             on_phase=phases.show,
         )
     click.echo(format_summary(deployment.program), err=True)
@@ -233,7 +239,7 @@ def compile_command(
 
 @click.command("verify")
 @artifact_argument
-@weights_options
+@artifact_weights_options
 @click.option(
     "--images",
     type=click.IntRange(1, 500),
@@ -243,21 +249,26 @@ def compile_command(
 def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_json: bool) -> None:
     """Compare the artifact in DIR with its reference.
 
-    That is PyTorch with the weights, or the model in a .onnx file. Every entry point classifies
+    That is PyTorch with the weights, or the model in a .onnx file; where none are named, those that
+    DIR was compiled from, if they are still there. Every entry point classifies
     real images, under an emulator where this CPU cannot.
 
-    Writes verify.json into DIR; exits with 1 if the artifact is wrong.
+    Writes verify.json into DIR, if that can be written; exits with 1 if the artifact is wrong.
+
+    This executes the library in DIR, which can do all that you can do: know where it is from. What
+    DIR's manifest and the library itself say must agree before more of it is run.
 
     \b
     Examples:
-      levit-deploy verify build/levit_128s-arm64-fp32 --weights demo
+      levit-deploy verify build/levit_128s-arm64-fp32
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
       levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
     """
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
-    with Phases() as phases:
+    with Phases() as phases, open_artifact(folder) as artifact:
+        choice, _ = recall(phases, choice, artifact)
+        say_what_runs(phases, artifact)
         source = load_source(phases, choice, artifact.manifest)
         phases.begin("verify")
         from levit_deploy.verify.model_of import reference_of
@@ -266,14 +277,42 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
         verification = verify_artifact(
             artifact, reference_of(artifact, source), images=images, on_check=phases.detail
         )
-        verification.save(folder)
     _warn_if_not_executed(verification)
     if as_json:
         print_json(verification)
     else:
         print_verification(verification)
+    if not artifact.is_in_place():
+        raise DeployError(
+            f"`{folder}` was compiled anew while it was verified",
+            hint="verify it again: levit-deploy verify",
+        )
+    try:
+        verification.save(folder)
+    except DeployError as error:
+        click.echo(f"warning: this is not kept in the folder: {error.message}", err=True)
     if not verification:
         raise click.exceptions.Exit(1)
+
+
+def _provenance(
+    model: ModelSpec | Path | None,
+    choice: WeightsChoice,
+    data: str | None,
+    calibration: Calibration | None,
+) -> Provenance:
+    """Of a compiled file it is the file."""
+    from levit_deploy.models.lasting_names import lasting_name
+    from levit_deploy.runtime.manifest import Provenance
+
+    weights = str(model) if isinstance(model, Path) else choice.weights
+    assert weights is not None
+    return Provenance(
+        weights=lasting_name(weights),
+        key=choice.key,
+        data=lasting_name(data) if data else None,
+        data_digest=calibration.images.source_digest if calibration else None,
+    )
 
 
 def _check_no_weights_options() -> None:

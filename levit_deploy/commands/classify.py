@@ -11,6 +11,8 @@ import click
 
 from levit_deploy.commands.arguments import artifact_argument, json_option
 from levit_deploy.commands.output import print_columns, print_json, print_text
+from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.settings import say_what_runs
 from levit_deploy.errors import DeployError
 
 if TYPE_CHECKING:
@@ -32,19 +34,23 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
     """Classify picture files with the artifact in DIR, on this machine.
 
     The library makes its image of each picture as the model was evaluated, whatever their sizes,
-    and its answers are softmax probabilities. It executes the library in DIR.
+    and its answers are softmax probabilities.
+
+    This executes the library in DIR, which can do all that you can do: know where it is from.
 
     \b
     Examples:
       levit-deploy classify build/levit_128s-host-fp32 cat.jpg
       levit-deploy classify build/levit_128s-host-fp32 photos/*.jpg --top 1 --json
     """
-    from levit_deploy.runtime.artifact import Artifact
+    from levit_deploy.runtime.artifact import open_artifact
 
-    artifact = Artifact.load(folder)
     _require_files(pictures)
-    _require_this_machine(artifact)
-    answers = _classify(artifact, pictures, top)
+    with Phases() as phases, open_artifact(folder) as artifact:
+        _require_this_machine(artifact)
+        say_what_runs(phases, artifact)
+        phases.begin("classify")
+        answers = _classify(artifact, pictures, top)
     if as_json:
         print_json(answers)
         return
@@ -57,6 +63,8 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
 
 def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[dict[str, Any]]:
     """`path` and `answers` of each picture, in order; made in a process of its own."""
+    from levit_deploy.verify.images import Function
+    from levit_deploy.verify.library_runner import LibraryRunner
     from levit_deploy.verify.process import run_child, worker_command
     from levit_deploy.verify.runner import RunError
 
@@ -65,6 +73,7 @@ def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[d
             f"`{artifact.name}` gives features, not classes",
             hint="compile the model without --output features",
         )
+    LibraryRunner(artifact, Function.RUN).check()
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         output = Path(work) / "answers.json"
         paths = [str(Path(path).absolute()) for path in pictures]

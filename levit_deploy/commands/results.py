@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def artifact_json(artifact: Artifact, verification: Verification | None) -> dict[str, object]:
-    """The folder, its manifest, and its verification (None if it was never verified)."""
+    """The folder, its manifest, and its verification (None if this build was never verified)."""
     return {
         "folder": str(artifact.folder),
         **to_plain(artifact.manifest),
@@ -49,9 +49,11 @@ def print_manifest(artifact: Artifact) -> None:
         "made by": ", ".join((m.toolchain, *(f"{k} {v}" for k, v in m.versions.items()))),
         "command": " ".join(m.command_line),
     }
+    if m.provenance:
+        p = m.provenance
+        facts["made from"] = ", ".join(filter(None, (p.weights, p.key, p.data)))
     if m.audit:
-        verdict = "passed" if m.audit.passed else "failed"
-        facts["audit"] = f"{verdict}, sha256 {m.audit.sha256[:16]}"
+        facts["audit"] = f"{m.audit.verdict.value}, sha256 {m.audit.sha256[:16]}"
     print_columns(facts.items())
 
 

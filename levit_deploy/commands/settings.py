@@ -12,7 +12,16 @@ from levit_deploy.commands.weights import WeightsChoice
 if TYPE_CHECKING:
     from levit_deploy.export.exported import ExportedModel
     from levit_deploy.models.checkpoint import Checkpoint
+    from levit_deploy.runtime.artifact import Artifact
     from levit_deploy.runtime.manifest import Manifest
+
+
+def say_what_runs(phases: Phases, artifact: Artifact) -> None:
+    """Before anything in an artifact's folder is executed."""
+    phases.note(
+        f"this runs the library in {artifact.folder}: it can do all that you can do; "
+        "`levit-deploy inspect` runs nothing"
+    )
 
 
 def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Checkpoint:
@@ -34,7 +43,7 @@ def load_source(
     """The weights, or the model that `export` or `quantize` wrote."""
     from levit_deploy.export.exported import ExportedModel, is_exported
 
-    file = Path(choice.weights)
+    file = Path(choice.weights or "")
     return ExportedModel.load(file) if is_exported(file) else load_for(phases, choice, manifest)
 
 

@@ -158,7 +158,7 @@ def doctor_command(as_json: bool) -> None:
 def inspect_command(folder: Path, as_json: bool) -> None:
     """Show what the artifact in DIR is, and how it was made.
 
-    Files, sizes, weights, kernels, and what its verification found.
+    Files, sizes, weights, kernels, and what its verification found. Nothing in DIR is executed.
 
     \b
     Examples:
@@ -170,8 +170,13 @@ def inspect_command(folder: Path, as_json: bool) -> None:
 
     artifact = Artifact.load(folder)
     verification = Verification.load(folder)
+    verified = "never"
+    if verification is not None:
+        verified = verification.outcome.value
+        if not verification.is_of(artifact.manifest):
+            verification, verified = None, "another build"
     if as_json:
-        print_json(artifact_json(artifact, verification))
+        print_json({**artifact_json(artifact, verification), "verified": verified})
         return
     print_files(artifact)
     click.echo()
@@ -179,7 +184,6 @@ def inspect_command(folder: Path, as_json: bool) -> None:
     click.echo()
     print_kernels(artifact)
     click.echo()
-    if verification is None:
-        click.echo("never verified")
-    else:
+    click.echo(f"verified: {verified}")
+    if verification is not None:
         print_verification(verification)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from levit_deploy.commands.arguments import Named
+from levit_deploy.commands.arguments import Decorator, Named
 from levit_deploy.commands.progress import Phases
 from levit_deploy.errors import DeployError
 
@@ -27,7 +28,8 @@ OFFICIAL = "fb_dist_in1k"
 class WeightsChoice:
     """What the options say; None where they say nothing."""
 
-    weights: str
+    weights: str | None
+    sha256: str | None
     key: str | None
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
@@ -52,6 +54,7 @@ class WeightsChoice:
         `load_weights`, `Overrides` and `for_image_size` do.
         """
         phases.begin("weights")
+        assert self.weights is not None
         from levit_deploy.models.card import ClassOrder, Overrides
         from levit_deploy.models.labels import read_labels
         from levit_deploy.models.resize import for_image_size
@@ -67,6 +70,7 @@ class WeightsChoice:
         checkpoint = load_weights(
             spec,
             self.weights,
+            sha256=self.sha256,
             key=self.key,
             features=features,
             offline=self.offline,
@@ -88,13 +92,26 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise DeployError(f"`{text}` is not numbers", hint="such as 0.5,0.5,0.5") from error
 
 
+def _sha256(text: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{64}", text.lower()) is None:
+        raise DeployError(f"`{text}` is not a SHA-256", hint="it has 64 hexadecimal digits")
+    return text.lower()
+
+
+_WEIGHTS = (
+    "A checkpoint (.pth, .bin, .safetensors, .onnx), a folder of transformers or timm, a URL, or "
+    "a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10)."
+)
+_named_weights = click.option("--weights", default=OFFICIAL, show_default=True, help=_WEIGHTS)
+_recalled_weights = click.option(
+    "--weights", help=f"{_WEIGHTS}  [default: what DIR was compiled from]"
+)
 _OPTIONS = (
     click.option(
-        "--weights",
-        default=OFFICIAL,
-        show_default=True,
-        help="A checkpoint (.pth, .bin, .safetensors, .onnx), a folder of transformers or timm, a "
-        "URL, or a tag: `fb_dist_in1k` (official, ImageNet) or `demo` (in the package, CIFAR-10).",
+        "--sha256",
+        metavar="HEX",
+        type=Named("sha256", _sha256),
+        help="What the file at the URL must have.",
     ),
     click.option(
         "--key", help="Which weights of a file that holds several, such as `state_dict_ema`."
@@ -126,14 +143,22 @@ size_option = click.option(
 
 def weights_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options; the command gets what they say as its argument `choice`."""
+    return _collected(command, _named_weights)
 
+
+def artifact_weights_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`weights_options` of a command on an artifact, which may name no weights: see `recall`."""
+    return _collected(command, _recalled_weights)
+
+
+def _collected(command: Callable[..., Any], weights: Decorator) -> Callable[..., Any]:
     @functools.wraps(command)
     def collected(**values: Any) -> Any:
         choice = WeightsChoice(**{name: values.pop(name) for name in OPTION_NAMES})
         return command(choice=choice, **values)
 
     decorated: Callable[..., Any] = collected
-    for option in reversed(_OPTIONS):
+    for option in reversed((weights, *_OPTIONS)):
         decorated = option(decorated)
     return decorated
 

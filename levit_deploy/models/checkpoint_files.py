@@ -107,9 +107,11 @@ def onnx_file(path: Path) -> Path | None:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether it holds its numbers: not sparse, quantized, without storage, or one repeated."""
+    """Whether it holds its numbers: not nested, sparse, quantized, without storage, or one
+    repeated."""
     return (
-        tensor.layout == torch.strided
+        not tensor.is_nested
+        and tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
         and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

@@ -72,7 +72,8 @@ def choose_state_dict(
     averages = [each for each in found if each.is_ema]
     if len(averages) != 1:
         raise DeployError(
-            f"`{file}` holds {len(found)} LeViTs: {keys}", hint=f"choose: --key {found[0].key}"
+            f"`{file}` holds {len(found)} LeViTs: {keys}",
+            hint=f"choose: --key {found[0].key or found[-1].key}",
         )
     others = ", ".join(f"--key {each.key}" for each in found if each is not averages[0])
     return averages[0], f"weights of `{averages[0].key}` (moving average); others: {others}"

@@ -26,11 +26,13 @@ from levit_deploy.models.key_names import Origin
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.side_files import SideFiles
 from levit_deploy.models.spec import ModelSpec
+from levit_deploy.urls import public
 
 OFFICIAL = "fb_dist_in1k"
 DEMO = "demo"
 
-# The eight digits before the extension are the beginning of the file's SHA-256.
+# The eight digits before the extension are the beginning of the file's SHA-256: all that was ever
+# published of it. They tell a damaged file, not a forged one.
 OFFICIAL_URLS = {
     "levit_128s": "https://dl.fbaipublicfiles.com/LeViT/LeViT-128S-96703c44.pth",
     "levit_128": "https://dl.fbaipublicfiles.com/LeViT/LeViT-128-b88c2750.pth",
@@ -56,6 +58,7 @@ def load_weights(
     spec: ModelSpec | None,
     weights: str = OFFICIAL,
     *,
+    sha256: str | None = None,
     key: str | None = None,
     features: bool = False,
     offline: bool = False,
@@ -63,9 +66,10 @@ def load_weights(
 ) -> Checkpoint:
     """The weights that `--weights` names, of the variant `spec`, or of any if that is None.
 
+    `sha256`: what the file at a URL must have, hexadecimal.
     Raises DeployError if they cannot be had, or as `load_checkpoint` and `load_foreign` do.
     """
-    found = find_weights(spec, weights, offline=offline, progress=progress)
+    found = find_weights(spec, weights, sha256=sha256, offline=offline, progress=progress)
     if file := onnx_file(found.path):
         beside = SideFiles.beside_onnx(found.path)
         checkpoint = load_foreign(file, beside, spec, features=features)
@@ -107,6 +111,7 @@ def find_weights(
     spec: ModelSpec | None,
     weights: str = OFFICIAL,
     *,
+    sha256: str | None = None,
     offline: bool = False,
     progress: Progress = ignore_progress,
 ) -> WeightsFile:
@@ -114,6 +119,9 @@ def find_weights(
 
     Raises DeployError if they cannot be had; no other weights are ever put in their place.
     """
+    is_url = weights.startswith(("http://", "https://"))
+    if sha256 and not is_url:
+        raise DeployError(f"`{weights}` is no URL", hint="leave out --sha256, or name a URL")
     if weights == DEMO:
         if spec and spec.name != DEMO_MODEL:
             raise DeployError(
@@ -131,9 +139,10 @@ def find_weights(
                 f"there are no official weights for `{spec.name}`",
                 hint="pass a checkpoint: --weights FILE",
             )
-        return _from_url(spec, OFFICIAL_URLS[spec.name], offline, progress)
-    if weights.startswith(("http://", "https://")):
-        return _from_url(spec, weights, offline, progress)
+        url = OFFICIAL_URLS[spec.name]
+        return _from_url(spec, url, _sha256_in_name(url), offline, progress)
+    if is_url:
+        return _from_url(spec, weights, sha256 or _sha256_in_name(weights), offline, progress)
     path = Path(weights)
     if not weights or not path.exists():
         raise DeployError(
@@ -143,16 +152,17 @@ def find_weights(
     return WeightsFile(path, weights)
 
 
-def _from_url(spec: ModelSpec | None, url: str, offline: bool, progress: Progress) -> WeightsFile:
+def _from_url(
+    spec: ModelSpec | None, url: str, sha256: str | None, offline: bool, progress: Progress
+) -> WeightsFile:
     path = cached_path(url)
-    sha256 = _sha256_in_name(url)
     if offline:
         if not is_intact(path, sha256):
             raise DeployError(
-                f"`{url}` is not in the cache, and --offline forbids to fetch it",
+                f"`{public(url)}` is not in the cache, and --offline forbids to fetch it",
                 hint=_without_network(spec),
             )
-        return WeightsFile(path, url)
+        return WeightsFile(path, public(url))
     try:
         note = download(url, path, sha256=sha256, progress=progress)
     except DeployError as error:
@@ -161,10 +171,10 @@ def _from_url(spec: ModelSpec | None, url: str, offline: bool, progress: Progres
         start = path.read_bytes()[:40].decode(errors="replace").strip()
         path.unlink()
         raise DeployError(
-            f"`{url}` gives no checkpoint: it begins with `{start}`",
+            f"`{public(url)}` gives no checkpoint: it begins with `{start}`",
             hint="a page may ask to log in: open the address in a browser, and pass the file",
         )
-    return WeightsFile(path, url, note)
+    return WeightsFile(path, public(url), note)
 
 
 def cached_path(url: str) -> Path:

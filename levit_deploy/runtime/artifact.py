@@ -12,7 +12,10 @@ both forms of the library, which have one more function,
 
 from __future__ import annotations
 
+import tempfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +24,7 @@ from levit_deploy.compiler.program import Program, QuantizedTensor
 from levit_deploy.errors import DeployError
 from levit_deploy.files import write_files
 from levit_deploy.records import load_record, to_json
-from levit_deploy.runtime.manifest import FileRecord, Manifest
+from levit_deploy.runtime.manifest import Manifest
 
 CALIBRATION_FILE = "calibration.json"
 DEBUG_FOLDER = "debug"
@@ -40,57 +43,88 @@ class Libraries(ABC):
         """The library's, which its symbols begin with."""
 
     @property
+    def files(self) -> Path:
+        """Where to read what it has."""
+        return self.folder
+
+    @property
     def shared_library(self) -> Path:
-        return self.folder / f"lib{self.name}.so"
+        return self.files / f"lib{self.name}.so"
 
     @property
     def static_library(self) -> Path:
-        return self.folder / f"lib{self.name}.a"
+        return self.files / f"lib{self.name}.a"
 
     @property
     def header(self) -> Path:
-        return self.folder / f"{self.name}.h"
+        return self.files / f"{self.name}.h"
 
 
 @dataclass(frozen=True)
 class Artifact(Libraries):
-    """`folder`: absolute or relative path of `<name>-<target>-<precision>`."""
+    """`folder`: absolute or relative path of `<name>-<target>-<precision>`. `copy`: where its files
+    are as they were when it was opened; None: in `folder`, as they are now."""
 
     manifest: Manifest
+    copy: Path | None = None
 
     @property
     def name(self) -> str:
         return self.manifest.name
 
     @property
+    def files(self) -> Path:
+        return self.copy or self.folder
+
+    @property
     def calibration_table(self) -> Path | None:
         """What the 8-bit model that it was compiled from is made by; None if it is fp32."""
-        return self.folder / CALIBRATION_FILE if CALIBRATION_FILE in self.manifest.files else None
+        return self.files / CALIBRATION_FILE if CALIBRATION_FILE in self.manifest.files else None
 
     @property
     def debug_folder(self) -> Path | None:
         """The debug build of the same program; None if the artifact has none."""
         has_one = f"{DEBUG_FOLDER}/{TAPS_FILE}" in self.manifest.files
-        return self.folder / DEBUG_FOLDER if has_one else None
+        return self.files / DEBUG_FOLDER if has_one else None
 
     @staticmethod
-    def load(folder: Path) -> Artifact:
-        """Read an artifact folder.
+    def load(folder: Path, copy: Path | None = None) -> Artifact:
+        """Read an artifact folder; nothing in it is executed. `copy` gets what was read.
 
-        Raises DeployError if it is none, or if a file is missing or not the one that was built.
+        Raises DeployError if it is none, if its manifest does not name its library, or if a file is
+        missing or not the one that was built.
         """
-        artifact, hint = Artifact(folder, Manifest.load(folder)), "compile the model again"
+        artifact, hint = Artifact(folder, Manifest.load(folder), copy), "compile the model again"
+        for path in (artifact.shared_library, artifact.static_library, artifact.header):
+            if path.name not in artifact.manifest.files:
+                raise DeployError(
+                    f"the manifest of `{folder}` does not name `{path.name}`", hint=hint
+                )
         for name, record in artifact.manifest.files.items():
             path = folder / name
             try:
                 inside = path.resolve().is_relative_to(folder.resolve())
-                same = inside and FileRecord.of(path) == record
+                same = inside and record.is_of(path, copy / name if copy else None)
             except OSError as error:
                 raise DeployError(f"cannot read `{path}`: {error.strerror}", hint=hint) from error
             if not same:
                 reason = "its SHA-256 differs" if inside else "it lies elsewhere"
                 raise DeployError(f"`{path}` is not the file that was built: {reason}", hint=hint)
         return artifact
+
+    def is_in_place(self) -> bool:
+        """Whether its folder still holds this build."""
+        return Manifest.load(self.folder).build_id == self.manifest.build_id
+
+
+@contextmanager
+def open_artifact(folder: Path) -> Iterator[Artifact]:
+    """The artifact as it is now, whatever becomes of its folder: the files are a private copy.
+
+    Raises DeployError as `Artifact.load` does.
+    """
+    with tempfile.TemporaryDirectory(prefix="levit-deploy-") as copy:
+        yield Artifact.load(folder, Path(copy))
 
 
 @dataclass(frozen=True)

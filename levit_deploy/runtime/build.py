@@ -14,7 +14,13 @@ from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_nam
 from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
-from levit_deploy.runtime.manifest import FileRecord, KernelRecord, Manifest, package_versions
+from levit_deploy.runtime.manifest import (
+    FileRecord,
+    KernelRecord,
+    Manifest,
+    Provenance,
+    package_versions,
+)
 from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Libc, Toolchain
@@ -33,6 +39,7 @@ def build_artifact(
     parent: Path,
     *,
     command_line: Iterable[str] = (),
+    provenance: Provenance | None = None,
     add_files: Callable[[Path], None] | None = None,
     check: Callable[[Artifact], None] | None = None,
 ) -> Artifact:
@@ -52,7 +59,7 @@ def build_artifact(
         _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
             add_files(folder)
-        manifest = _manifest(program, toolchain, driver, tuple(command_line), folder)
+        manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
         manifest.save(folder)
         if check is not None:
             check(Artifact(folder, manifest))
@@ -182,6 +189,7 @@ def _manifest(
     toolchain: Toolchain,
     driver: Driver,
     command_line: tuple[str, ...],
+    provenance: Provenance | None,
     folder: Path,
 ) -> Manifest:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -200,6 +208,7 @@ def _manifest(
         scratch_bytes=program.scratch_bytes,
         constants_bytes=len(program.constants),
         command_line=command_line,
+        provenance=provenance,
         toolchain=toolchain.version,
         versions=package_versions(),
         kernels=tuple(KernelRecord.of(call) for call in program.calls),

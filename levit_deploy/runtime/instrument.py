@@ -45,7 +45,7 @@ def build_taps(artifact: Artifact, toolchain: Toolchain, folder: Path) -> DebugB
     `toolchain`: for the artifact's target. Raises DeployError if the artifact does not say where
     its 8-bit tensors are, or if it cannot be linked.
     """
-    build = DebugBuild(folder, Taps.load(artifact.folder))
+    build = DebugBuild(folder, Taps.load(artifact.files))
     folder.mkdir(parents=True)
     for file in (artifact.static_library, artifact.header):
         shutil.copyfile(file, folder / file.name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -19,6 +21,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
 
 FILE_NAME = "manifest.json"
+MAX_FILE_BYTES = 1 << 32
 _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "onnxsim", "torch")
 
 
@@ -26,6 +29,23 @@ _PACKAGES = ("apache-tvm", "apache-tvm-ffi", "numpy", "onnx", "onnxruntime", "on
 class FileRecord:
     bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no size of a file of ours."""
+        if not 0 <= self.bytes <= MAX_FILE_BYTES:
+            raise ValueError(f"`{self.bytes}` bytes")
+
+    def is_of(self, path: Path, copy: Path | None = None) -> bool:
+        """Whether the file is that one; `copy` gets what was read. Raises OSError as `of` does."""
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size != self.bytes:
+                return False
+            if copy is None:
+                return hashlib.file_digest(file, "sha256").hexdigest() == self.sha256
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with copy.open("xb") as taken:
+                shutil.copyfileobj(file, taken)
+        return FileRecord.of(copy) == self
 
     @staticmethod
     def of(path: Path) -> FileRecord:
@@ -54,11 +74,34 @@ class KernelRecord:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """What an artifact was made from, by lasting names (see models/lasting_names.py).
+
+    `key`: which of several weights, None if nobody said. `data`: the pictures that its 8 bits were
+    calibrated on, None if there were none; `data_digest`: hexadecimal SHA-256 of their content.
+    """
+
+    weights: Text
+    key: Text | None = None
+    data: Text | None = None
+    data_digest: str | None = None
+
+
+class Verdict(StrEnum):
+    """What an audit says in one word; only FAILED forbids to ship."""
+
+    PASSED = "passed"
+    NOT_ENOUGH = "not enough images"
+    NOT_JUDGED = "not judged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
 class AuditRecord:
     """What an audit of the artifact found. `sha256`: of its audit.json."""
 
     sha256: str
-    passed: bool
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -77,12 +120,12 @@ class Manifest(Build):
 
     `card`: how pictures become its images, and what its outputs mean.
     `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
-    packages of the machine that built them. `kernels`: in the order of the calls. `files`: by
-    their path in the folder, all but this file and verify.json. `audit`: the last one of the
-    artifact, None before the first.
+    packages of the machine that built them. `provenance`: None if nobody says. `kernels`: in the
+    order of the calls. `files`: by their path in the folder, all but this file and verify.json.
+    `audit`: the last one of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
 
     base_target: str
     libc: str
@@ -96,6 +139,7 @@ class Manifest(Build):
     scratch_bytes: int
     constants_bytes: int
     command_line: tuple[Text, ...]
+    provenance: Provenance | None
     toolchain: str
     versions: Mapping[str, str]
     kernels: tuple[KernelRecord, ...]

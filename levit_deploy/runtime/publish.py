@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import new_folder
 from levit_deploy.runtime.manifest import FILE_NAME as MANIFEST
+from levit_deploy.targets.toolchain import check_place
 
 _OTHER_FOLDERS = "choose other folders: -o DIR, TMPDIR=DIR"
 
@@ -24,6 +26,7 @@ def artifact_folder(destination: Path) -> AbstractContextManager[Path]:
 
 def check_destination(destination: Path) -> None:
     """Raise DeployError if `artifact_folder` is bound to fail: asked before long work."""
+    check_place(destination.absolute(), hint="-o DIR")
     _check_replaceable(destination)
     parent = destination.parent
     while not os.path.lexists(parent):
@@ -39,6 +42,11 @@ def check_destination(destination: Path) -> None:
 def _check_replaceable(destination: Path) -> None:
     while os.path.lexists(destination):
         looked_at = _identity(destination)
+        if destination.is_symlink():
+            raise DeployError(
+                f"`{destination}` is a link, and would be replaced",
+                hint=f"name the folder that it is in: -o {shlex.quote(str(_real(destination)))}",
+            )
         if (destination / MANIFEST).is_file():
             return
         if _identity(destination) == looked_at:
@@ -47,6 +55,10 @@ def _check_replaceable(destination: Path) -> None:
                 hint="choose another folder: -o build",
             )
         # In between another build put its folder here.
+
+
+def _real(link: Path) -> Path:
+    return link.resolve().parent
 
 
 def _identity(path: Path) -> int | None:

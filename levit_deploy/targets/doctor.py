@@ -110,6 +110,6 @@ def check_writable(folder: Path) -> Finding:
         "cache folder",
         ok,
         str(folder) if ok else f"`{existing}` is not writable",
-        None if ok else f"chmod u+wx {existing}",
+        None if ok else "choose another: export XDG_CACHE_HOME=DIR",
         required=False,
     )

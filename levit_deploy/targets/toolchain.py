@@ -37,6 +37,8 @@ _MACHINE = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"
 # The hand-written C must run far enough on any CPU of the architecture to say what is missing,
 # so it is compiled for the oldest one; only the kernels use the target's own instructions.
 _BASELINE = {Arch.X86_64: (), Arch.AARCH64: (), Arch.ARMV7: ("-mcpu=generic+v7a+vfp3d16",)}
+# What zig's own notes of what it read, or file names that it makes, cannot hold.
+_UNFIT_FOR_TOOLS = re.compile(r"[%:\\\x00-\x1f\x7f]")
 _LITTLE_SPACE_BYTES = 64 * 1024  # a disk with less is full: an object does not fit
 _COMPILE_FLAGS = (
     "-std=gnu11",
@@ -143,7 +145,9 @@ class Toolchain:
     ) -> None:
         if not names_output:
             command = (*command, "-o", output.name)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".zig-") as scratch:
+        place = output.parent.absolute()
+        check_place(place, hint="choose other folders: TMPDIR=DIR, -o DIR")
+        with tempfile.TemporaryDirectory(dir=place, prefix=".zig-") as scratch:
             environment = {
                 **os.environ,
                 "ZIG_LOCAL_CACHE_DIR": scratch,  # a cached object must not outlive its inputs
@@ -178,6 +182,14 @@ class Toolchain:
             errors.append(f"killed by {signal.Signals(-done.returncode).name}")
         reason = "; ".join(errors[:3]) or f"exit status {done.returncode}"
         return DeployError(f"{what} for `{self.target.name}`: {reason}", hint="levit-deploy doctor")
+
+
+def check_place(folder: Path, *, hint: str) -> None:
+    """Raise DeployError if the tools cannot work in a folder of that name."""
+    if found := _UNFIT_FOR_TOOLS.search(str(folder)):
+        raise DeployError(
+            f"the linker cannot work in `{folder}`: there is {found[0]!r} in its name", hint=hint
+        )
 
 
 def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:

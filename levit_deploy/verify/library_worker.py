@@ -1,13 +1,16 @@
 """The child of a LibraryRunner: load a shared library, classify, leave.
 
-Run as a module: `library_worker LIBRARY FUNCTION THREADS IMAGES.npz LOGITS.npy`, with a function
-of `Library`, of images in the order in which they were saved. It imports nothing but the loader and
-numpy: it is started for every few images, and is to start at once.
+Run as a module: `library_worker LIBRARY DESCRIPTION FUNCTION THREADS IMAGES.npz LOGITS.npy`, with
+a function of `Library`, of images in the order in which they were saved; or `library_worker LIBRARY
+DESCRIPTION`. DESCRIPTION is a file with what the library must say of itself, before anything else
+of it is run. It imports nothing but the loader and numpy: it is started for every few images, and
+is to start at once.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +20,38 @@ from levit_deploy.runtime.frame import Frame
 from levit_deploy.runtime.loader import Library
 
 CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed
+ANOTHER_LIBRARY = 125  # exit code: not the one that was described
+
+# What a library says of itself; csrc/run_images.c has the same, in the same order.
+FIELDS = (
+    *("abi_version", "image_size", "channels", "classes", "exif", "workspace_bytes"),
+    *("name", "model", "precision", "target", "weights_digest", "build_id"),
+    *("tool_version", "preprocessing", "mean", "std"),
+)
 
 
-def main(library: str, function: str, threads: str, inputs: str, outputs: str) -> None:
-    loaded = Library(Path(library), threads=int(threads))
+def description_text(values: Mapping[str, object]) -> str:
+    """A line for each of FIELDS: its name and its value."""
+    return "".join(f"{name} {_text(values[name])}\n" for name in FIELDS)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):  # of floats
+        return " ".join(f"{part:.9g}" for part in value)
+    return str(int(value) if isinstance(value, bool) else value)
+
+
+def main(library: str, description: str, *job: str) -> None:
+    loaded = Library(Path(library), threads=int(job[1]) if job else 1)
+    said = description_text(vars(loaded.describe())).split("\n")
+    expected = Path(description).read_text().split("\n")
+    if said != expected:
+        others = [line for line, right in zip(said, expected, strict=False) if line != right]
+        print(f"it says `{others[0]}`", file=sys.stderr)
+        sys.exit(ANOTHER_LIBRARY)
+    if not job:
+        return
+    function, _, inputs, outputs = job
     loaded.self_test()
     images = np.load(inputs)
     run = getattr(loaded, function)

@@ -17,21 +17,25 @@ def reference_of(artifact: Artifact, source: Checkpoint | ExportedModel) -> Refe
 
     Raises DeployError if the weights are others than those that it was compiled from.
     """
-    digest = source.weights_digest if isinstance(source, ExportedModel) else source.digest
-    check_weights(artifact, digest)
+    check_weights(artifact, source)
     if isinstance(source, ExportedModel):
         return Reference.of_model(source)
     return Reference.of_weights(source, quantized_model_of(artifact, source))
 
 
-def check_weights(artifact: Artifact, weights_digest: str) -> None:
+def check_weights(artifact: Artifact, source: Checkpoint | ExportedModel) -> None:
     """Raise DeployError if the artifact was compiled from others."""
+    name, found = (
+        (f"{source.name}.onnx", source.weights_digest)
+        if isinstance(source, ExportedModel)
+        else (source.source, source.digest)
+    )
     digest = artifact.manifest.weights_digest
-    if digest != weights_digest:
+    if digest != found:
         raise DeployError(
             f"`{artifact.folder}` was compiled from weights `{digest[:12]}`, "
-            f"these are `{weights_digest[:12]}`",
-            hint="name the weights that it was compiled from: --weights",
+            f"those in `{name}` are `{found[:12]}`",
+            hint="name the weights that it was compiled from: --weights FILE",
         )
 
 

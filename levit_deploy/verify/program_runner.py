@@ -14,6 +14,7 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.frame import Format
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
+from levit_deploy.verify.description import expected_description
 from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.process import run_child
 from levit_deploy.verify.runner import RunError, Runner
@@ -24,15 +25,21 @@ SOURCE = Path(__file__).parent / "csrc" / "run_images.c"
 def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> None:
     """Make `program` of csrc/run_images.c and the artifact's static library.
 
-    It is linked statically, so that an emulator needs no files of the target's system.
+    It runs the library only if that is the one of its manifest, and is linked statically, so that
+    an emulator needs no files of the target's system. Beside it lands description.h.
     Raises DeployError if the header or the library does not fit.
     """
     manifest = artifact.manifest
+    description = (*expected_description(manifest).encode(), 0)
+    program.with_name("description.h").write_text(
+        f"static const unsigned char manifest_says[] = {{{', '.join(map(str, description))}}};\n"
+    )
     flags = (
+        "-I.",  # the program's folder, where the compiler runs
         f"-DMODEL={manifest.name}",
         f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
         f'-DHEADER="{artifact.header.name}"',
-        f"-I{artifact.folder.resolve()}",
+        f"-I{artifact.files.resolve()}",
     )
     inputs = (SOURCE.resolve(), artifact.static_library.resolve())
     toolchain.link_program(inputs, program, flags)

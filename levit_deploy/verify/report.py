@@ -44,7 +44,7 @@ class Verification(Build):
     one, if there was one.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
     DERIVED: ClassVar[tuple[str, ...]] = ("passed", "executed")
 
     machine: Text
@@ -66,6 +66,17 @@ class Verification(Build):
     def passed(self) -> bool:
         """Whether it was executed, and no check failed."""
         return bool(self) and self.executed
+
+    def is_of(self, build: Build) -> bool:
+        """Whether that is what was verified."""
+        return Build.of(self) == Build.of(build)
+
+    @property
+    def outcome(self) -> Outcome:
+        """All checks in one."""
+        if not self.executed:
+            return Outcome.NOT_EXECUTED
+        return Outcome.PASSED if self.passed else Outcome.FAILED
 
     def save(self, folder: Path) -> None:
         """Write `folder`/verify.json; a reader sees the old one or the new one."""

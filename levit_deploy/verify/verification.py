@@ -25,6 +25,7 @@ from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Expectation, Reference, expect
 from levit_deploy.verify.images import Images, own_images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
+from levit_deploy.verify.process import noexec_hint
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
 from levit_deploy.verify.runner import NotExecutedError, RunError, Runner
@@ -83,6 +84,8 @@ def verify_artifact(
             *(_check_shared(artifact, batch, expected, on_check) if shared else ()),
             *_check_static(artifact, target, emulator, batch, expected, on_check),
         ]
+        if any(check.outcome is Outcome.NOT_EXECUTED for check in checks):
+            hint = noexec_hint((artifact.shared_library, Path(tempfile.gettempdir())))
     return Verification(
         **Build.of(manifest),
         machine=read_cpu().model,

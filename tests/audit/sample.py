@@ -9,11 +9,14 @@ from levit_deploy.audit.result import (
     Accuracy,
     Audited,
     AuditResult,
-    ConfusionChange,
+    ConfidenceBin,
+    ConfusionCell,
+    Cosine,
     Difference,
     Fidelity,
     Flip,
     FloatPlan,
+    Latency,
     Limit,
     RunnerName,
     Sensitivity,
@@ -21,7 +24,10 @@ from levit_deploy.audit.result import (
     TensorFidelity,
 )
 from levit_deploy.audit.statistics import mcnemar, wilson
+from levit_deploy.models.card import default_card
 from levit_deploy.models.demo import DemoSplit, demo_images
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.spec import FAMILY
 
 REFERENCE, ARTIFACT, QDQ = RunnerName.REFERENCE, RunnerName.ARTIFACT, RunnerName.QDQ
 IMAGES = 500
@@ -34,32 +40,38 @@ AUDITED = Audited(
     target="arm64-dotprod",
     build_id="6f1d0c7be58d2a9403c7a1be",
     weights_digest="8c2f6f3a0f6f0f8f6d1a6e5b8f3f9f1f7a6d5c4b3a29181706f5e4d3c2b1a090",
-    machine="AMD EPYC 9B14",
     emulated=True,
-    images=IMAGES,
+    library_bytes=9_876_543,
+    workspace_bytes=654_321,
+    card=default_card(Origin.TIMM, FAMILY["levit_128s"]),
     classes=10,
     class_names=demo_images(DemoSplit.TEST).classes,
     labelled=True,
     source="demo",
-    preprocessing="timm: shorter side bicubic to 248, centre 224; pictures of 224 as they are",
+    machine="AMD EPYC 9B14",
+    images=IMAGES,
     images_digest="1b7e3a5c9d0f2e4a6b8c0d1e3f5a7b9c1d3e5f708192a3b4c5d6e7f8091a2b3c",
     skipped=0,
     taps_equal=True,
 )
 
 
-def passed() -> AuditResult:
-    """8 bits cost 0.2 points on 500 images."""
+BINS = tuple(ConfidenceBin(10 * (i + 1), 0.4 + 0.06 * i, 0.35 + 0.064 * i) for i in range(10))
+
+
+def not_enough() -> AuditResult:
+    """8 bits cost 0.2 points on 500 images, which is too few to say so."""
     return AuditResult(
         audited=AUDITED,
+        latencies=(),
         limits=(
             Limit("--max-drop", "top-1 accuracy lost, in percentage points", 0.5, 0.2, True),
             Limit("--min-agreement", "images with the same top-1, in percent", 98.0, 98.6, True),
         ),
         accuracies=(
-            Accuracy(REFERENCE, wilson(472, IMAGES), wilson(499, IMAGES), 0.021),
-            Accuracy(ARTIFACT, wilson(471, IMAGES), wilson(499, IMAGES), 0.023),
-            Accuracy(QDQ, wilson(471, IMAGES), wilson(498, IMAGES), 0.022),
+            Accuracy(REFERENCE, wilson(472, IMAGES), wilson(499, IMAGES), 0.021, BINS),
+            Accuracy(ARTIFACT, wilson(471, IMAGES), wilson(499, IMAGES), 0.023, BINS[1:]),
+            Accuracy(QDQ, wilson(471, IMAGES), wilson(498, IMAGES), 0.022, BINS),
         ),
         differences=(
             Difference(ARTIFACT, REFERENCE, 3, 2, 0.2, mcnemar(3, 2)),
@@ -67,22 +79,91 @@ def passed() -> AuditResult:
             Difference(ARTIFACT, QDQ, 1, 1, 0.0, 1.0),
         ),
         fidelities=(
-            Fidelity(ARTIFACT, REFERENCE, wilson(493, IMAGES), 38.4, 0.99981, 0.0021, 0.74, 0),
-            Fidelity(QDQ, REFERENCE, wilson(494, IMAGES), 38.6, 0.99982, 0.002, 0.71, 0),
-            Fidelity(ARTIFACT, QDQ, wilson(498, IMAGES), 47.9, 0.99999, 0.0001, 0.21, 0),
+            fidelity(ARTIFACT, REFERENCE, wilson(493, IMAGES), 38.4, 0.99981, 0.0021, 0.74),
+            fidelity(QDQ, REFERENCE, wilson(494, IMAGES), 38.6, 0.99982, 0.002, 0.71),
+            fidelity(ARTIFACT, QDQ, wilson(498, IMAGES), 47.9, 0.99999, 0.0001, 0.21),
         ),
         flipped=7,
         flips=flips(7),
-        confusion=(ConfusionChange(3, 5, 7, 9), ConfusionChange(1, 9, 2, 1)),
+        confusion=(*right(), ConfusionCell(1, 9, 2, 1), ConfusionCell(3, 5, 7, 9)),
         tensors=tensors(),
         suspect=None,
         sensitivities=(),
     )
 
 
+def passed() -> AuditResult:
+    """The same shares and more of 50,000 images, on the machine itself."""
+    few, many = not_enough(), 100 * IMAGES
+    first, *others = few.fidelities
+    latency = Latency("AMD EPYC 9B14", 150, 1852.4, 1903.0)
+    return replace(
+        few,
+        audited=replace(AUDITED, images=many, emulated=False),
+        latencies=(latency,),
+        limits=few.limits,
+        differences=(
+            Difference(ARTIFACT, REFERENCE, 300, 200, 0.2, mcnemar(300, 200)),
+            *few.differences[1:],
+        ),
+        fidelities=(replace(first, agreement=wilson(49_300, many)), *others),
+    )
+
+
+def features() -> AuditResult:
+    """An artifact without a head: nothing to label."""
+    few = not_enough()
+    card = replace(AUDITED.card, heads=0)
+    first = few.fidelities[0]
+    cosine = Cosine(0.99712, 0.9731, 0.9812, 0.9921, 0.9984)
+    return replace(
+        few,
+        audited=replace(
+            AUDITED, card=card, classes=384, class_names=(), labelled=False, images=5000
+        ),
+        limits=(
+            Limit("--min-agreement", "images with the same nearest neighbour", 90.0, 94.0, True),
+            Limit("--min-cosine", "cosine of the features", 0.99, 0.99712, True),
+        ),
+        accuracies=(),
+        differences=(),
+        fidelities=(replace(first, agreement=wilson(4700, 5000), cosine=cosine, divergence=None),),
+        flipped=300,
+        flips=(),
+        confusion=(),
+    )
+
+
+def many_classes() -> AuditResult:
+    """A thousand classes, some of them called others."""
+    result, classes = passed(), 1000
+    names = tuple(f"class {i}" for i in range(classes))
+    cells = [ConfusionCell(i, i, 40 + i % 9, 40 + i % 7) for i in range(classes)]
+    cells += [ConfusionCell(i, i * 7 % classes, i % 4, i % 5) for i in range(1, classes, 3)]
+    cells.sort(key=lambda cell: (cell.label, cell.predicted))
+    return replace(
+        result,
+        audited=replace(result.audited, classes=classes, class_names=names),
+        confusion=tuple(cells),
+    )
+
+
+def right():
+    """Images of each class that are called by their names."""
+    return tuple(ConfusionCell(i, i, 47 - i % 2, 46 - i % 3) for i in range(10))
+
+
+def fidelity(runner, reference, agreement, sqnr_db, mean, divergence, largest_error):
+    """Cosines that lie about as those of images do."""
+    cosine = Cosine(mean, *(1 - (1 - mean) * times for times in (9, 5, 3, 0.7)))
+    return Fidelity(
+        runner, reference, agreement, sqnr_db, cosine, None, divergence, largest_error, 0
+    )
+
+
 def failed() -> AuditResult:
     """One layer's scale is wrong by 8."""
-    good = passed()
+    good = not_enough()
     wrong = tuple(
         replace(t, sqnr_db=3.1 + 0.07 * i, cosine=0.71, clipped=0.04, range_used=1.0)
         if i >= 18
@@ -97,7 +178,7 @@ def failed() -> AuditResult:
         ),
         accuracies=(
             good.accuracies[0],
-            Accuracy(ARTIFACT, wilson(414, IMAGES), wilson(480, IMAGES), 0.097),
+            Accuracy(ARTIFACT, wilson(414, IMAGES), wilson(480, IMAGES), 0.097, BINS[:3]),
             good.accuracies[2],
         ),
         differences=(
@@ -105,12 +186,15 @@ def failed() -> AuditResult:
             good.differences[1],
         ),
         fidelities=(
-            Fidelity(ARTIFACT, REFERENCE, wilson(420, IMAGES), 6.2, 0.87, 0.41, 9.3, 0),
+            fidelity(ARTIFACT, REFERENCE, wilson(420, IMAGES), 6.2, 0.87, 0.41, 9.3),
             *good.fidelities[1:],
         ),
         flipped=80,
         flips=flips(14),
-        confusion=tuple(ConfusionChange(i % 10, (i + 3) % 10, 2, 14 - i // 2) for i in range(24)),
+        confusion=(
+            *right(),
+            *(ConfusionCell(i % 10, (i + 3) % 10, 2, 14 - i // 2) for i in range(10)),
+        ),
         tensors=wrong,
         suspect=Suspect(
             ("blocks.8.m.proj.1",),
@@ -125,9 +209,9 @@ def failed() -> AuditResult:
 
 def unlabelled_float() -> AuditResult:
     """An fp32 artifact on images without labels, no limits, all equal."""
-    exact = Fidelity(ARTIFACT, REFERENCE, wilson(64, 64), 131.2, 1.0, 3.1e-12, 2.1e-5, 3)
+    exact = fidelity(ARTIFACT, REFERENCE, wilson(64, 64), 131.2, 1.0, 3.1e-12, 2.1e-5)
     return replace(
-        passed(),
+        not_enough(),
         audited=replace(
             AUDITED,
             precision="fp32",

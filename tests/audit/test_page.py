@@ -16,7 +16,15 @@ from tests.audit.browser import EXECUTABLE, Browser
 
 AUDITS = {
     audit.__name__: audit
-    for audit in (sample.passed, sample.failed, sample.unlabelled_float, sample.hostile)
+    for audit in (
+        sample.passed,
+        sample.not_enough,
+        sample.failed,
+        sample.unlabelled_float,
+        sample.features,
+        sample.many_classes,
+        sample.hostile,
+    )
 }
 needs_chromium = pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium: apt install chromium")
 VOID = {"meta", "link", "br", "img", "wbr"}
@@ -110,6 +118,76 @@ def test_classes_are_called_by_their_names_if_they_have_any():
     assert "<strong>8 → 0</strong>" in numbered
     assert ", label 7" in numbered
     assert "3 called 5" in numbered
+
+
+STROKE = re.compile(r'class="cell (right|wrong)"[^>]*opacity="([\d.]+)" d="([^"]+)"')
+
+
+@pytest.mark.parametrize("audit", [sample.not_enough, sample.many_classes])
+def test_every_cell_of_both_matrices_has_its_stroke(audit):
+    result = audit()
+    page = render_page(result, {})
+    drawn = {"PyTorch": set(), "Artifact": set()}
+    for name, cells in drawn.items():
+        svg = page.partition(f"Confusion matrix of {name}")[2].partition("</svg>")[0]
+        for kind, _, path in STROKE.findall(svg):
+            for x, y, length in re.findall(r"M([-\d.]+) ([\d.]+)h([\d.]+)", path):
+                column, row = float(x) + float(length) / 2 - 0.5, float(y) - 0.5
+                assert (kind == "right") == (round(column) == row)
+                cells.add((int(row), round(column)))
+    counts = {(c.label, c.predicted): c for c in result.confusion}
+    assert drawn["PyTorch"] == {cell for cell, c in counts.items() if c.reference_count}
+    assert drawn["Artifact"] == {cell for cell, c in counts.items() if c.artifact_count}
+
+
+def test_what_each_class_costs():
+    """Of cats the reference calls 46 right and 7 dogs, the artifact 46 and 9."""
+    page = render_page(sample.not_enough(), {}).replace("\N{NO-BREAK SPACE}", " ")
+    classes = page.partition('id="classes"')[2].partition("</section>")[0]
+    rows = re.findall(r">([a-z]+)</th><td[^>]*>(\d+)</td><td[^>]*>([\d.]+) %", classes)
+    shares = {name: (int(images), float(right)) for name, images, right in rows}
+    assert shares["cat"] == (53, pytest.approx(100 * 46 / 53, abs=0.05))
+    assert len(shares) == 10
+
+
+def test_the_diagram_has_a_dot_for_each_bin():
+    result = sample.passed()
+    page = render_page(result, {})
+    diagram = page.partition('id="reliability"')[2].partition("</section>")[0]
+    for accuracy in result.accuracies:
+        curve = diagram.partition(f'<g class="{accuracy.runner}">')[2].partition("</g>")[0]
+        dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', curve)
+        found = [(float(x) / 100, 1 - float(y) / 100) for x, y in dots]
+        wanted = [(one.confidence, one.accuracy) for one in accuracy.bins]
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert "Calibration error: PyTorch 2.1" in diagram
+
+
+def test_the_page_leads_with_the_verdict_then_size_and_time():
+    page = render_page(sample.passed(), {}).replace("\N{NO-BREAK SPACE}", " ")
+    order = ("<h1>Passed", "9.9 MB", "1.85 ms", 'id="accuracy"', 'id="classes"', 'id="confusion"')
+    order = (*order, 'id="reliability"', 'id="card"')
+    places = [page.index(text) for text in order]
+    assert places == sorted(places)
+    emulated = render_page(sample.not_enough(), {})
+    assert "not measured: under an emulator times say nothing" in emulated
+
+
+def test_the_card_is_on_the_page():
+    result = sample.passed()
+    page = render_page(result, {})
+    for name, value, _ in result.audited.card.rows():
+        assert name.replace("_", " ").capitalize() in page
+        assert value in page
+    assert "assumed: timm evaluates so" in page
+
+
+def test_colours_are_named_once():
+    """Every other rule takes them by name, so they mean the same everywhere."""
+    style = render_page(sample.passed(), {}).partition("<style>")[2].partition("</style>")[0]
+    named, _, rules = style.partition("* { box-sizing")
+    assert "--artifact: #" in named
+    assert re.findall(r"#[0-9a-f]{3,6}\b", rules) == []
 
 
 def test_a_flip_without_a_picture_says_so():

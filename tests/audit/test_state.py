@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from levit_deploy.audit.chunk import UNLABELLED, Chunk
-from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.latency import fastest
+from levit_deploy.audit.result import Latency, RunnerName
 from levit_deploy.audit.settings import CHUNK_IMAGES, Settings
-from levit_deploy.audit.state import JSON_FILE, State, check_report
+from levit_deploy.audit.state import JSON_FILE, State, Timing, check_report
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
+from levit_deploy.models.card import default_card
+from levit_deploy.models.key_names import Origin
+from levit_deploy.models.spec import TINY
 
 RUNNERS = (RunnerName.REFERENCE, RunnerName.ARTIFACT)
 SETTINGS = Settings(
@@ -23,12 +27,14 @@ SETTINGS = Settings(
     weights_digest="0",
     build_id="1",
     emulated=False,
+    library_bytes=1,
+    workspace_bytes=1,
+    card=default_card(Origin.OURS, TINY),
     classes=3,
     class_names=("a\x1b", "\ud800", "c"),
-    images=2 * CHUNK_IMAGES,
     labelled=False,
     source="photos\n",
-    preprocessing="",
+    images=2 * CHUNK_IMAGES,
     listing_digest="2",
     skip_broken=True,
     runners=RUNNERS,
@@ -132,6 +138,25 @@ def test_what_a_killed_audit_left_behind_is_no_hindrance(state: State) -> None:
     check_report(state.report, SETTINGS, resume=True, force=False)
     with state.locked():
         assert not any(path.exists() for path in leftovers)
+
+
+def test_a_time_is_kept_until_all_begins_anew(state: State) -> None:
+    assert state.timing() is None
+    state.store_timing(Timing(Latency("a CPU\x1b", 7, 1.5, 2.0)))
+    kept = state.timing()
+    assert kept is not None
+    assert kept.latency == Latency("a CPU\x1b", 7, 1.5, 2.0)
+    (state.report / ".audit" / "timing.json").write_text("{}")
+    with pytest.raises(DeployError, match="schema version") as caught:
+        state.timing()
+    assert "--resume" in (caught.value.hint or "")
+    state.begin(SETTINGS, anew=True)
+    assert state.timing() is None
+
+
+def test_of_each_machine_the_least_time_counts() -> None:
+    times = [Latency(name, 1, us, us) for name, us in (("b", 3.0), ("a", 2.0), ("b", 1.0))]
+    assert [(t.machine, t.min_us) for t in fastest([None, *times])] == [("a", 2.0), ("b", 1.0)]
 
 
 def test_an_old_report_stays_until_there_is_a_new_one(state: State) -> None:

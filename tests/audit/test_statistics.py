@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from levit_deploy.audit.result import RunnerName
+from levit_deploy.audit.neighbours import same_neighbours
+from levit_deploy.audit.result import Output, RunnerName
 from levit_deploy.audit.statistics import (
     CalibrationBins,
     FidelitySums,
+    as_classes,
     cosine,
     difference,
     divergence,
@@ -128,6 +130,9 @@ def test_calibration_error_does_not_depend_on_the_chunks(case, chunk):
     for start in range(0, len(labels), chunk):
         bins.add(reference[start : start + chunk], labels[start : start + chunk])
     assert bins.error == pytest.approx(plain_calibration_error(reference, labels), abs=1e-12)
+    assert sum(one.images for one in bins.bins) == len(labels)
+    whole = sum(one.images * abs(one.accuracy - one.confidence) for one in bins.bins)
+    assert whole / len(labels) == pytest.approx(bins.error, abs=1e-12)
 
 
 def plain_calibration_error(logits, labels):
@@ -158,13 +163,85 @@ def test_fidelity_agrees_with_numpy_over_everything_at_once(case, chunk):
     pairs = zip(reference, actual, strict=True)
     assert ours.equal_bits == sum(x.tobytes() == y.tobytes() for x, y in pairs)
     similar = torch.nn.functional.cosine_similarity(torch.from_numpy(r), torch.from_numpy(a))
-    assert ours.cosine == pytest.approx(similar.mean().item(), abs=1e-9)
+    assert ours.cosine is not None
+    assert ours.cosine.mean == pytest.approx(similar.mean().item(), abs=1e-9)
+    wanted = torch.quantile(similar, torch.tensor([0, 0.01, 0.05, 0.5], dtype=similar.dtype))
+    found = astuple(ours.cosine)[1:]
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
     assert ours.divergence == pytest.approx(divergence(reference, actual).mean(), abs=1e-12)
     if (a == r).all():
         assert ours.sqnr_db is None
     else:
         expected = 10 * math.log10((r**2).sum() / ((a - r) ** 2).sum())
         assert ours.sqnr_db == pytest.approx(expected, abs=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_one_logit_is_judged_by_its_sign_and_its_error(seed):
+    """Against torch's sigmoid and binary cross entropy, and numpy's standard deviation."""
+    random = np.random.default_rng(seed)
+    reference = random.normal(3.0, 2.0, (30, 1)).astype(np.float32)
+    actual = reference + random.normal(0.0, 0.5, (30, 1)).astype(np.float32)
+    sums = FidelitySums(Output.LOGIT)
+    for start in range(0, 30, 7):
+        sums.add(reference[start : start + 7], actual[start : start + 7])
+    ours = sums.fidelity(RunnerName.ARTIFACT, RunnerName.REFERENCE)
+    assert ours.agreement.count == ((reference > 0) == (actual > 0)).sum()
+    r, a = reference.astype(np.float64), actual.astype(np.float64)
+    error = np.sqrt(np.mean((a - r) ** 2)) / np.std(r)
+    assert ours.spread_error == pytest.approx(error, rel=1e-9)
+    assert ours.cosine is None
+    p = torch.sigmoid(torch.from_numpy(r))
+    entropies = [
+        torch.nn.functional.binary_cross_entropy_with_logits(torch.from_numpy(x), p) for x in (a, r)
+    ]
+    assert ours.divergence == pytest.approx((entropies[0] - entropies[1]).item(), abs=1e-9)
+    probabilities = softmax(as_classes(reference, Output.LOGIT))
+    np.testing.assert_allclose(probabilities[:, 1:], p, atol=1e-12)
+
+
+def test_a_logit_that_never_changes_has_no_spread():
+    same = np.full((5, 1), 0.1, np.float32)
+    sums = FidelitySums(Output.LOGIT)
+    sums.add(same, same + np.float32(0.5))
+    assert sums.fidelity(RunnerName.ARTIFACT, RunnerName.REFERENCE).spread_error is None
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12))
+def test_neighbours_agree_with_torch(seed, images):
+    """Each image against all others, one pair at a time; some images are there twice."""
+    random = np.random.default_rng(seed)
+    reference = random.normal(size=(images, 6)).astype(np.float32)
+    reference[images // 2] = reference[0]
+    actual = reference + random.normal(0, 0.4, reference.shape).astype(np.float32)
+    actual[images // 2] = actual[0]
+    pair = RunnerName.ARTIFACT, RunnerName.REFERENCE
+    both = {RunnerName.ARTIFACT: actual, RunnerName.REFERENCE: reference}
+    r, a = (torch.from_numpy(rows).double() for rows in (reference, actual))
+
+    def similar(rows, i):
+        alike = torch.nn.functional.cosine_similarity(rows[i : i + 1], rows)
+        alike[i] = -1
+        return alike
+
+    expected = sum(
+        bool(similar(r, i)[similar(a, i).argmax()] >= similar(r, i).max() - 1e-9)
+        for i in range(images)
+    )
+    assert same_neighbours(both, [pair]) == {pair: expected}
+    assert same_neighbours(dict.fromkeys(pair, reference), [pair]) == {pair: images}
+
+
+def test_blocks_of_neighbours_are_one_set(monkeypatch):
+    random = np.random.default_rng(0)
+    reference = random.normal(size=(50, 6)).astype(np.float32)
+    actual = reference + random.normal(0, 0.4, reference.shape).astype(np.float32)
+    pair = RunnerName.ARTIFACT, RunnerName.REFERENCE
+    both = {RunnerName.ARTIFACT: actual, RunnerName.REFERENCE: reference}
+    whole = same_neighbours(both, [pair])
+    assert 0 < whole[pair] < 50
+    monkeypatch.setattr("levit_deploy.audit.neighbours._ROWS", 7)
+    assert same_neighbours(both, [pair]) == whole
 
 
 def test_the_same_chunks_give_the_same_bits():

@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
 
-from levit_deploy.calibration.image_set import MIN_IMAGES, open_images
+from levit_deploy.calibration.image_set import MIN_IMAGES, find_pictures, open_images
 from levit_deploy.calibration.pictures import FolderPictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.checkpoint import load_checkpoint
@@ -287,6 +289,68 @@ def test_only_files_are_pictures(folder):
     (folder / "dog" / "folder.png").mkdir()
     os.mkfifo(folder / "dog" / "pipe.png")
     assert len(FolderPictures(folder)) == 18
+
+
+def thin_png(width, height):
+    """Black pixels; compressed, a file of a few bytes for each million of them."""
+    deflate = zlib.compressobj()
+    rows = [deflate.compress(bytes(width + 1)) for _ in range(height)]
+    header = struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", b"".join([*rows, deflate.flush()])), (b"IEND", b"")
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("size", [(80_000_000, 1), (1_000_000, 1), (1, 1_000_000), (257, 1)])
+def test_a_picture_that_is_almost_a_line(folder, size):
+    """Resized in proportion it would take gigabytes."""
+    (folder / "dog" / "line.png").write_bytes(thin_png(*size))
+    with pytest.raises(DeployError, match=rf"line.png`: it is {size[0]} x {size[1]}"):
+        open_images(str(folder), ORIGINAL_PREPROCESSING, 32)
+    images = open_images(str(folder), ORIGINAL_PREPROCESSING, 32, skip_broken=True)
+    assert (len(images), images.skipped) == (18, 1)
+
+
+def test_arrays_that_are_almost_lines(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", images=np.zeros((16, 1, 100_000, 3), np.uint8))
+    with pytest.raises(DeployError, match="it is 1 x 100000"):
+        open_images(str(tmp_path / "a.npz"), ORIGINAL_PREPROCESSING, 32)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_any_byte_of_an_npz_may_be_wrong(tmp_path, rng, compressed):
+    save = np.savez_compressed if compressed else np.savez
+    file = tmp_path / "a.npz"
+    save(file, images=rng.integers(0, 9, (16, 8, 8, 3), np.uint8), labels=np.arange(16))
+    whole, refused = file.read_bytes(), 0
+    for place in rng.integers(0, len(whole), 300):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.integers(8)
+        file.write_bytes(damaged)
+        try:
+            find_pictures(str(file), DemoSplit.TEST, ORIGINAL_PREPROCESSING)
+        except DeployError:
+            refused += 1
+    assert refused > 100
+
+
+def test_folders_that_are_linked_across(folder):
+    """Each picture is one, whatever leads to it."""
+    for name, other in (("cat", "dog"), ("dog", "cat")):
+        for number in range(3):
+            (folder / name / f"link{number}").symlink_to(folder / other)
+    assert len(FolderPictures(folder)) == 18
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "pipe"])
+def test_a_link_to_what_has_no_end(folder, target):
+    os.mkfifo(folder / "pipe")
+    (folder / "dog" / "endless.png").symlink_to(folder / target)
+    with pytest.raises(DeployError, match=r"endless\.png"):
+        open_images(str(folder), ORIGINAL_PREPROCESSING, 32)
 
 
 def test_pictures_of_the_package_have_the_models_size_even_where_none_is_resized():

@@ -22,7 +22,16 @@ def printed(capsys, monkeypatch):
     return printed
 
 
-@pytest.mark.parametrize("audit", [sample.passed, sample.failed, sample.unlabelled_float])
+@pytest.mark.parametrize(
+    "audit",
+    [
+        sample.passed,
+        sample.not_enough,
+        sample.failed,
+        sample.unlabelled_float,
+        sample.features,
+    ],
+)
 def test_it_fits_one_screen(audit, printed):
     lines = printed(audit()).splitlines()
     assert len(lines) <= LINES
@@ -31,8 +40,12 @@ def test_it_fits_one_screen(audit, printed):
 
 
 def test_it_says_what_was_found(printed):
-    text = printed(sample.passed())
-    assert text.startswith("PASSED Ship it: top-1 falls by 0.2 points on 500 images")
+    assert printed(sample.passed()).startswith("PASSED Ship it: top-1 falls by 0.2 points")
+    text = printed(sample.not_enough())
+    assert text.startswith("NOT ENOUGH IMAGES 500 images cannot tell a drop of 0.5 points")
+    assert re.search(r"library +9\.9 MB, 654\.3 kB workspace", text)
+    assert re.search(r"latency +not measured, under an emulator", text)
+    assert re.search(r"latency +1\.85 ms, one thread, AMD EPYC 9B14", printed(sample.passed()))
     assert re.search(
         r"Artifact +94\.2 % +91\.8 to 95\.9 % +99\.8 % +2\.3 % +98\.6 % +38\.4 dB", text
     )
@@ -44,6 +57,13 @@ def test_it_says_what_was_found(printed):
     assert text.startswith("FAILED Do not ship")
     assert re.search(r"--max-drop 0\.5 +11\.6, BROKEN", text)
     assert re.search(r"suspect +blocks\.8\.m\.proj\.1", text)
+
+
+def test_features_have_cosines_in_place_of_accuracy(printed):
+    text = printed(sample.features())
+    assert re.search(r"same neighbour +SQNR +cosine +worst", text)
+    assert re.search(r"Artifact +94\.00 % +38\.4 dB +0\.99712 +0\.97310", text)
+    assert re.search(r"--min-cosine 0\.99 +0\.99712, holds", text)
 
 
 def test_without_labels_there_is_no_accuracy(printed):

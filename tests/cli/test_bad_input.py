@@ -36,6 +36,9 @@ def assert_refused(done: Done, code: int, message: str) -> str:
         (["levit_128s"], "Missing option '--target'", "levit-deploy compile --help"),
         (["--target", "host", "levit_128s", "--libc", "uclibc"], "`uclibc`", "--libc"),
         (["--target", "host", "levit_128s", "--name", "128 s"], "`128 s`", "--name my_levit"),
+        (["--target", "host", "levit_128s", "--name", "String"], "`String`", "levit_string"),
+        (["--target", "host", "levit_128s", "--name", "int"], "`int`", "--name levit_int"),
+        (["--target", "host", "levit_128s", "--name", "cpu"], "`cpu`", "--name levit_cpu"),
         (["--target", "host", "levit_128s", "--precision", "fp8"], "'fp8'", "--help"),
     ],
 )
@@ -155,6 +158,27 @@ def test_an_output_path_that_cannot_be_a_folder(cli: Cli):
     done = cli.compile("-o", "file/build")
     assert "-o" in assert_refused(done, 1, "file/build")
     assert (cli.folder / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["a%b", "a:b", "a\tb", "a\nb", "a\\b"])
+def test_an_output_path_that_the_linker_cannot_work_in(cli: Cli, name: str):
+    done = cli.compile("-o", name)
+    assert assert_refused(done, 1, "the linker cannot work in") == "-o DIR"
+    assert "weights" not in done.stderr
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_an_output_path_like_an_option(cli: Cli):
+    done = cli.compile("--output=-dash")
+    assert done.returncode == 0, done.stderr
+    Artifact.load(cli.folder / "-dash" / "levit_tiny-host-fp32")
+
+
+def test_a_link_in_the_place_of_the_artifact(cli: Cli, fp32: Path):
+    (cli.folder / fp32.name).symlink_to(fp32)
+    done = cli.compile()
+    assert f"-o {fp32.parent}" in assert_refused(done, 1, "is a link")
+    assert "weights" not in done.stderr
 
 
 def test_a_file_that_cannot_be_written_is_told_of_first(cli: Cli):

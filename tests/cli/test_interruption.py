@@ -84,3 +84,45 @@ def test_a_full_disk(cli: Cli, small_disk: Path, kind: str):
     assert "No space left on device" in done.stderr
     assert "hint: free some space" in done.stderr
     assert list(small_disk.iterdir()) == []
+
+
+STARTED = (
+    "import sys; started = sys.stdout.write('started\\n'); sys.stdout.flush()\n"
+    "from levit_deploy.start import main\n"
+    "main()\n"
+)
+
+
+def check_early_interrupt(spawner: Spawner, delay_s: float) -> None:
+    """Whatever is being imported then: one line, and nothing left behind."""
+    args = ("compile", "--target", "host", "levit_128s", "--weights", "demo", "-o", "build")
+    with spawner.start(*args, code=STARTED) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, (delay_s, stderr)
+    assert stderr.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in stderr
+    assert "Exception ignored" not in stderr
+    assert not list(spawner.folder.glob("build/*"))
+
+
+@pytest.mark.parametrize("delay_s", [0.03, 0.3, 1.0])
+def test_an_early_interrupt(spawner: Spawner, delay_s: float):
+    check_early_interrupt(spawner, delay_s)
+
+
+@pytest.mark.slow
+def test_an_interrupt_at_any_moment_of_the_first_seconds(spawner: Spawner):
+    for step in range(120):
+        check_early_interrupt(spawner, 0.02 + 0.02 * step)
+
+
+@pytest.mark.parametrize("stream", [0, 1, 2])
+def test_a_closed_stream(spawner: Spawner, stream: int):
+    code = f"import os; os.close({stream})\nfrom levit_deploy.start import main\nmain()"
+    with spawner.start("targets", code=code) as process:
+        _, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stderr) == (0, "")

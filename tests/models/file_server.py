@@ -5,7 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 
@@ -73,7 +73,8 @@ def serve(content: bytes) -> Iterator[FileServer]:
                 body = body[10:]
             if server.cuts:
                 body = body[: server.cuts.pop(0)]
-            self.wfile.write(body)
+            with suppress(ConnectionError):  # the client has heard enough
+                self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -123,6 +123,40 @@ def test_build_loads_every_weight(random_tiny: Levit, tmp_path: Path) -> None:
     assert torch.equal(checkpoint.build()(image), random_tiny(image))
 
 
+def test_parameters_are_tensors(random_tiny: Levit, tmp_path: Path) -> None:
+    """`state_dict(keep_vars=True)`, as some training scripts save."""
+    path = save(random_tiny.state_dict(keep_vars=True), tmp_path / "a.pth")
+    plain = save(random_tiny.state_dict(), tmp_path / "b.pth")
+    assert load_checkpoint(path, TINY).digest == load_checkpoint(plain, TINY).digest
+
+
+@pytest.mark.parametrize("kind", ["nested", "jagged", "sparse", "one number", "no storage"])
+def test_tensors_that_are_not_plain(kind: str, state: State, tmp_path: Path) -> None:
+    name = "blocks.0.m.proj.1.c.weight"
+    match kind:
+        case "nested" | "jagged":
+            parts = [torch.zeros(2, 3), torch.zeros(3, 3)]
+            layout = torch.jagged if kind == "jagged" else torch.strided
+            state[name] = torch.nested.nested_tensor(parts, layout=layout)
+        case "sparse":
+            state[name] = state[name].to_sparse()
+        case "one number":
+            state[name] = torch.zeros(1, 1).expand(10**6, 10**6)
+        case "no storage":
+            state[name] = state[name].to("meta")
+    refuse(save(state, tmp_path / "a.pth"), f"`{name}` in .* is not a plain tensor")
+
+
+def test_any_strides_are_the_same_weights(state: State, tmp_path: Path) -> None:
+    digest = load_checkpoint(save(state, tmp_path / "a.pth"), TINY).digest
+    for name, tensor in state.items():
+        if tensor.ndim == 2:
+            state[name] = tensor.T.contiguous().T
+        elif tensor.ndim == 4:
+            state[name] = tensor.repeat_interleave(2, 0)[::2]
+    assert load_checkpoint(save(state, tmp_path / "b.pth"), TINY).digest == digest
+
+
 def test_checkpoint_of_a_training_run(state: State, tmp_path: Path) -> None:
     """The original repository's main.py saves its arguments and optimizer beside the weights."""
     run = {"model": state, "epoch": 3, "args": argparse.Namespace(lr=0.1), "optimizer": {}}

@@ -1,13 +1,16 @@
 """Downloads from servers that behave, and from those that do not."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+import levit_deploy.models.download
 from levit_deploy.errors import DeployError
 from levit_deploy.models.download import ATTEMPTS, CHUNK_BYTES, download
 from tests.models.file_server import FileServer, serve
@@ -191,3 +194,72 @@ def test_a_known_hash_asks_nothing(server: FileServer, path: Path) -> None:
     server.headers = {"ETag": "two"}
     assert download(server.url, path, sha256=SHA256) is None
     assert len(server.requests) == 1
+
+
+# What a server may not do
+
+
+def test_a_length_that_is_no_number(server: FileServer, path: Path) -> None:
+    server.declares_length, server.headers = False, {"Content-Length": "abc"}
+    assert refuse(server, path, "a length that is no number: `abc`").hint
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_more_than_any_checkpoint_has(
+    declares: bool, server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levit_deploy.models.download, "MAX_BYTES", CHUNK_BYTES)
+    server.declares_length = declares
+    assert refuse(server, path, "has more than").hint
+    assert not path.with_name("weights.pth.part").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pth.lock", "weights.pth.part", "weights.pth.version"])
+def test_links_in_the_cache_are_not_followed(name: str, server: FileServer, path: Path) -> None:
+    mine = path.parent.parent / "mine"
+    mine.write_text("years of work")
+    path.parent.mkdir()
+    path.with_name(name).symlink_to(mine)
+    server.headers = {"ETag": "one"}
+    with suppress(DeployError):  # that the lock cannot be had
+        download(server.url, path, sha256=None)
+    assert mine.read_text() == "years of work"
+
+
+def test_a_pipe_in_the_cache_is_not_waited_for(server: FileServer, path: Path) -> None:
+    path.parent.mkdir()
+    for name in ("weights.pth", "weights.pth.part", "weights.pth.lock"):
+        os.mkfifo(path.with_name(name))
+    download(server.url, path, sha256=SHA256)
+    assert path.read_bytes() == CONTENT
+
+
+def test_the_version_is_not_kept_before_the_file(
+    server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in between, the next run fetches the new file."""
+    server.headers = {"ETag": "one"}
+    download(server.url, path, sha256=None)
+    server.content, server.headers = CONTENT[::-1], {"ETag": "two"}
+    with monkeypatch.context() as patch:
+        patch.setattr(levit_deploy.models.download, "put_in_place", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            download(server.url, path, sha256=None)
+    download(server.url, path, sha256=None)
+    assert path.read_bytes() == CONTENT[::-1]
+
+
+@pytest.mark.parametrize("fault", ["status", "length", "URL", "nothing"])
+def test_passwords_and_tokens_are_not_said(fault: str, server: FileServer, path: Path) -> None:
+    url = f"{server.url}/w.pth?token=s3cret#s3cret"
+    if fault == "status":
+        server.status = 403
+    elif fault == "length":
+        server.declares_length, server.headers = False, {"Content-Length": "abc"}
+    elif fault == "URL":
+        url = url.replace("://", "://user:s3cret@")
+    else:
+        server.content = b"nothing"
+    with pytest.raises(DeployError) as caught:
+        download(url, path, sha256=SHA256)
+    assert "s3cret" not in f"{caught.value.message} {caught.value.hint}"

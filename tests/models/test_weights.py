@@ -102,8 +102,18 @@ def test_no_network_hints_at_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_url_with_a_query(server: FileServer) -> None:
-    checkpoint = load_weights(TINY, f"{server.url}/resolve/model%20a.pth?download=true")
+    checkpoint = load_weights(TINY, f"{server.url}/resolve/model%20a.pth?token=s3cret")
     assert checkpoint.spec == TINY
+    assert checkpoint.source == f"{server.url}/resolve/model%20a.pth?..."
+
+
+def test_a_digest_that_is_asked_for(server: FileServer) -> None:
+    url, right = f"{server.url}/w.pth", hashlib.sha256(server.content).hexdigest()
+    assert load_weights(TINY, url, sha256=right).spec == TINY
+    with pytest.raises(DeployError, match=f"expected it to begin with `{'0' * 64}`"):
+        load_weights(TINY, url, sha256="0" * 64)
+    with pytest.raises(DeployError, match="`demo` is no URL"):
+        load_weights(TINY, "demo", sha256=right)
 
 
 def test_a_page_in_place_of_weights_is_not_kept(server: FileServer, cache: Path) -> None:

@@ -60,4 +60,4 @@ def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
     finding = check_writable(tmp_path / "a")
     assert not finding.ok
-    assert finding.hint == f"chmod u+wx {tmp_path}"
+    assert finding.hint == "choose another: export XDG_CACHE_HOME=DIR"

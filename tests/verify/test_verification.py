@@ -189,7 +189,7 @@ def test_verify_json_round_trip(tmp_path: Path):
         assert Verification.load(tmp_path) == each
         assert [path.name for path in tmp_path.iterdir()] == ["verify.json"]
     fields = json.loads((tmp_path / "verify.json").read_text())
-    assert fields["schema_version"] == 3
+    assert fields["schema_version"] == Verification.SCHEMA_VERSION
     assert fields["passed"] is False
     assert fields["checks"][0]["comparison"]["tolerance"] == {
         "name": "close",
