@@ -1,6 +1,8 @@
 """Folders of classes -> the model's class indices.
 
 the model has labels, and every folder is one of them    by name
+every folder is a synset of ImageNet-1k, and its classes
+are the model's: 1000, without labels or with its words   by synset
 else, as many folders as classes                         by index, in the order of the card
 """
 
@@ -14,6 +16,7 @@ import numpy as np
 from levit_deploy.calibration.pictures import Pictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ClassOrder, ModelCard
+from levit_deploy.models.imagenet import imagenet_classes
 from levit_deploy.models.key_names import Origin
 
 SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
@@ -34,9 +37,11 @@ def number_classes(source: str, pictures: Pictures, card: ModelCard, classes: in
             f"`{source}` has folders of parts, not of classes: {', '.join(folders)}",
             hint=f"name one of them: --data {source.rstrip('/')}/{folders[-1]}",
         )
-    by_name = None if card.sources["class_order"] == _ORDER_OPTION else _by_name(card, folders)
+    by_name = None
+    if card.sources["class_order"] != _ORDER_OPTION:
+        by_name = _by_name(card, folders) or _by_synset(card, folders, classes)
     if by_name is not None:
-        numbers, names = by_name, card.labels
+        numbers, names = by_name, card.labels or tuple(imagenet_classes().values())
     else:
         names = _in_order(source, card, folders, classes)
         numbers = [names.index(folder) for folder in folders]
@@ -60,6 +65,21 @@ def _by_name(card: ModelCard, folders: Sequence[str]) -> list[int] | None:
     found = [numbers.get(_plain(folder), set()) for folder in folders]
     unique = [number for each in found if len(each) == 1 for number in each]
     return unique if len(set(unique)) == len(folders) else None
+
+
+def _by_synset(card: ModelCard, folders: Sequence[str], classes: int) -> list[int] | None:
+    """The class of each folder; None unless all are ImageNet-1k's, in a model of its classes."""
+    words = imagenet_classes()
+    if classes != len(words) or not set(folders) <= words.keys():
+        return None
+    order = list(words)
+    numbers = [order.index(folder) for folder in folders]
+    same = all(
+        set(_names(words[folder])) & set(_names(card.labels[number]))
+        for folder, number in zip(folders, numbers, strict=True)
+        if card.labels
+    )
+    return numbers if same else None
 
 
 def _names(label: str) -> Iterable[str]:

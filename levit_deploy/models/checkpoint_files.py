@@ -120,13 +120,14 @@ def is_plain(tensor: Tensor) -> bool:
 
 def _shards(index: Path) -> list[Path]:
     hint = "download the whole folder again"
-    try:
-        files = set(read_json(index, hint=hint)["weight_map"].values())  # type: ignore[index]
-        names = sorted(Path(file).name for file in files)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint) from error
+    content = read_json(index, hint=hint)
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    files = list(places.values()) if isinstance(places, dict) else []
+    if not files or not all(isinstance(file, str) for file in files):
+        raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint)
+    names = sorted({Path(file).name for file in files})
     lacking = [name for name in names if not (index.parent / name).is_file()]
-    if lacking or not names:
+    if lacking:
         raise DeployError(f"`{index.parent}` lacks `{', '.join(lacking)}`", hint=hint)
     return [index.parent / name for name in names]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import NoReturn, TypeGuard
 
 from levit_deploy.errors import DeployError
-from levit_deploy.files import open_regular
+from levit_deploy.records import read_json
 
-MAX_BYTES = 1 << 24
 MOST_NAMES = 1 << 20
+_DAMAGED = "download or save it again; it is not guessed what it should say"
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,7 @@ class Config:
         """The object in the file; None if there is no file. Raises DeployError if it is damaged."""
         if not path.exists():
             return None
-        try:
-            with open_regular(path) as file:
-                content = file.read(MAX_BYTES + 1)
-            if len(content) > MAX_BYTES:
-                raise ValueError(f"more than {MAX_BYTES} bytes")
-            values = json.loads(content.decode())
-        except (OSError, ValueError, RecursionError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise _damaged(str(path), f"is not JSON: {reason}") from error
+        values = read_json(path, hint=_DAMAGED)
         if not isinstance(values, dict):
             raise _damaged(str(path), "holds no object")
         return Config(str(path), path.name, values)
@@ -160,6 +151,4 @@ def _short(value: object) -> str:
 
 
 def _damaged(file: str, how: str) -> DeployError:
-    return DeployError(
-        f"`{file}` {how}", hint="download or save it again; it is not guessed what it should say"
-    )
+    return DeployError(f"`{file}` {how}", hint=_DAMAGED)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models.config import Config
+from levit_deploy.records import read_json
+
+_HINT = "one label a line, in UTF-8, or a JSON list"
 
 
 def read_labels(value: str) -> tuple[str, ...]:
@@ -22,19 +24,21 @@ def read_labels(value: str) -> tuple[str, ...]:
                 f"no labels at `{value}`", hint="--labels labels.txt, or --labels cat,dog"
             )
         return tuple(name.strip() for name in value.split(","))
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else text.splitlines()
-    except (OSError, ValueError, RecursionError) as error:
-        raise DeployError(
-            f"cannot read `{path}`: {error}", hint="one label a line, in UTF-8"
-        ) from error
+    content = read_json(path, hint=_HINT) if path.suffix == ".json" else _lines(path)
     if not isinstance(content, dict):
-        content = {"labels": [name for name in content if name != ""]} if content else {}
+        names = content if isinstance(content, list) else []
+        content = {"labels": [name for name in names if name != ""]}
     elif not {"id2label", "label_names"} & set(content):
         content = {"labels": content}
     config = Config(str(path), path.name, content)
     found = config.names("id2label") or config.names("label_names") or config.names("labels")
     if not found:
-        raise DeployError(f"`{path}` holds no labels", hint="one label a line, or a JSON list")
+        raise DeployError(f"`{path}` holds no labels", hint=_HINT)
     return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DeployError(f"cannot read `{path}`: {error}", hint=_HINT) from error

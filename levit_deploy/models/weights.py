@@ -15,12 +15,13 @@ from urllib.parse import unquote, urlsplit
 import platformdirs
 
 from levit_deploy.errors import DeployError
-from levit_deploy.models.card import ModelCard
+from levit_deploy.models.card import ModelCard, with_labels
 from levit_deploy.models.checkpoint import Checkpoint, load_checkpoint
 from levit_deploy.models.checkpoint_files import is_checkpoint, onnx_file
 from levit_deploy.models.demo import DEMO_MODEL, DEMO_WEIGHTS, DemoSplit, demo_images
 from levit_deploy.models.download import Progress, download, ignore_progress, is_intact
 from levit_deploy.models.foreign_onnx.load import load_foreign
+from levit_deploy.models.imagenet import imagenet_classes
 from levit_deploy.models.key_names import Origin
 from levit_deploy.models.preprocessing import DEMO_PREPROCESSING
 from levit_deploy.models.side_files import SideFiles
@@ -78,9 +79,18 @@ def load_weights(
     checkpoint = replace(checkpoint, source=found.source, notes=notes)
     if weights == DEMO:
         return checkpoint.with_card(_demo_card(checkpoint.card))
-    if weights == OFFICIAL:
-        return checkpoint.with_card(_certain(checkpoint.card, "the original repository"))
+    if weights in (OFFICIAL, *OFFICIAL_URLS.values()):
+        return checkpoint.with_card(_official_card(checkpoint))
     return checkpoint
+
+
+def _official_card(checkpoint: Checkpoint) -> ModelCard:
+    """How the original repository's weights were trained: on ImageNet-1k."""
+    card, classes = checkpoint.card, checkpoint.spec.classes
+    words = imagenet_classes().values()
+    if classes == len(words):
+        card = with_labels(card, words, classes, "ImageNet-1k, official weights")
+    return _certain(card, "the original repository")
 
 
 def _demo_card(card: ModelCard) -> ModelCard:

@@ -9,6 +9,7 @@ from levit_deploy.calibration.classes import natural_key, number_classes
 from levit_deploy.calibration.pictures import ArrayPictures
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ClassOrder, ModelCard, default_card, with_class_order
+from levit_deploy.models.imagenet import imagenet_classes
 from levit_deploy.models.key_names import Origin
 from levit_deploy.models.spec import TINY
 from tests.models.libraries import timm_module
@@ -55,6 +56,30 @@ def test_a_name_of_two_labels_does_not_decide():
     labels = ("crane, bird", "crane, machine")
     with pytest.raises(DeployError, match="none of the model's labels: crane"):
         numbered(card(Origin.TIMM, labels), ("crane", "machine"))
+
+
+SYNSETS = ("n02012849", "n01440764", "n03126707", "n15075141")  # two of them are cranes
+PLACES = dict(zip(SYNSETS, (134, 0, 517, 999), strict=True))
+
+
+def test_synsets_are_timms_in_order_and_words():
+    info = timm_module("timm.data").ImageNetInfo("imagenet-1k")
+    ours = imagenet_classes()
+    assert list(ours) == info.label_names()
+    assert list(ours.values()) == [info.label_name_to_description(name) for name in ours]
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_folders_of_synsets_are_imagenets_classes(labelled: bool):
+    labels = tuple(words.split(",")[-1] for words in imagenet_classes().values())
+    assert numbered(card(Origin.TIMM, labels if labelled else ()), SYNSETS, 1000) == PLACES
+
+
+def test_synsets_of_other_classes_do_not_decide():
+    other = tuple(reversed(imagenet_classes().values()))
+    for labels, classes in ((other, 1000), ((), 999)):
+        with pytest.raises(DeployError, match="has folders for 4 classes"):
+            numbered(card(Origin.TIMM, labels), SYNSETS, classes)
 
 
 @pytest.mark.parametrize("origin", [Origin.ORIGINAL, Origin.TRANSFORMERS])

@@ -32,7 +32,7 @@ def test_names() -> None:
     [
         ("a.txt", b"", "holds no labels"),
         ("a.txt", b"\xff\xfe", "cannot read"),
-        ("a.json", b"[", "cannot read"),
+        ("a.json", b"[", "is not JSON"),
         ("a.json", b"[1, 2]", "expected names"),
         ("a.json", b'{"cat": 0}', "expected names by number"),
     ],

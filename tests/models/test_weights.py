@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from levit_deploy.errors import DeployError
 from levit_deploy.models import weights
@@ -17,8 +18,9 @@ from levit_deploy.models.preprocessing import (
     TIMM_PREPROCESSING,
     Preprocessing,
 )
+from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import FAMILY, TINY, get_spec
-from levit_deploy.models.weights import find_weights, load_weights
+from levit_deploy.models.weights import OFFICIAL, find_weights, load_weights
 from tests.models.file_server import FileServer, serve
 
 
@@ -46,6 +48,20 @@ def test_official_weights_have_a_checked_url_for_every_variant() -> None:
     assert set(weights.OFFICIAL_URLS) == set(PAPER_TOP1) < set(FAMILY)
     for url in weights.OFFICIAL_URLS.values():
         assert weights._sha256_in_name(url) == url[-12:-4]
+
+
+@pytest.mark.parametrize("classes", [1000, 999])
+def test_labels_of_the_official_weights(
+    classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known of those alone, and not of any others with as many classes."""
+    torch.save(Levit(replace(TINY, classes=classes)).state_dict(), tmp_path / "a.pth")
+    with serve((tmp_path / "a.pth").read_bytes()) as server:
+        url = official(server, monkeypatch)
+        cards = [load_weights(TINY, named).card for named in (OFFICIAL, url)]
+    for card in cards:
+        assert card.labels[:1] == (("tench, Tinca tinca",) if classes == 1000 else ())
+    assert load_weights(TINY, str(tmp_path / "a.pth")).card.labels == ()
 
 
 def test_default_is_the_official_download(
