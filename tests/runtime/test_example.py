@@ -98,6 +98,64 @@ def test_code_of_the_documents_compiles(
     host_toolchain.compile(tmp_path / "document.c", tmp_path / "document.o", flags)
 
 
+_STAND_IN = """
+#pragma once
+#include <cstddef>
+namespace cv {
+struct Mat {
+    unsigned char *data;
+    std::size_t step[1];
+    int cols, rows;
+};
+}
+"""
+_MAIN = """
+#include <cstdio>
+int main()
+{
+    static unsigned char pixels[60 * 90 * 3];
+    for (int i = 0; i < 60 * 90 * 3; i++)
+        pixels[i] = static_cast<unsigned char>(i * 7919 % 251);
+    std::printf("%d", best_class({pixels, {90 * 3}, 90, 60}));
+}
+"""
+
+
+def test_cpp_of_the_document_classifies(
+    levit: Artifact, host_toolchain: Toolchain, tmp_path: Path
+) -> None:
+    """OpenCV's headers come with no wheel: what the code uses of them is made here."""
+    text = (ROOT / "docs" / "camera.md").read_text()
+    (block,) = re.findall(r"^```cpp\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "opencv2").mkdir()
+    (tmp_path / "opencv2" / "core.hpp").write_text(_STAND_IN)
+    (tmp_path / "main.cpp").write_text(block + _MAIN)
+    compiler = [host_toolchain.compiler[0], "c++", *host_toolchain.compiler[2:]]
+    flags = ("-O2", "-std=c++11", f"-I{tmp_path}", f"-I{levit.folder}")
+    inputs = (tmp_path / "main.cpp", levit.static_library, "-o", tmp_path / "main")
+    subprocess.run([*compiler, *flags, *inputs], check=True, capture_output=True)
+    done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
+    bgr = (np.arange(60 * 90 * 3) * 7919 % 251).astype(np.uint8).reshape(60, 90, 3)
+    frame = Frame((bgr,), 90, 60, Format.BGR)
+    assert int(done.stdout) == Library(levit.folder).classify(frame, 1)[0].class_index
+
+
+def test_python_of_the_document_classifies(
+    levit: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    text = (ROOT / "docs" / "camera.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "levit_128s-host-fp32").symlink_to(levit.folder)
+    monkeypatch.chdir(tmp_path)
+    rgb = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    exec(block, {"rgb": rgb})
+    library = Library(levit.folder)
+    turned = np.ascontiguousarray(rgb[::-1, ::-1, ::-1])
+    expected = [library.classify(picture, 1)[0].label for picture in (rgb, turned)]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
 def test_document_names_every_function_and_code(levit: Artifact) -> None:
     text = (ROOT / "docs" / "c-api.md").read_text()
     grey = replace(CARD, in_chans=1)
