@@ -25,6 +25,8 @@ def read_labels(value: str) -> tuple[str, ...]:
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else text.splitlines()
+        if not isinstance(content, dict | list):
+            raise ValueError("neither a list nor an object")
     except (OSError, ValueError, RecursionError) as error:
         raise DeployError(
             f"cannot read `{path}`: {error}", hint="one label a line, in UTF-8"
