@@ -36,5 +36,5 @@ def test_a_few_cases(name: str, int8_deployment: Deployment, tmp_path: Path) -> 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_minute(name: str) -> None:
     counts = fuzz(name, seconds=60, seed=0, keep=None, cases=10**9)
-    assert counts["cases"] > 1000
+    assert counts["cases"] > 50
     assert counts["failed"] == 0, counts

@@ -47,3 +47,11 @@ def test_others(name: str, content: bytes, match: str, tmp_path: Path) -> None:
 def test_nothing_there() -> None:
     with pytest.raises(DeployError, match="no labels at `labels"):
         read_labels("labels.txt")
+
+
+@pytest.mark.parametrize("content", ["1", "1.5", "true", "null", '"a"', "[" * 100_000])
+def test_json_that_is_no_list(content: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(content)
+    with pytest.raises(DeployError, match="cannot read") as caught:
+        read_labels(str(tmp_path / "labels.json"))
+    assert caught.value.hint
