@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json: bool) -> None:
-    """Classify picture files with the artifact in DIR, on this machine.
+    """Classify picture files with the artifact in DIR.
 
     The library makes its image of each picture as the model was evaluated, whatever their sizes,
     and its answers are softmax probabilities.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from levit_deploy.models.preprocessing import (
     Resize,
 )
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.build import build_artifact
+from levit_deploy.runtime.build import FRAME_SOURCES, build_artifact, generate_sources
 from levit_deploy.runtime.frame import Format, Frame, Matrix, Range
 from levit_deploy.runtime.loader import Library, _pointer
 from levit_deploy.runtime.self_test import SelfTest
@@ -366,3 +368,23 @@ def test_frames_at_random_never_crash(count: int, tmp_path: Path) -> None:
     program = Program("host", ORIGINAL_PREPROCESSING, SIDE, tmp_path)
     accepted = int(program.run("random", str(count)))
     assert count / 4 < accepted < count
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: apt-get install gcc")
+def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path: Path) -> None:
+    toolchain = find_toolchain(get_target("host"))
+    network = SmallNetwork.random(seed=0)
+    program = network.program(toolchain, tmp_path / "kernels")
+    generate_sources(program, toolchain, network.self_test(), tmp_path)
+    names = ("program", "library", "tasks", "digest", "threads", *map(_stem, FRAME_SOURCES))
+    sources = [*(f"{name}.c" for name in names), "constants.S", "small_kernels.o"]
+    flags = ["-std=gnu11", "-O1", "-march=native", "-fsanitize=address,undefined", "-lpthread"]
+    definitions = ["-fno-sanitize-recover=all", "-DMODEL=small", '-DHEADER="small.h"', "-I."]
+    main = str(Path(__file__).with_name("frames.c"))
+    command = ["cc", *flags, *definitions, main, *sources, "-o", "sanitized"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=600)
+    assert int(run(tmp_path / "sanitized", arguments=("random", "500"))) > 100
+
+
+def _stem(source: str) -> str:
+    return Path(source).stem
