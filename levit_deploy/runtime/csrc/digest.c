@@ -1,6 +1,6 @@
 /*
- * Are weights and code what was built? Digests of both, by the build: levit_deploy/runtime/digest.py
- * says how, and computes the same.
+ * Are weights and code what was built? levit_deploy/runtime/digest.py says how their digests are
+ * made, and makes those that the build puts into the library.
  */
 #include "library.h"
 

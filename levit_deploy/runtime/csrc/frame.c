@@ -10,7 +10,7 @@ enum {
     STRIPS = STRIP_COLUMNS / LANES,
     BLOCK_BYTES = LANES * STRIP_COLUMNS * CHANNELS
 };
-_Static_assert(PITCH <= BLOCK_BYTES, "rows that no output needs go to the block");
+_Static_assert((int)PITCH <= (int)BLOCK_BYTES, "rows that no output needs go to the block");
 
 static int32_t smaller(int32_t a, int32_t b)
 {

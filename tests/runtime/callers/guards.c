@@ -44,7 +44,8 @@ int main(int argc, char **argv)
             for (int entry = 0; entry < ENTRIES; entry++) {
                 memset(c.logits, 0, LOGITS_BYTES);
                 CHECK(enter(entry, &c) == TINY_OK);
-                CHECK(entry == SELF_TEST || !memcmp(c.logits, expected[kind_of(entry)], LOGITS_BYTES));
+                if (entry != SELF_TEST)
+                    CHECK(!memcmp(c.logits, expected[kind_of(entry)], LOGITS_BYTES));
             }
             tiny_threads_destroy(c.threads);
         }

@@ -69,7 +69,8 @@ int main(void)
                 set(standard);
                 CHECK(code == TINY_OK);
                 CHECK(after == callers);
-                CHECK(entry == SELF_TEST || !memcmp(logits, expected[kind_of(entry)], LOGITS_BYTES));
+                if (entry != SELF_TEST)
+                    CHECK(!memcmp(logits, expected[kind_of(entry)], LOGITS_BYTES));
             }
             if (pool > 0)
                 tiny_threads_destroy(c.threads);
