@@ -159,9 +159,10 @@ def whole_audit(states: Iterable[State]) -> tuple[Settings, dict[int, State]]:
     """
     states = tuple(states)
     settings = states[0].settings()
-    if len(settings.class_names) not in (0, settings.classes):
+    classes = max(settings.classes, 2)  # those of one logit are its signs
+    if len(settings.class_names) not in (0, classes):
         raise DeployError(
-            f"`{states[0].report}` names {len(settings.class_names)} of {settings.classes} classes",
+            f"`{states[0].report}` names {len(settings.class_names)} of {classes} classes",
             hint="begin anew: levit-deploy audit ... --force",
         )
     for state in states[1:]:

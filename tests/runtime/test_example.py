@@ -121,19 +121,17 @@ int main()
 """
 
 
-def test_cpp_of_the_document_classifies(
-    levit: Artifact, host_toolchain: Toolchain, tmp_path: Path
-) -> None:
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler: apt-get install g++")
+def test_cpp_of_the_document_classifies(levit: Artifact, tmp_path: Path) -> None:
     """OpenCV's headers come with no wheel: what the code uses of them is made here."""
     text = (ROOT / "docs" / "camera.md").read_text()
     (block,) = re.findall(r"^```cpp\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "opencv2").mkdir()
     (tmp_path / "opencv2" / "core.hpp").write_text(_STAND_IN)
     (tmp_path / "main.cpp").write_text(block + _MAIN)
-    compiler = [host_toolchain.compiler[0], "c++", *host_toolchain.compiler[2:]]
-    flags = ("-O2", "-std=c++11", f"-I{tmp_path}", f"-I{levit.folder}")
+    flags = ("-O1", "-std=c++11", "-Wall", "-Werror", f"-I{tmp_path}", f"-I{levit.folder}")
     inputs = (tmp_path / "main.cpp", levit.static_library, "-o", tmp_path / "main")
-    subprocess.run([*compiler, *flags, *inputs], check=True, capture_output=True)
+    subprocess.run(["c++", *flags, *inputs], check=True)
     done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
     bgr = (np.arange(60 * 90 * 3) * 7919 % 251).astype(np.uint8).reshape(60, 90, 3)
     frame = Frame((bgr,), 90, 60, Format.BGR)
