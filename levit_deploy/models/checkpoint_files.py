@@ -126,7 +126,8 @@ def _shards(index: Path) -> list[Path]:
     if not files or not all(isinstance(file, str) for file in files):
         raise DeployError(f"`{index}` is damaged: it names no weights", hint=hint)
     names = sorted({Path(file).name for file in files})
-    lacking = [name for name in names if not (index.parent / name).is_file()]
+    there = {path.name for path in index.parent.iterdir() if path.is_file()}
+    lacking = [name for name in names if name not in there]
     if lacking:
         raise DeployError(f"`{index.parent}` lacks `{', '.join(lacking)}`", hint=hint)
     return [index.parent / name for name in names]

@@ -143,7 +143,10 @@ class Config:
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    try:
+        return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:  # an integer beyond any float
+        return False
 
 
 def _short(value: object) -> str:
