@@ -61,7 +61,11 @@ class ImageSet:
 
     def __iter__(self) -> Iterator[Picture]:
         for index in self._indices:
-            yield model_sized(self._pictures.picture(index), self._way, self.image_size)
+            yield self.sized(self._pictures.picture(index))
+
+    def sized(self, picture: Picture) -> Picture:
+        """A picture as the model sees it, (image_size, image_size, channels)."""
+        return model_sized(picture, self._way, self.image_size)
 
     @property
     def source_digest(self) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet
+from levit_deploy.compiler.program import EIGHT_BIT
 from levit_deploy.models.images import normalize
-from levit_deploy.models.pictures import RGB, package_photos, package_pictures
+from levit_deploy.models.pictures import package_photos, package_pictures
 from levit_deploy.models.preprocessing import Preprocessing, Resize
 from levit_deploy.models.spec import Normalization
 
@@ -48,7 +49,7 @@ class Images:
 
     def functions(self) -> tuple[Function, ...]:
         """Those that the images can be given to."""
-        eight_bit = Function.RUN_RGB8 if self.pixels.shape[-1] == RGB else Function.RUN_GRAY8
+        eight_bit = Function(EIGHT_BIT[self.pixels.shape[-1]].function)
         return (Function.RUN, eight_bit, *([Function.RUN_FRAME] if self.frames else []))
 
     def of(self, function: Function) -> Iterable[NDArray[np.float32] | NDArray[np.uint8]]:
@@ -87,7 +88,8 @@ def real_images(model: ModelInput, count: int, way: Preprocessing) -> Images:
 
 def own_images(model: ModelInput, count: int, pictures: ImageSet) -> Images:
     """The first `count` of a user's pictures."""
-    pixels, frames = pictures.first(count), pictures.first_as_they_are(count)
+    frames = pictures.first_as_they_are(count)
+    pixels = np.stack([pictures.sized(frame) for frame in frames])
     return _images(model, pixels, f"pictures of {pictures.source}", frames)
 
 

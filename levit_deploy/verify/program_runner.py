@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import EIGHT_BIT
-from levit_deploy.models.pictures import RGB
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.frame import Format
+from levit_deploy.runtime.frame import Frame
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.description import expected_description
@@ -75,7 +74,7 @@ class ProgramRunner(Runner):
                 for image in images.of(function):
                     if function in (Function.RUN_FRAME, Function.PREPARE):
                         height, width, channels = image.shape
-                        layout = Format.RGB if channels == RGB else Format.GRAY8
+                        layout = Frame.of(image.astype(np.uint8, copy=False)).format
                         file.write(struct.pack("=4i", width, height, channels, layout))
                     file.write(image.tobytes())
             run_child((*self._emulator, self._program, function, inputs, outputs))

@@ -34,7 +34,7 @@ from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from tests.machine import prefix_for
 from tests.runtime.c_program import run
-from tests.runtime.small_network import CLASSES, SIDE, SmallNetwork
+from tests.runtime.small_network import CLASSES, SIDE, SmallNetwork, random_rgb
 
 SIZE = 64  # of the pictures that are prepared; only those of `SIDE` are classified
 SQUASH = replace(ORIGINAL_PREPROCESSING, side=1, crop=1, resize=Resize.SQUASH)
@@ -317,12 +317,23 @@ def test_answers_are_torchs_softmax(library: Library) -> None:
         assert answers[:2] == library.classify(picture, 2)
 
 
-def test_labels_and_ties(library: Library) -> None:
+def test_labels_and_even_odds(library: Library) -> None:
     answers = library.classify(np.zeros((10, 10, 3), np.uint8))
     assert {answer.label for answer in answers} == {"cat", "dog", "Käse", "plane", "ship"}
     logits, softmax = np.zeros(CLASSES, np.float32), np.empty(CLASSES, np.float32)
     assert library._function("softmax")(*(_pointer(array) for array in (logits, softmax))) == 0
     np.testing.assert_allclose(softmax, 1 / CLASSES, rtol=1e-7)
+
+
+def test_of_equal_classes_the_first_comes_first(tmp_path: Path) -> None:
+    network = SmallNetwork.random(seed=0)
+    even = replace(network, head=np.repeat(network.head[:1], CLASSES, axis=0))
+    toolchain = find_toolchain(get_target("host"))
+    program = even.program(toolchain, tmp_path / "kernels")
+    library = Library(build_artifact(program, toolchain, even.self_test(), tmp_path).folder)
+    for count in (2, CLASSES):
+        answers = library.classify(random_rgb(0), count)
+        assert [answer.class_index for answer in answers] == list(range(count))
 
 
 def test_files_are_turned_if_the_model_was_evaluated_so(library: Library, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ static void split_4(const uint8_t *restrict from, int32_t count, uint8_t *restri
     }
 }
 
-/* Chroma of two pixels, twice: planes beside each other, or one after the other. */
+/* Chroma, each value for two pixels: U and V in turn, or one of them alone. */
 static void double_pairs(const uint8_t *restrict from, int32_t count, uint8_t *restrict a,
                          uint8_t *restrict b)
 {

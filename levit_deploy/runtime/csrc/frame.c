@@ -92,7 +92,7 @@ size_t NAME(frame_workspace_bytes)(int32_t width, int32_t height)
            bytes;
 }
 
-/* Bytes of a row of each plane, and its pixels per byte vertically; 0 for planes that are not. */
+/* Bytes of a row of each plane; 0 for planes that the format has not. */
 static void row_bytes(const NAME(frame) *f, int64_t bytes[3])
 {
     int64_t width = f->width;
