@@ -12,8 +12,9 @@ from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
 from levit_deploy.runtime.digest import seal
-from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
+from levit_deploy.runtime.driver import CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import (
     FileRecord,
     KernelRecord,

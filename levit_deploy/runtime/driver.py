@@ -30,10 +30,10 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
+from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
 _TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
