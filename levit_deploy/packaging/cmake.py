@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree
-from levit_deploy.packaging.contents import Contents
+from levit_deploy.packaging.contents import Contents, documents
+from levit_deploy.runtime.handout import Layout, interface_files
 
 
 def check(contents: Contents) -> None:
@@ -23,13 +24,17 @@ def file_name(contents: Contents) -> str:
 
 
 def tree(contents: Contents) -> Tree:
-    (artifact,), top = contents.artifacts, _top(contents)
-    return {
-        f"{top}/include/{artifact.header.name}": artifact.header,
-        f"{top}/lib/{artifact.shared_library.name}": artifact.shared_library,
-        f"{top}/lib/{artifact.static_library.name}": artifact.static_library,
+    (artifact,), (target,), top = contents.artifacts, contents.targets, _top(contents)
+    layout = Layout("lib/", "include/", f"lib/cmake/{contents.name}/", "lib/pkgconfig/")
+    files = {
+        f"include/{artifact.header.name}": artifact.header,
+        f"lib/{artifact.shared_library.name}": artifact.shared_library,
+        f"lib/{artifact.static_library.name}": artifact.static_library,
+        **interface_files(artifact, target, layout, contents.version),
+        **{f"share/doc/{contents.name}/{path.name}": path for path in documents(artifact)},
     }
+    return {f"{top}/{path}": files[path] for path in sorted(files)}
 
 
 def _top(contents: Contents) -> str:
-    return f"{contents.name}-{contents.version}-{contents.manifest.target}"
+    return f"{contents.name}-{contents.version}-{contents.targets[0].name}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact, open_artifact
-from levit_deploy.runtime.manifest import Manifest
+from levit_deploy.runtime.handout import LABELS, README
+from levit_deploy.runtime.manifest import FILE_NAME, Manifest
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 
@@ -48,10 +49,21 @@ class Contents:
         """The CPU class of each artifact."""
         return tuple(map(cpu_of, self.artifacts))
 
+    @property
+    def pairs(self) -> tuple[tuple[Artifact, Target], ...]:
+        """Each artifact with its CPU class."""
+        return tuple(zip(self.artifacts, self.targets, strict=True))
+
 
 def cpu_of(artifact: Artifact) -> Target:
     """The CPU class that an artifact is for, whatever board it was compiled for."""
     return get_target(artifact.manifest.base_target)
+
+
+def documents(artifact: Artifact) -> tuple[Path, ...]:
+    """The files of an artifact that are for people, and go into every package."""
+    names = (README, LABELS, FILE_NAME)
+    return tuple(artifact.files / n for n in names if (artifact.files / n).is_file())
 
 
 @contextmanager

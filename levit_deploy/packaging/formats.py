@@ -8,8 +8,8 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import new_file
-from levit_deploy.packaging import cmake
-from levit_deploy.packaging.archives import Tree, Writer, write_tar
+from levit_deploy.packaging import cmake, wheel
+from levit_deploy.packaging.archives import Tree, Writer, write_tar, write_zip
 from levit_deploy.packaging.contents import Contents
 
 
@@ -33,6 +33,14 @@ class Format:
 FORMATS = {
     format.name: format
     for format in (
+        Format(
+            "wheel",
+            "Python by pip",
+            wheel.check,
+            wheel.file_name,
+            wheel.tree,
+            write_zip,
+        ),
         Format(
             "cmake",
             "C and C++ by find_package or pkg-config",

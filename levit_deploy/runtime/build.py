@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from levit_deploy.compiler.program import Identity, Program
@@ -14,6 +14,7 @@ from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_nam
 from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.handout import handout
 from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import (
     FileRecord,
@@ -61,6 +62,10 @@ def build_artifact(
         if add_files is not None:
             add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
+        for path, content in handout(Artifact(folder, manifest), toolchain.target).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(content)
+        manifest = replace(manifest, files=_file_records(folder))
         manifest.save(folder)
         if check is not None:
             check(Artifact(folder, manifest))
@@ -193,7 +198,6 @@ def _manifest(
     provenance: Provenance | None,
     folder: Path,
 ) -> Manifest:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Manifest(
         **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
@@ -213,5 +217,10 @@ def _manifest(
         toolchain=toolchain.version,
         versions=package_versions(),
         kernels=tuple(KernelRecord.of(call) for call in program.calls),
-        files={path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files},
+        files=_file_records(folder),
     )
+
+
+def _file_records(folder: Path) -> dict[str, FileRecord]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files}
