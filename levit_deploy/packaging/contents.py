@@ -12,7 +12,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact, open_artifact
 from levit_deploy.runtime.handout import LABELS, README
-from levit_deploy.runtime.manifest import FILE_NAME, Manifest
+from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 
@@ -62,8 +62,7 @@ def cpu_of(artifact: Artifact) -> Target:
 
 def documents(artifact: Artifact) -> tuple[Path, ...]:
     """The files of an artifact that are for people, and go into every package."""
-    names = (README, LABELS, FILE_NAME)
-    return tuple(artifact.files / n for n in names if (artifact.files / n).is_file())
+    return tuple(artifact.files / n for n in (README, LABELS) if n in artifact.manifest.files)
 
 
 @contextmanager

@@ -87,7 +87,9 @@ def labels_text(artifact: Artifact) -> str:
 def _settings(artifact: Artifact) -> dict[str, object]:
     m = artifact.manifest
     provenance = m.provenance
-    weights = [provenance.weights, provenance.key] if provenance else []
+    made_from = ["nobody says"], "nobody says"
+    if provenance:
+        made_from = [provenance.weights, provenance.key or ""], provenance.data or "none"
     files = (artifact.shared_library, artifact.static_library, artifact.header)
     return {
         "name": m.name,
@@ -106,10 +108,10 @@ def _settings(artifact: Artifact) -> dict[str, object]:
         "static_file": artifact.static_library.name,
         "recipe": m.card.recipe,
         "rows": [tuple(map(_cell, row)) for row in m.card.rows()],
-        "weights": ", ".join(_cell(text) for text in weights if text) or "nobody says",
+        "weights": ", ".join(_cell(text) for text in made_from[0] if text),
         "weights_digest": m.weights_digest,
         "licence": _LICENCE,
-        "data": _cell(provenance.data) if provenance and provenance.data else "none",
+        "data": _cell(made_from[1]),
         "digests": [(path.name, m.files[path.name].sha256) for path in files],
     }
 
