@@ -81,7 +81,10 @@ class Prepare(Program):
 
 def serialized(frame: Frame) -> bytes:
     """As frames.c reads it."""
-    planes = [*frame.planes, *[np.zeros((0, 0), np.uint8)] * (3 - len(frame.planes))]
+    planes = [
+        *map(np.asarray, frame.planes),
+        *[np.zeros((0, 0), np.uint8)] * (3 - len(frame.planes)),
+    ]
     strides = [plane.strides[0] if plane.size else 0 for plane in planes]
     contents = []
     for plane, stride in zip(planes, strides, strict=True):
