@@ -11,6 +11,8 @@ import hashlib
 import keyword
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from levit_deploy import __version__
@@ -20,10 +22,25 @@ from levit_deploy.packaging.contents import Contents, documents
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import PYTHON_MODULE
 from levit_deploy.targets.target import Arch, Target
-from levit_deploy.targets.toolchain import Libc
 
-_MACHINES = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"}
-_MUSL = "musllinux_1_2"  # zig brings musl 1.2, and the oldest Alpine that is looked after has it
+
+@dataclass(frozen=True)
+class _Platform:
+    """`tag`: with `{release}` where the oldest release goes. `machines`: what CPUs are called."""
+
+    tag: str
+    machines: Mapping[Arch, str]
+
+
+_LINUX = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"}
+# By what a manifest calls the system that the library was linked for, without its release.
+_PLATFORMS = {
+    "glibc": _Platform("manylinux_{release}_{machine}", _LINUX),
+    # zig brings musl 1.2, and the oldest Alpine that is looked after has it.
+    "musl": _Platform("musllinux_1_2_{machine}", _LINUX),
+    "windows": _Platform("win_{machine}", {Arch.X86_64: "amd64", Arch.AARCH64: "arm64"}),
+    "macos": _Platform("macosx_{release}_{machine}", {Arch.AARCH64: "arm64"}),
+}
 
 
 def check(contents: Contents) -> None:
@@ -74,11 +91,20 @@ def tree(contents: Contents) -> Tree:
 
 
 def platform_tag(artifact: Artifact, target: Target) -> str:
-    """The oldest system that has the C library which the artifact was linked for."""
-    libc = Libc.parse(artifact.manifest.libc)
-    major, minor = libc.floor
-    system = _MUSL if libc.family == "musl" else f"manylinux_{major}_{minor}"
-    return f"{system}_{_MACHINES[target.arch]}"
+    """The oldest system that the library runs on.
+
+    Raises DeployError if pip installs nothing there.
+    """
+    system = artifact.manifest.libc
+    name, _, release = system.partition("-")
+    platform = _PLATFORMS.get(name)
+    if platform is None or target.arch not in platform.machines:
+        raise DeployError(
+            f"a wheel cannot hold `{artifact.folder}`, for `{target.name}` with {system}",
+            hint=f"wheels are for {', '.join(_PLATFORMS)}",
+        )
+    machine = platform.machines[target.arch]
+    return platform.tag.format(release=release.replace(".", "_"), machine=machine)
 
 
 def _distribution(contents: Contents) -> str:

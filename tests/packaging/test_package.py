@@ -94,6 +94,17 @@ def test_a_format_refuses_what_it_cannot_hold(
 
 
 @pytest.mark.parametrize(
+    ("target", "system"), [("armv7", "macos-11.0"), ("armv7", "windows"), ("arm64", "android-21")]
+)
+def test_a_wheel_is_for_systems_that_pip_serves(
+    cli: Cli, variant: Variant, target: str, system: str
+) -> None:
+    folder = variant(base_target=target, libc=system).folder
+    words = f"for `{target}` with {system}"
+    assert_refused(cli, "package", folder, "--as", "wheel", words=words, hint="glibc, musl")
+
+
+@pytest.mark.parametrize(
     ("name", "hint"), [("lambda", "--name levit_lambda"), ("json", "--name levit_json"), ("a_", "")]
 )
 def test_a_name_that_python_cannot_import(cli: Cli, variant: Variant, name: str, hint: str) -> None:
