@@ -21,7 +21,6 @@ README = "README.md"
 LABELS = "labels.txt"
 FIRST_VERSION = "1.0"
 _CPP_HEADER = "levit_deploy.hpp"
-_LICENCE = "unknown: a checkpoint's is not read"
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _settings(artifact: Artifact) -> dict[str, object]:
         "rows": [tuple(map(_cell, row)) for row in m.card.rows()],
         "weights": ", ".join(_cell(text) for text in made_from[0] if text),
         "weights_digest": m.weights_digest,
-        "licence": _LICENCE,
+        "licence": _cell(m.card.licence) or "unknown: nothing beside them says",
         "data": _cell(made_from[1]),
         "digests": [(path.name, m.files[path.name].sha256) for path in files],
     }

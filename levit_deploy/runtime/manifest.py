@@ -125,7 +125,7 @@ class Manifest(Build):
     `audit`: the last one of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
 
     base_target: str
     libc: str
