@@ -113,7 +113,9 @@ class Build(Identity):
 
 @dataclass(frozen=True)
 class Manifest(Build):
-    """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
+    """`base_target`: the CPU class that `target` stands for, if that is a board or `host`; of a
+    library for several CPUs the least demanding one. `levels`: their targets, the most capable
+    first, of which `kernels` are; else empty.
 
     `program_digest`: of kernels, constants and calls; `build_id` is also of the self test and the C
     around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
@@ -125,9 +127,10 @@ class Manifest(Build):
     `audit`: the last one of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
 
     base_target: str
+    levels: tuple[str, ...]
     libc: str
     image_size: int
     classes: int
