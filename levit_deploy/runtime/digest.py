@@ -13,6 +13,7 @@ write the file can write the digest too). csrc/digest.c computes the same.
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,18 +35,19 @@ def digest(data: bytes) -> int:
     return _mix_all(np.concatenate([_digest_blocks(*part) for part in parts if part[0]]))
 
 
-def seal(library: Path) -> None:
-    """Put the digest of a shared library's code into it, in the place of CODE_PLACEHOLDER.
+def seal(library: Path, places: int = 1) -> None:
+    """Put the digest of a shared library's code into it, wherever CODE_PLACEHOLDER is.
 
-    Raises ValueError if there is not exactly one such place.
+    Raises ValueError if there are not as many such places.
     """
     data, placeholder = library.read_bytes(), CODE_PLACEHOLDER.to_bytes(8, "little")
-    if data.count(placeholder) != 1:
+    if data.count(placeholder) != places:
         raise ValueError(f"`{library.name}` has {data.count(placeholder)} places for its digest")
     code = _mix_all(np.array([digest(data[part]) for part in Elf.parse(data).code], np.uint64))
     with library.open("r+b") as file:
-        file.seek(data.index(placeholder))
-        file.write(code.to_bytes(8, "little"))
+        for found in re.finditer(re.escape(placeholder), data):
+            file.seek(found.start())
+            file.write(code.to_bytes(8, "little"))
 
 
 def _digest_blocks(data: bytes, count: int) -> NDArray[np.uint64]:

@@ -75,13 +75,26 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Driver:
-    """Generated files by name. `build_id` digests them, the kernels and the constants."""
+    """Generated files by name. `build_id` digests them, the kernels and the constants.
+
+    `front_header`: of a program with levels, which has no program header and source.
+    """
 
     workspace_bytes: int
     header: str
     program_header: str
     program_source: str
     constants_source: str
+    build_id: str
+    front_header: str = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the libraries of all levels say of themselves alike: it is that of the whole."""
+
+    name: str
+    workspace_bytes: int
     build_id: str
 
 
@@ -121,9 +134,14 @@ def public_functions(name: str, card: ModelCard) -> frozenset[str]:
 
 
 def generate_driver(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, constants_file: str
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    constants_file: str,
+    front: Front | None = None,
 ) -> Driver:
-    """Render the templates for `program`; `constants_file` is what `.incbin` will find.
+    """Render the templates for `program`; `constants_file` is what `.incbin` will find. `front`: of
+    the library that this one is a level of.
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
@@ -139,9 +157,13 @@ def generate_driver(
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
+    if front:
+        workspace_bytes = front.workspace_bytes
     settings: dict[str, object] = {
         "program": program,
         "name": program.name,
+        "public_name": front.name if front else program.name,
+        "owners": [level.name for level in program.levels or (program,)],
         "upper": program.name.upper(),
         "abi_version": ABI_VERSION,
         "tool_version": __version__,
@@ -171,21 +193,23 @@ def generate_driver(
         "file": constants_file,
     }
     header = render("header.h.j2", settings)
+    constants_source = render("constants.S.j2", settings)
+    front_header = render("front.h.j2", settings)
     program_header = render("program.h.j2", settings)
     draft = render("program.c.j2", {**settings, "build_id": ""})
     build_id = hashlib.sha256()
     tools = f"{toolchain.version} {toolchain.libc}"
-    for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
+    for part in (header, program_header, draft, program.digest, tools, *_hand_written()):
         build_id.update(hashlib.sha256(part.encode()).digest())
-    build_id.update(program.kernels_object)
-    identity = build_id.hexdigest()[:40]
+    identity = front.build_id if front else build_id.hexdigest()[:40]
     return Driver(
         workspace_bytes=workspace_bytes,
         header=header,
         program_header=program_header,
         program_source=render("program.c.j2", {**settings, "build_id": identity}),
-        constants_source=render("constants.S.j2", settings),
+        constants_source=constants_source,
         build_id=identity,
+        front_header=front_header,
     )
 
 

@@ -85,6 +85,7 @@ def labels_text(artifact: Artifact) -> str:
 
 def _settings(artifact: Artifact) -> dict[str, object]:
     m = artifact.manifest
+    others = ", ".join(m.levels) or m.base_target
     provenance = m.provenance
     made_from = ["nobody says"], "nobody says"
     if provenance:
@@ -95,7 +96,7 @@ def _settings(artifact: Artifact) -> dict[str, object]:
         "upper": m.name.upper(),
         "model": m.model,
         "precision": m.precision,
-        "target": m.target if m.target == m.base_target else f"{m.target} ({m.base_target})",
+        "target": m.target if m.target == others else f"{m.target} ({others})",
         "libc": m.libc,
         "tool_version": m.versions["levit-deploy"],
         "toolchain": m.toolchain,

@@ -113,7 +113,9 @@ class Build(Identity):
 
 @dataclass(frozen=True)
 class Manifest(Build):
-    """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
+    """`base_target`: the CPU class that `target` stands for, if that is a board or `host`; of a
+    library for several CPUs the least demanding one. `levels`: their targets, the most capable
+    first, of which `kernels` are; else empty.
 
     `program_digest`: of kernels, constants and calls; `build_id` is also of the self test and the C
     around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
@@ -128,6 +130,7 @@ class Manifest(Build):
     SCHEMA_VERSION: ClassVar[int] = 4
 
     base_target: str
+    levels: tuple[str, ...]
     libc: str
     image_size: int
     classes: int
