@@ -26,6 +26,13 @@ FILES = {
     "liblevit_tiny.so",
     "liblevit_tiny.a",
     "levit_tiny.h",
+    "levit_tiny.hpp",
+    "levit_deploy.hpp",
+    "levit_tiny.pc",
+    "cmake",
+    "levit.py",
+    "labels.txt",
+    "README.md",
     "manifest.json",
     "verify.json",
 }
@@ -129,7 +136,7 @@ def test_export_writes_what_onnx_runtime_runs(cli: Cli):
 
 def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     done = cli.compile("--dump-ir", "ir")
-    settings = dict(line.split(maxsplit=1) for line in done.stderr.splitlines()[:16])
+    settings = dict(line.split(maxsplit=1) for line in done.stderr.splitlines()[:17])
     assert settings["model"] == "levit_tiny, 64 px, 10 classes"
     assert settings["mean"] == "0.485 0.456 0.406  assumed: original evaluates so"
     assert settings["libc"] == "glibc-2.17"
