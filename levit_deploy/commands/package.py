@@ -60,8 +60,8 @@ def package_command(
 ) -> None:
     """Make a package for an app of artifacts.
 
-    Those in DIR... are one model in one precision, for one CPU or, where FORMAT can hold that, for several.
-    Each is held against the digests of its manifest; nothing in them is executed.
+    Those in DIR... are one model in one precision, for one CPU or, where FORMAT can hold that, for
+    several. Each is held against the digests of its manifest; nothing in them is executed.
 
     \b
     Examples:

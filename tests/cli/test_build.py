@@ -141,9 +141,9 @@ def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     assert settings["mean"] == "0.485 0.456 0.406  assumed: original evaluates so"
     assert settings["libc"] == "glibc-2.17"
     assert settings["output"] == "levit_tiny-host-fp32"
-    phases = [line.split()[0] for line in done.stderr.splitlines()[16:21]]
+    phases = [line.split()[0] for line in done.stderr.splitlines()[17:22]]
     assert phases == ["weights", "export", "compile", "link", "verify"]
-    summary = "\n".join(done.stderr.splitlines()[21:])
+    summary = "\n".join(done.stderr.splitlines()[22:])
     assert "million multiply-adds" in summary
     assert "constants 0.50 MB" in summary
     *dumps, log = sorted(path.name for path in (cli.folder / "ir").iterdir())
