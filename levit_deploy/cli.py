@@ -23,6 +23,7 @@ from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
 from levit_deploy.commands.classify import classify_command
 from levit_deploy.commands.output import printable_lines
+from levit_deploy.commands.package import package_command
 from levit_deploy.commands.quantize import quantize_command
 from levit_deploy.commands.show import (
     doctor_command,
@@ -58,6 +59,7 @@ for command in (
     verify_command,
     audit_command,
     classify_command,
+    package_command,
     bench_command,
     tune_command,
     inspect_command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,15 +13,10 @@ from levit_deploy.compiler.program import Identity, Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
 from levit_deploy.runtime.digest import seal
-from levit_deploy.runtime.driver import (
-    ABI_VERSION,
-    CSRC,
-    Driver,
-    Front,
-    generate_driver,
-    public_functions,
-)
+from levit_deploy.runtime.driver import CSRC, Driver, Front, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.handout import handout
+from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import (
     FileRecord,
     KernelRecord,
@@ -69,6 +64,10 @@ def build_artifact(
         if add_files is not None:
             add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
+        for path, content in handout(Artifact(folder, manifest), toolchain.target).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_bytes(content)
+        manifest = replace(manifest, files=_file_records(folder))
         manifest.save(folder)
         if check is not None:
             check(Artifact(folder, manifest))
@@ -241,7 +240,6 @@ def _manifest(
     provenance: Provenance | None,
     folder: Path,
 ) -> Manifest:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     return Manifest(
         **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
@@ -262,5 +260,10 @@ def _manifest(
         toolchain=toolchain.version,
         versions=package_versions(),
         kernels=tuple(KernelRecord.of(call) for call in program.calls),
-        files={path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files},
+        files=_file_records(folder),
     )
+
+
+def _file_records(folder: Path) -> dict[str, FileRecord]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files}

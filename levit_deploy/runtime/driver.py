@@ -6,15 +6,12 @@ step through; everything else about a program is a macro in program.h.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import jinja2
 
 from levit_deploy import __version__
 from levit_deploy.compiler.program import (
@@ -30,22 +27,22 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
+from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.self_test import SelfTest
+from levit_deploy.runtime.templating import render
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
-_TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
-# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h
-# would be found in their place.
+# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h or
+# NAME.hpp would be found in their place.
 _TAKEN = """
 alignas alignof alloca and arm asm assert auto bitand bitor bool break byteswap case catch char
 class compl complex concept const constexpr continue cpu crypt ctype decltype default delete
 description dirent dlfcn do double elf else endian enum eof err errno error explicit export extern
 false fcntl features fenv float fnmatch for friend getopt glob goto grp i386 iconv if import
-inline int inttypes iso646 langinfo libgen library limits link linux locale long malloc math
-memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
+inline int inttypes iso646 langinfo levit_deploy libgen library limits link linux locale long malloc
+math memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
 override poll private profile program protected pthread public pwd regex register resolv restrict
 return sched search semaphore setjmp short signal signed sizeof spawn static stdalign stdarg
 stdatomic stdbit stdbool stdckdint stddef stderr stdin stdint stdio stdlib stdnoreturn stdout
@@ -195,11 +192,11 @@ def generate_driver(
         "code_placeholder": CODE_PLACEHOLDER,
         "file": constants_file,
     }
-    header = _render("header.h.j2", settings)
-    constants_source = _render("constants.S.j2", settings)
-    front_header = _render("front.h.j2", settings)
-    program_header = _render("program.h.j2", settings)
-    draft = _render("program.c.j2", {**settings, "build_id": ""})
+    header = render("header.h.j2", settings)
+    constants_source = render("constants.S.j2", settings)
+    front_header = render("front.h.j2", settings)
+    program_header = render("program.h.j2", settings)
+    draft = render("program.c.j2", {**settings, "build_id": ""})
     build_id = hashlib.sha256()
     tools = f"{toolchain.version} {toolchain.libc}"
     for part in (header, program_header, draft, program.digest, tools, *_hand_written()):
@@ -209,7 +206,7 @@ def generate_driver(
         workspace_bytes=workspace_bytes,
         header=header,
         program_header=program_header,
-        program_source=_render("program.c.j2", {**settings, "build_id": identity}),
+        program_source=render("program.c.j2", {**settings, "build_id": identity}),
         constants_source=constants_source,
         build_id=identity,
         front_header=front_header,
@@ -278,19 +275,6 @@ def _comment(text: str) -> str:
 def _bytes(text: str) -> str:
     """The initializer of a C string: numbers, so that no character has a meaning of its own."""
     return ", ".join(map(str, (*text.encode(), 0)))
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-
-
-def _render(template: str, settings: dict[str, object]) -> str:
-    return _environment().get_template(template).render(settings)
 
 
 def _hand_written() -> list[str]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import EIGHT_BIT
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.frame import Frame
+from levit_deploy.runtime.levit import Frame
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.description import expected_description

@@ -32,7 +32,8 @@ FOLDER = "small-host-fp32"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -86,8 +87,12 @@ def start_build(
 
 def test_manifest_lists_what_is_there(artifact: Artifact, program: Program) -> None:
     manifest = json.loads((artifact.folder / "manifest.json").read_text())
-    files = {path.name for path in artifact.folder.iterdir()}
-    assert files == {"libsmall.so", "libsmall.a", "small.h", "manifest.json"}
+    files = set(contents(artifact.folder))
+    assert files == {
+        *("libsmall.so", "libsmall.a", "small.h", "manifest.json", "levit.py", "labels.txt"),
+        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc"),
+        *("cmake/smallConfig.cmake", "cmake/smallConfigVersion.cmake"),
+    }
     assert set(manifest["files"]) == files - {"manifest.json"}
     for name, record in manifest["files"].items():
         data = (artifact.folder / name).read_bytes()

@@ -16,7 +16,7 @@ from PIL import Image
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.driver import public_functions
-from levit_deploy.runtime.frame import Format, Frame
+from levit_deploy.runtime.levit import Format, Frame
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.toolchain import Toolchain
 from tests.runtime.small_network import CARD, SmallNetwork
