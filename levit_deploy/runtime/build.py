@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from levit_deploy.compiler.program import Identity, Program
+from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
 from levit_deploy.runtime.digest import seal
-from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
+from levit_deploy.runtime.driver import CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.manifest import (
+    Facts,
     FileRecord,
-    KernelRecord,
     Manifest,
     Provenance,
     package_versions,
@@ -59,7 +59,14 @@ def build_artifact(
         _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
             add_files(folder)
-        manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
+        manifest = Manifest(
+            **Facts.of(driver.facts),
+            build_id=driver.facts.facts_digest,
+            command_line=tuple(command_line),
+            provenance=provenance,
+            versions=package_versions(),
+            files=_files(folder),
+        )
         manifest.save(folder)
         if check is not None:
             check(Artifact(folder, manifest))
@@ -108,7 +115,7 @@ def _make_libraries(
         _check_objects(program.name, objects)
         library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
         toolchain.link_shared(objects.shared, library)
-        seal(library)
+        seal(library, len(program.constants))
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
@@ -184,33 +191,6 @@ def _glibc_release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.removeprefix("GLIBC_").split("."))
 
 
-def _manifest(
-    program: Program,
-    toolchain: Toolchain,
-    driver: Driver,
-    command_line: tuple[str, ...],
-    provenance: Provenance | None,
-    folder: Path,
-) -> Manifest:
+def _files(folder: Path) -> dict[str, FileRecord]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return Manifest(
-        **Identity.of(program),
-        base_target=toolchain.target.base or toolchain.target.name,
-        libc=str(toolchain.libc),
-        image_size=program.image_size,
-        classes=program.classes,
-        card=program.card,
-        program_digest=program.digest,
-        build_id=driver.build_id,
-        abi_version=ABI_VERSION,
-        workspace_bytes=driver.workspace_bytes,
-        arena_bytes=program.arena_bytes,
-        scratch_bytes=program.scratch_bytes,
-        constants_bytes=len(program.constants),
-        command_line=command_line,
-        provenance=provenance,
-        toolchain=toolchain.version,
-        versions=package_versions(),
-        kernels=tuple(KernelRecord.of(call) for call in program.calls),
-        files={path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files},
-    )
+    return {path.relative_to(folder).as_posix(): FileRecord.of(path) for path in files}

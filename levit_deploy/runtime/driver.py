@@ -22,6 +22,7 @@ from levit_deploy.compiler.program import (
     EIGHT_BIT,
     Arg,
     Entry,
+    Identity,
     KernelCall,
     Program,
     Space,
@@ -29,7 +30,8 @@ from levit_deploy.compiler.program import (
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
-from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
+from levit_deploy.runtime.digest import LIBRARY_PLACEHOLDER, digest
+from levit_deploy.runtime.manifest import Facts, KernelRecord
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.toolchain import Toolchain
 
@@ -78,14 +80,13 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Driver:
-    """Generated files by name. `build_id` digests them, the kernels and the constants."""
+    """Generated files, and what is to be said of the library that they become."""
 
-    workspace_bytes: int
     header: str
     program_header: str
     program_source: str
     constants_source: str
-    build_id: str
+    facts: Facts
 
 
 @dataclass(frozen=True)
@@ -170,25 +171,38 @@ def generate_driver(
         "digest": constants_digest,
         "constants_bytes": len(program.constants),
         "constants_digest": digest(program.constants),
-        "code_placeholder": CODE_PLACEHOLDER,
+        "library_placeholder": LIBRARY_PLACEHOLDER,
         "file": constants_file,
     }
     header = _render("header.h.j2", settings)
     program_header = _render("program.h.j2", settings)
     draft = _render("program.c.j2", {**settings, "build_id": ""})
-    build_id = hashlib.sha256()
-    tools = f"{toolchain.version} {toolchain.libc}"
-    for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
-        build_id.update(hashlib.sha256(part.encode()).digest())
-    build_id.update(program.kernels_object)
-    identity = build_id.hexdigest()[:40]
-    return Driver(
+    sources = hashlib.sha256()
+    for part in (header, program_header, draft, *_hand_written()):
+        sources.update(hashlib.sha256(part.encode()).digest())
+    facts = Facts(
+        **Identity.of(program),
+        base_target=toolchain.target.base or toolchain.target.name,
+        libc=str(toolchain.libc),
+        toolchain=toolchain.version,
+        image_size=program.image_size,
+        classes=program.classes,
+        card=program.card,
+        program_digest=program.digest,
+        sources_digest=sources.hexdigest(),
+        abi_version=ABI_VERSION,
         workspace_bytes=workspace_bytes,
+        arena_bytes=program.arena_bytes,
+        scratch_bytes=program.scratch_bytes,
+        constants_bytes=len(program.constants),
+        kernels=tuple(KernelRecord.of(call) for call in program.calls),
+    )
+    return Driver(
         header=header,
         program_header=program_header,
-        program_source=_render("program.c.j2", {**settings, "build_id": identity}),
+        program_source=_render("program.c.j2", {**settings, "build_id": facts.facts_digest}),
         constants_source=_render("constants.S.j2", settings),
-        build_id=identity,
+        facts=facts,
     )
 
 
