@@ -10,6 +10,7 @@ from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.compiler.compile_log import format_calls
+from levit_deploy.compiler.levels import compile_levels
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.compiler.tiles.table import packaged_tiles
@@ -90,7 +91,7 @@ def deploy(
         reference = Reference.of_weights(source, model if calibration else None)
 
     on_phase("compile", "")
-    program = compile_model(
+    program = (compile_levels if toolchain.target.levels else compile_model)(
         model,
         toolchain.target,
         tiles=table,
@@ -120,7 +121,8 @@ def deploy(
     def add_files(folder: Path) -> None:
         if calibration_table:
             calibration_table.save(folder / CALIBRATION_FILE)
-            Taps.of(program).save(folder)
+            if not program.levels:
+                Taps.of(program).save(folder)
         if debug_taps:
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)

@@ -191,6 +191,11 @@ def compile_command(
 
     if known := source or model:
         check(known.name)  # what cannot work is told of before the long work
+    if debug_taps and target.levels:
+        raise DeployError(
+            "a debug build shows the tensors of one CPU's code",
+            hint=f"compile for one: --target {target.levels[0].name}",
+        )
     toolchain = find_toolchain(target, libc)
     with Phases() as phases:
         if not isinstance(model, Path):

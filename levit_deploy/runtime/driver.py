@@ -80,13 +80,26 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Driver:
-    """Generated files, and what is to be said of the library that they become."""
+    """Generated files, and what is to be said of the library that they become.
+
+    `front_header`: of a program with levels, which has no program header and source.
+    """
 
     header: str
     program_header: str
     program_source: str
     constants_source: str
     facts: Facts
+    front_header: str = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the libraries of all levels say of themselves alike: it is that of the whole."""
+
+    name: str
+    workspace_bytes: int
+    build_id: str
 
 
 @dataclass(frozen=True)
@@ -125,9 +138,14 @@ def public_functions(name: str, card: ModelCard) -> frozenset[str]:
 
 
 def generate_driver(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, constants_file: str
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    constants_file: str,
+    front: Front | None = None,
 ) -> Driver:
-    """Render the templates for `program`; `constants_file` is what `.incbin` will find.
+    """Render the templates for `program`; `constants_file` is what `.incbin` will find. `front`: of
+    the library that this one is a level of.
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
@@ -143,9 +161,13 @@ def generate_driver(
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
+    if front:
+        workspace_bytes = front.workspace_bytes
     settings: dict[str, object] = {
         "program": program,
         "name": program.name,
+        "public_name": front.name if front else program.name,
+        "owners": [level.name for level in program.levels or (program,)],
         "upper": program.name.upper(),
         "abi_version": ABI_VERSION,
         "tool_version": __version__,
@@ -175,6 +197,8 @@ def generate_driver(
         "file": constants_file,
     }
     header = _render("header.h.j2", settings)
+    constants_source = _render("constants.S.j2", settings)
+    front_header = _render("front.h.j2", settings)
     program_header = _render("program.h.j2", settings)
     draft = _render("program.c.j2", {**settings, "build_id": ""})
     sources = hashlib.sha256()
@@ -183,6 +207,7 @@ def generate_driver(
     facts = Facts(
         **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
+        levels=tuple(level.target for level in program.levels),
         libc=str(toolchain.libc),
         toolchain=toolchain.version,
         image_size=program.image_size,
@@ -200,9 +225,13 @@ def generate_driver(
     return Driver(
         header=header,
         program_header=program_header,
-        program_source=_render("program.c.j2", {**settings, "build_id": facts.facts_digest}),
-        constants_source=_render("constants.S.j2", settings),
+        program_source=_render(
+            "program.c.j2",
+            {**settings, "build_id": front.build_id if front else facts.facts_digest},
+        ),
+        constants_source=constants_source,
         facts=facts,
+        front_header=front_header,
     )
 
 

@@ -108,7 +108,9 @@ class AuditRecord:
 class Facts(Identity):
     """What decides a library's bytes, and what is known of it from that.
 
-    `base_target`: the CPU class that `target` stands for, if that is a board or `host`.
+    `base_target`: the CPU class that `target` stands for, if that is a board or `host`; of a
+    library for several CPUs the least demanding one. `levels`: their targets, the most capable
+    first, of which `kernels` are; else empty.
     `libc`: what the libraries were linked for, by `toolchain`.
     `card`: how pictures become its images, and what its outputs mean.
     `program_digest`: of kernels, constants and calls; `sources_digest`: of the C around them, the
@@ -118,6 +120,7 @@ class Facts(Identity):
     """
 
     base_target: str
+    levels: tuple[str, ...]
     libc: str
     toolchain: str
     image_size: int
@@ -155,7 +158,7 @@ class Manifest(Build, Facts):
     of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
 
     command_line: tuple[Text, ...]
     provenance: Provenance | None

@@ -39,7 +39,7 @@ FACTS = {field.name for field in fields(Facts)} - {"card"}
 
 def other(value: Any) -> Any:
     if isinstance(value, list):
-        return value[1:]
+        return value[1:] or ["another"]
     return value + 1 if isinstance(value, int) else f"another_{value}"
 
 

@@ -92,7 +92,7 @@ def test_manifest_lists_what_is_there(artifact: Artifact, program: Program) -> N
     for name, record in manifest["files"].items():
         data = (artifact.folder / name).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert manifest["schema_version"] == 3
+    assert manifest["schema_version"] == 4
     assert manifest["arena_bytes"] == program.arena_bytes
     assert manifest["weights_digest"] == program.weights_digest
     assert manifest["toolchain"].startswith("zig ")

@@ -9,10 +9,7 @@
 
 #include <stdint.h>
 
-/* The functions of the header are the only ones that the shared library exports. */
-#pragma GCC visibility push(default)
 #include "program.h"
-#pragma GCC visibility pop
 
 #define HIDDEN __attribute__((visibility("hidden")))
 #define ALIGNMENT 64 /* kernels may assume it of all memory but the caller's image and logits */
