@@ -69,7 +69,7 @@ def package_command(
       levit-deploy package build/levit_128s-x86-64-v*-int8 --as wheel --version 1.2
       levit-deploy package build/levit_128s-arm64-int8 --as cmake
     """
-    from levit_deploy.packaging.contents import open_contents
+    from levit_deploy.packaging.contents import open_contents, target_name
     from levit_deploy.packaging.formats import make_package
 
     with Phases() as phases:
@@ -89,7 +89,7 @@ def package_command(
                 "format": format.name,
                 "name": contents.name,
                 "version": version,
-                "targets": [target.name for target in contents.targets],
+                "targets": [target_name(artifact) for artifact in contents.artifacts],
             }
         )
     else:

@@ -41,6 +41,7 @@ def print_manifest(artifact: Artifact) -> None:
         "model": f"{m.model}, {m.image_size} px, {m.classes} classes, {m.precision}",
         "target": f"{target}, {m.libc}",
         "pictures": m.card.recipe,
+        "licence": m.card.licence or "unknown",
         "labels": ", ".join(m.card.labels[:5]) + ", ..." * (len(m.card.labels) > 5) or "none",
         "assumed": ", ".join(m.card.assumed) or "nothing",
         "weights": m.weights_digest,

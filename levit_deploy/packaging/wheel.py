@@ -11,19 +11,36 @@ import hashlib
 import keyword
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from levit_deploy import __version__
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree, content
-from levit_deploy.packaging.contents import Contents, documents
+from levit_deploy.packaging.contents import Contents, documents, target_name
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import PYTHON_MODULE
 from levit_deploy.targets.target import Arch, Target
-from levit_deploy.targets.toolchain import Libc
 
-_MACHINES = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"}
-_MUSL = "musllinux_1_2"  # zig brings musl 1.2, and the oldest Alpine that is looked after has it
+
+@dataclass(frozen=True)
+class _Platform:
+    """`tag`: with `{release}` where the oldest release goes. `machines`: what CPUs are called."""
+
+    tag: str
+    machines: Mapping[Arch, str]
+
+
+_LINUX = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"}
+# By what a manifest calls the system that the library was linked for, without its release.
+_PLATFORMS = {
+    "glibc": _Platform("manylinux_{release}_{machine}", _LINUX),
+    # zig brings musl 1.2, and the oldest Alpine that is looked after has it.
+    "musl": _Platform("musllinux_1_2_{machine}", _LINUX),
+    "windows": _Platform("win_{machine}", {Arch.X86_64: "amd64", Arch.AARCH64: "arm64"}),
+    "macos": _Platform("macosx_{release}_{machine}", {Arch.AARCH64: "arm64"}),
+}
 
 
 def check(contents: Contents) -> None:
@@ -60,8 +77,9 @@ def tree(contents: Contents) -> Tree:
         f"{package}/__init__.py": PYTHON_MODULE,
         f"{package}/py.typed": b"",
     }
-    for number, (artifact, target) in enumerate(contents.pairs):
-        place = f"{package}/{number}-{target.name}" if len(contents.pairs) > 1 else package
+    for number, artifact in enumerate(contents.artifacts):
+        several = len(contents.artifacts) > 1
+        place = f"{package}/{number}-{target_name(artifact)}" if several else package
         for path in (artifact.shared_library, *documents(artifact)):
             files[f"{place}/{path.name}"] = path
     info = f"{_distribution(contents)}.dist-info"
@@ -74,11 +92,20 @@ def tree(contents: Contents) -> Tree:
 
 
 def platform_tag(artifact: Artifact, target: Target) -> str:
-    """The oldest system that has the C library which the artifact was linked for."""
-    libc = Libc.parse(artifact.manifest.libc)
-    major, minor = libc.floor
-    system = _MUSL if libc.family == "musl" else f"manylinux_{major}_{minor}"
-    return f"{system}_{_MACHINES[target.arch]}"
+    """The oldest system that the library runs on.
+
+    Raises DeployError if pip installs nothing there.
+    """
+    system = artifact.manifest.libc
+    name, _, release = system.partition("-")
+    platform = _PLATFORMS.get(name)
+    if platform is None or target.arch not in platform.machines:
+        raise DeployError(
+            f"a wheel cannot hold `{artifact.folder}`, for `{target.name}` with {system}",
+            hint=f"wheels are for {', '.join(_PLATFORMS)}",
+        )
+    machine = platform.machines[target.arch]
+    return platform.tag.format(release=release.replace(".", "_"), machine=machine)
 
 
 def _distribution(contents: Contents) -> str:
@@ -94,7 +121,7 @@ def _tag(contents: Contents) -> str:
 
 def _metadata(contents: Contents) -> str:
     m = contents.manifest
-    targets = ", ".join(target.name for target in contents.targets)
+    targets = ", ".join(map(target_name, contents.artifacts))
     return (
         "Metadata-Version: 2.1\n"
         f"Name: {contents.name}\n"

@@ -23,10 +23,10 @@ LABELS = ("cat", "dog", "Käse", "plane", "ship")
 Variant = Callable[..., Artifact]
 
 
-def build_small(target: str, folder: Path) -> Artifact:
+def build_small(target: str, folder: Path, name: str = "small") -> Artifact:
     """The small network with labels."""
     network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target))
-    program = network.program(toolchain, folder / "kernels")
+    program = network.program(toolchain, folder / "kernels", name)
     program = replace(program, card=program.card.stated("a test", labels=LABELS))
     return build_artifact(program, toolchain, network.self_test(), folder)
 

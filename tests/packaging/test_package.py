@@ -48,8 +48,9 @@ def test_the_page_says_what_it_is(artifact: Artifact) -> None:
     for fact in (
         *(manifest.build_id, manifest.weights_digest, manifest.card.recipe, manifest.libc),
         *(manifest.files[name].sha256 for name in ("libsmall.so", "libsmall.a", "small.h")),
-        "licence of the weights: unknown",
+        "licence of the weights: unknown: nothing beside them says",
         "| labels | cat, dog, Käse, ... (5) | from a test |",
+        "| licence | unknown | from nobody |",
     ):
         assert fact in page
 
@@ -91,6 +92,17 @@ def test_a_format_refuses_what_it_cannot_hold(
     folders = artifact.folder, variant(libc="musl").folder
     words = {"wheel": "a wheel is for one system", "cmake": "the library of one CPU"}[format]
     assert_refused(cli, "package", *folders, "--as", format, words=words)
+
+
+@pytest.mark.parametrize(
+    ("target", "system"), [("armv7", "macos-11.0"), ("armv7", "windows"), ("arm64", "android-21")]
+)
+def test_a_wheel_is_for_systems_that_pip_serves(
+    cli: Cli, variant: Variant, target: str, system: str
+) -> None:
+    folder = variant(base_target=target, libc=system).folder
+    words = f"for `{target}` with {system}"
+    assert_refused(cli, "package", folder, "--as", "wheel", words=words, hint="glibc, musl")
 
 
 @pytest.mark.parametrize(

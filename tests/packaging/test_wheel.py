@@ -116,6 +116,9 @@ def test_the_folders_own_module_needs_the_standard_library_alone(artifact: Artif
         ("rpi5", "glibc-2.36", "manylinux_2_36_aarch64"),
         ("armv7", "glibc-2.28", "manylinux_2_28_armv7l"),
         ("x86-64-v3", "musl", "musllinux_1_2_x86_64"),
+        ("arm64-dotprod", "macos-11.0", "macosx_11_0_arm64"),
+        ("x86-64-v3", "windows", "win_amd64"),
+        ("arm64", "windows", "win_arm64"),
     ],
 )
 def test_the_tag_is_that_of_the_oldest_system(

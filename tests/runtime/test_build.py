@@ -346,7 +346,7 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
     (folder / "libsmall.a").unlink()
     with pytest.raises(DeployError, match="cannot read"):
         Artifact.load(folder)
-    (folder / "manifest.json").write_text('{"schema_version": 4}')
+    (folder / "manifest.json").write_text('{"schema_version": 5}')
     with pytest.raises(DeployError, match="schema version `4`"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text("[]")
