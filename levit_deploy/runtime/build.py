@@ -12,6 +12,8 @@ from pathlib import Path
 from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
+from levit_deploy.runtime.bill import FILE_NAME as BILL
+from levit_deploy.runtime.bill import bill_of_materials
 from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import CSRC, Driver, Front, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
@@ -73,6 +75,8 @@ def build_artifact(
         for path, content in handout(Artifact(folder, manifest), toolchain.target).items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
+        manifest = replace(manifest, files=_file_records(folder))
+        (folder / BILL).write_bytes(bill_of_materials(manifest))
         manifest = replace(manifest, files=_file_records(folder))
         manifest.save(folder)
         if check is not None:
