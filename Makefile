@@ -18,11 +18,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt tests/requirements-nodeps.txt
 demo: setup
 	$(BIN)/python examples/demo.py
 
+# A file's tests run in one process, which compiles once what they share.
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup
-	$(BIN)/python -m pytest -n 2 -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .
