@@ -8,7 +8,7 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import new_file
-from levit_deploy.packaging import cmake, wheel
+from levit_deploy.packaging import cargo, cmake, wheel
 from levit_deploy.packaging.archives import Tree, Writer, write_tar, write_zip
 from levit_deploy.packaging.contents import Contents
 
@@ -47,6 +47,14 @@ FORMATS = {
             cmake.check,
             cmake.file_name,
             cmake.tree,
+            write_tar,
+        ),
+        Format(
+            "cargo",
+            "Rust by cargo",
+            cargo.check,
+            cargo.file_name,
+            cargo.tree,
             write_tar,
         ),
     )

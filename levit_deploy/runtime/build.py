@@ -9,23 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from levit_deploy.compiler.program import Identity, Program
+from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
+from levit_deploy.runtime.bill import FILE_NAME as BILL
+from levit_deploy.runtime.bill import bill_of_materials
 from levit_deploy.runtime.digest import seal
-from levit_deploy.runtime.driver import (
-    CSRC,
-    Driver,
-    Front,
-    generate_driver,
-    public_functions,
-)
+from levit_deploy.runtime.driver import CSRC, Driver, Front, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.handout import handout
-from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import (
+    Facts,
     FileRecord,
-    KernelRecord,
     Manifest,
     Provenance,
     package_versions,
@@ -69,10 +64,19 @@ def build_artifact(
         _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
             add_files(folder)
-        manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
+        manifest = Manifest(
+            **Facts.of(driver.facts),
+            build_id=driver.facts.facts_digest,
+            command_line=tuple(command_line),
+            provenance=provenance,
+            versions=package_versions(),
+            files=_file_records(folder),
+        )
         for path, content in handout(Artifact(folder, manifest), toolchain.target).items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
+        manifest = replace(manifest, files=_file_records(folder))
+        (folder / BILL).write_bytes(bill_of_materials(manifest))
         manifest = replace(manifest, files=_file_records(folder))
         manifest.save(folder)
         if check is not None:
@@ -136,7 +140,7 @@ def _make_libraries(
         _check_objects(program.name, objects)
         library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
         toolchain.link_shared(objects.shared, library)
-        seal(library, places=len(program.levels) or 1)
+        seal(library, len(program.constants))
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
@@ -178,7 +182,7 @@ def _compile_levels(
 ) -> _Objects:
     """Compile what is before the levels, and a complete library for each without constants."""
     name = program.name
-    front = Front(name, driver.workspace_bytes, driver.build_id)
+    front = Front(name, driver.facts.workspace_bytes, driver.facts.facts_digest)
     parts = [_compiled(name, toolchain, work, s) for s in ("front.c", "front_threads.c", _ASSEMBLY)]
     common = _Objects(tuple(parts), tuple(parts))
     for level in program.levels:
@@ -236,38 +240,6 @@ def _check_shared_library(library: Path, exports: frozenset[str], libc: Libc) ->
 def _glibc_release(version: str) -> tuple[int, ...]:
     """`GLIBC_2.17` -> (2, 17)."""
     return tuple(int(part) for part in version.removeprefix("GLIBC_").split("."))
-
-
-def _manifest(
-    program: Program,
-    toolchain: Toolchain,
-    driver: Driver,
-    command_line: tuple[str, ...],
-    provenance: Provenance | None,
-    folder: Path,
-) -> Manifest:
-    return Manifest(
-        **Identity.of(program),
-        base_target=toolchain.target.base or toolchain.target.name,
-        levels=tuple(level.target for level in program.levels),
-        libc=str(toolchain.libc),
-        image_size=program.image_size,
-        classes=program.classes,
-        card=program.card,
-        program_digest=program.digest,
-        build_id=driver.build_id,
-        abi_version=ABI_VERSION,
-        workspace_bytes=driver.workspace_bytes,
-        arena_bytes=program.arena_bytes,
-        scratch_bytes=program.scratch_bytes,
-        constants_bytes=len(program.constants),
-        command_line=command_line,
-        provenance=provenance,
-        toolchain=toolchain.version,
-        versions=package_versions(),
-        kernels=tuple(KernelRecord.of(call) for call in program.calls),
-        files=_file_records(folder),
-    )
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

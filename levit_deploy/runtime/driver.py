@@ -19,6 +19,7 @@ from levit_deploy.compiler.program import (
     EIGHT_BIT,
     Arg,
     Entry,
+    Identity,
     KernelCall,
     Program,
     Space,
@@ -26,8 +27,9 @@ from levit_deploy.compiler.program import (
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
-from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
+from levit_deploy.runtime.digest import LIBRARY_PLACEHOLDER, digest
 from levit_deploy.runtime.levit import ABI_VERSION
+from levit_deploy.runtime.manifest import Facts, KernelRecord
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.runtime.templating import render
 from levit_deploy.targets.toolchain import Toolchain
@@ -75,17 +77,16 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Driver:
-    """Generated files by name. `build_id` digests them, the kernels and the constants.
+    """Generated files, and what is to be said of the library that they become.
 
     `front_header`: of a program with levels, which has no program header and source.
     """
 
-    workspace_bytes: int
     header: str
     program_header: str
     program_source: str
     constants_source: str
-    build_id: str
+    facts: Facts
     front_header: str = ""
 
 
@@ -189,7 +190,7 @@ def generate_driver(
         "digest": constants_digest,
         "constants_bytes": len(program.constants),
         "constants_digest": digest(program.constants),
-        "code_placeholder": CODE_PLACEHOLDER,
+        "library_placeholder": LIBRARY_PLACEHOLDER,
         "file": constants_file,
     }
     header = render("header.h.j2", settings)
@@ -197,18 +198,36 @@ def generate_driver(
     front_header = render("front.h.j2", settings)
     program_header = render("program.h.j2", settings)
     draft = render("program.c.j2", {**settings, "build_id": ""})
-    build_id = hashlib.sha256()
-    tools = f"{toolchain.version} {toolchain.libc}"
-    for part in (header, program_header, draft, program.digest, tools, *_hand_written()):
-        build_id.update(hashlib.sha256(part.encode()).digest())
-    identity = front.build_id if front else build_id.hexdigest()[:40]
-    return Driver(
+    sources = hashlib.sha256()
+    for part in (header, program_header, draft, *_hand_written()):
+        sources.update(hashlib.sha256(part.encode()).digest())
+    facts = Facts(
+        **Identity.of(program),
+        base_target=toolchain.target.base or toolchain.target.name,
+        levels=tuple(level.target for level in program.levels),
+        libc=str(toolchain.libc),
+        toolchain=toolchain.version,
+        image_size=program.image_size,
+        classes=program.classes,
+        card=program.card,
+        program_digest=program.digest,
+        sources_digest=sources.hexdigest(),
+        abi_version=ABI_VERSION,
         workspace_bytes=workspace_bytes,
+        arena_bytes=program.arena_bytes,
+        scratch_bytes=program.scratch_bytes,
+        constants_bytes=len(program.constants),
+        kernels=tuple(KernelRecord.of(call) for call in program.calls),
+    )
+    return Driver(
         header=header,
         program_header=program_header,
-        program_source=render("program.c.j2", {**settings, "build_id": identity}),
+        program_source=render(
+            "program.c.j2",
+            {**settings, "build_id": front.build_id if front else facts.facts_digest},
+        ),
         constants_source=constants_source,
-        build_id=identity,
+        facts=facts,
         front_header=front_header,
     )
 

@@ -45,7 +45,7 @@ def handout(artifact: Artifact, target: Target) -> dict[str, bytes]:
     files["levit.py"] = PYTHON_MODULE.read_bytes()
     if artifact.manifest.card.heads:
         files[LABELS] = labels_text(artifact).encode()
-    files[README] = render("readme.md.j2", _settings(artifact)).encode()
+    files[README] = render("readme.md.j2", facts(artifact)).encode()
     return files
 
 
@@ -55,8 +55,7 @@ def interface_files(
     """The header for C++, and what CMake and pkg-config look for, by their paths in the layout."""
     name = artifact.name
     settings = {
-        **_settings(artifact),
-        "run_8bit": EIGHT_BIT[artifact.manifest.card.in_chans].function,
+        **facts(artifact),
         "version": version,
         "libraries": layout.libraries,
         "headers": layout.headers,
@@ -83,7 +82,8 @@ def labels_text(artifact: Artifact) -> str:
     return "".join(f"{printable(label)}\n" for label in labels)
 
 
-def _settings(artifact: Artifact) -> dict[str, object]:
+def facts(artifact: Artifact) -> dict[str, object]:
+    """What the templates of files for apps say of an artifact."""
     m = artifact.manifest
     others = ", ".join(m.levels) or m.base_target
     provenance = m.provenance
@@ -103,6 +103,7 @@ def _settings(artifact: Artifact) -> dict[str, object]:
         "build_id": m.build_id,
         "answers": m.card.heads > 0,
         "classes": m.classes,
+        "run_8bit": EIGHT_BIT[m.card.in_chans].function,
         "top": min(3, m.classes),
         "shared_file": artifact.shared_library.name,
         "static_file": artifact.static_library.name,

@@ -68,11 +68,13 @@ def test_what_the_page_says_works(tmp_path: Path, jpeg: Path, only_pillow: Path)
         assert done.returncode == 0, commands + done.stdout + done.stderr
         return done.stdout.splitlines()
 
-    wheel, cmake, pkg_config = blocks("sh")
+    wheel, cmake, pkg_config, cargo = blocks("sh")
     best = shell(wheel)[-1]
     assert best in LABELS
     assert {line.split("  ")[1] for line in shell(cmake)[-5:]} == set(LABELS)
     shell(pkg_config)
+    if shutil.which("cargo"):
+        assert {line.split("  ")[1] for line in shell(cargo)[-5:]} == set(LABELS)
     flags = "$(PKG_CONFIG_PATH=prefix/lib/pkgconfig pkg-config --cflags --libs levit_128s)"
     shell(f"c++ -std=c++17 -Wall -Wextra -Werror labels.cpp {flags} -o labels")
     assert len(shell("LD_LIBRARY_PATH=prefix/lib ./labels")) == 3

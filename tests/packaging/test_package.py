@@ -28,7 +28,8 @@ def test_equal_artifacts_give_equal_bytes(cli: Cli, artifact: Artifact, format: 
     assert packages[0] == packages[1]
     names = names_in(packages[0])
     assert len(names) == len(set(names))
-    assert f"{artifact.shared_library.name}" in {Path(name).name for name in names}
+    libraries = {artifact.shared_library.name, artifact.static_library.name}
+    assert libraries & {Path(name).name for name in names}
 
 
 def names_in(package: bytes) -> list[str]:
@@ -85,12 +86,15 @@ def test_artifacts_of_one_package_are_one_model(
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_format_refuses_what_it_cannot_hold(
-    cli: Cli, artifact: Artifact, variant: Variant, format: str
-) -> None:
-    """Libraries for two systems; which of one system it can hold is its own affair."""
-    folders = artifact.folder, variant(libc="musl").folder
-    words = {"wheel": "a wheel is for one system", "cmake": "the library of one CPU"}[format]
+def test_a_format_refuses_what_it_cannot_hold(cli: Cli, variant: Variant, format: str) -> None:
+    """Libraries for two CPUs or two systems."""
+    change, words = {
+        "wheel": ({"libc": "musl"}, "a wheel is for one system"),
+        "cmake": ({"libc": "musl"}, "the library of one CPU"),
+        "cargo": ({"base_target": "x86-64-v3"}, "one library for each Rust target"),
+    }[format]
+    first = {"base_target": "x86-64", "libc": "glibc-2.17"}
+    folders = variant(**first).folder, variant(**{**first, **change}).folder
     assert_refused(cli, "package", *folders, "--as", format, words=words)
 
 
