@@ -33,6 +33,7 @@ FILES = {
     "levit.py",
     "labels.txt",
     "README.md",
+    "sbom.cdx.json",
     "manifest.json",
     "verify.json",
 }
