@@ -22,6 +22,7 @@ from levit_deploy.commands.audit import audit_command
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
 from levit_deploy.commands.classify import classify_command
+from levit_deploy.commands.completion import completion_command
 from levit_deploy.commands.output import printable_lines
 from levit_deploy.commands.package import package_command
 from levit_deploy.commands.quantize import quantize_command
@@ -31,6 +32,7 @@ from levit_deploy.commands.show import (
     models_command,
     targets_command,
 )
+from levit_deploy.commands.sign import sign_command
 from levit_deploy.commands.tune import tune_command
 from levit_deploy.errors import DeployError
 from levit_deploy.urls import public
@@ -60,12 +62,14 @@ for command in (
     audit_command,
     classify_command,
     package_command,
+    sign_command,
     bench_command,
     tune_command,
     inspect_command,
     models_command,
     targets_command,
     doctor_command,
+    completion_command,
 ):
     commands.add_command(command)
 

@@ -58,10 +58,10 @@ def package_command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make a package for an app of the artifacts in DIR...
+    """Make a package for an app of artifacts.
 
-    They are one model in one precision, for one CPU or, where FORMAT can hold that, for several.
-    Each is held against the digests of its manifest; nothing in them is executed.
+    Those in DIR... are one model in one precision, for one CPU or, where FORMAT can hold that, for
+    several. Each is held against the digests of its manifest; nothing in them is executed.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def package_command(
       levit-deploy package build/levit_128s-arm64-int8 --as cmake
       levit-deploy package build/levit_128s-arm64-int8 build/levit_128s-host-int8 --as cargo
     """
-    from levit_deploy.packaging.contents import open_contents
+    from levit_deploy.packaging.contents import open_contents, target_name
     from levit_deploy.packaging.formats import make_package
 
     with Phases() as phases:
@@ -90,7 +90,7 @@ def package_command(
                 "format": format.name,
                 "name": contents.name,
                 "version": version,
-                "targets": [target.name for target in contents.targets],
+                "targets": [target_name(artifact) for artifact in contents.artifacts],
             }
         )
     else:

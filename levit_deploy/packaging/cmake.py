@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree
-from levit_deploy.packaging.contents import Contents, documents
+from levit_deploy.packaging.contents import Contents, documents, target_name
 from levit_deploy.runtime.handout import Layout, interface_files
 
 
@@ -13,9 +13,9 @@ def check(contents: Contents) -> None:
     if len(contents.artifacts) > 1:
         raise DeployError(
             "a cmake package holds the library of one CPU: `"
-            + "`, `".join(target.name for target in contents.targets)
+            + "`, `".join(map(target_name, contents.artifacts))
             + "` are several",
-            hint="make a package for each of them",
+            hint="make a package for each, or compile for all: --target x86-64-any",
         )
 
 
@@ -37,4 +37,4 @@ def tree(contents: Contents) -> Tree:
 
 
 def _top(contents: Contents) -> str:
-    return f"{contents.name}-{contents.version}-{contents.targets[0].name}"
+    return f"{contents.name}-{contents.version}-{target_name(contents.artifacts[0])}"

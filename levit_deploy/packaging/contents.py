@@ -13,7 +13,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact, open_artifact
 from levit_deploy.runtime.handout import LABELS, README
 from levit_deploy.runtime.manifest import Manifest
-from levit_deploy.targets.table import get_target
+from levit_deploy.targets.table import HOST, get_target
 from levit_deploy.targets.target import Target
 
 _VERSION = r"(0|[1-9]\d{0,8})(\.(0|[1-9]\d{0,8})){0,2}"
@@ -55,8 +55,15 @@ class Contents:
         return tuple(zip(self.artifacts, self.targets, strict=True))
 
 
+def target_name(artifact: Artifact) -> str:
+    """What an artifact was compiled for, as any machine understands it: never `host`."""
+    manifest = artifact.manifest
+    return manifest.base_target if manifest.target == HOST else manifest.target
+
+
 def cpu_of(artifact: Artifact) -> Target:
-    """The CPU class that an artifact is for, whatever board it was compiled for."""
+    """The CPU class that an artifact is for, whatever board it was compiled for; of several CPUs
+    the least demanding one."""
     return get_target(artifact.manifest.base_target)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from levit_deploy import __version__
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree, content
-from levit_deploy.packaging.contents import Contents, documents
+from levit_deploy.packaging.contents import Contents, documents, target_name
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import PYTHON_MODULE
 from levit_deploy.targets.target import Arch, Target
@@ -77,8 +77,9 @@ def tree(contents: Contents) -> Tree:
         f"{package}/__init__.py": PYTHON_MODULE,
         f"{package}/py.typed": b"",
     }
-    for number, (artifact, target) in enumerate(contents.pairs):
-        place = f"{package}/{number}-{target.name}" if len(contents.pairs) > 1 else package
+    for number, artifact in enumerate(contents.artifacts):
+        several = len(contents.artifacts) > 1
+        place = f"{package}/{number}-{target_name(artifact)}" if several else package
         for path in (artifact.shared_library, *documents(artifact)):
             files[f"{place}/{path.name}"] = path
     info = f"{_distribution(contents)}.dist-info"
@@ -120,7 +121,7 @@ def _tag(contents: Contents) -> str:
 
 def _metadata(contents: Contents) -> str:
     m = contents.manifest
-    targets = ", ".join(target.name for target in contents.targets)
+    targets = ", ".join(map(target_name, contents.artifacts))
     return (
         "Metadata-Version: 2.1\n"
         f"Name: {contents.name}\n"

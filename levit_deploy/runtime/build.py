@@ -6,29 +6,32 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from levit_deploy.compiler.program import Identity, Program
+from levit_deploy.compiler.program import Program
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_name
+from levit_deploy.runtime.bill import FILE_NAME as BILL
+from levit_deploy.runtime.bill import bill_of_materials
 from levit_deploy.runtime.digest import seal
-from levit_deploy.runtime.driver import CSRC, Driver, generate_driver, public_functions
+from levit_deploy.runtime.driver import CSRC, Driver, Front, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.handout import handout
-from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import (
+    Facts,
     FileRecord,
-    KernelRecord,
     Manifest,
     Provenance,
     package_versions,
 )
 from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
-from levit_deploy.targets.toolchain import Libc, Toolchain
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.toolchain import Libc, Toolchain, find_toolchain
 
 FRAME_SOURCES = ("frame.c", "resample.c", "colour.c", "answers.c")
-_CONSTANTS = "constants.bin"
+_CONSTANTS, _ASSEMBLY = "constants.bin", "constants.S"
 _SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
 # Loaders accept these unresolved: threads are only made in programs that have them.
 _OPTIONAL_SYMBOLS = frozenset({"pthread_create", "pthread_join", "pthread_sigmask"})
@@ -61,10 +64,19 @@ def build_artifact(
         _check_shared_library(library, exports, toolchain.libc)
         if add_files is not None:
             add_files(folder)
-        manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
+        manifest = Manifest(
+            **Facts.of(driver.facts),
+            build_id=driver.facts.facts_digest,
+            command_line=tuple(command_line),
+            provenance=provenance,
+            versions=package_versions(),
+            files=_file_records(folder),
+        )
         for path, content in handout(Artifact(folder, manifest), toolchain.target).items():
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_bytes(content)
+        manifest = replace(manifest, files=_file_records(folder))
+        (folder / BILL).write_bytes(bill_of_materials(manifest))
         manifest = replace(manifest, files=_file_records(folder))
         manifest.save(folder)
         if check is not None:
@@ -84,18 +96,29 @@ def build_debug(
 
 
 def generate_sources(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, folder: Path
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    folder: Path,
+    front: Front | None = None,
 ) -> Driver:
-    """Write all that a library is made of into `folder`: C and assembly, kernels, constants."""
-    driver = generate_driver(program, toolchain, self_test, _CONSTANTS)
+    """Write all that a library is made of into `folder`: C and assembly, kernels, constants.
+
+    A program with levels gets what is before them; `front`: of which the program is a level.
+    """
+    driver = generate_driver(program, toolchain, self_test, _CONSTANTS, front)
     for source in CSRC.iterdir():
         shutil.copyfile(source, folder / source.name)
     (folder / f"{program.name}.h").write_text(driver.header)
-    (folder / "program.h").write_text(driver.program_header)
-    (folder / "program.c").write_text(driver.program_source)
-    (folder / "constants.S").write_text(driver.constants_source)
-    (folder / _CONSTANTS).write_bytes(program.constants)
-    (folder / f"{program.name}_kernels.o").write_bytes(program.kernels_object)
+    if front is None:
+        (folder / _ASSEMBLY).write_text(driver.constants_source)
+        (folder / _CONSTANTS).write_bytes(program.constants)
+    if program.levels:
+        (folder / "front.h").write_text(driver.front_header)
+    else:
+        (folder / "program.h").write_text(driver.program_header)
+        (folder / "program.c").write_text(driver.program_source)
+        (folder / f"{program.name}_kernels.o").write_bytes(program.kernels_object)
     return driver
 
 
@@ -110,11 +133,14 @@ def _make_libraries(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".work-") as name:
         work = Path(name)
         driver = generate_sources(program, toolchain, self_test, work)
-        objects = _compile(program.name, toolchain, work, extra_sources)
+        if program.levels:
+            objects = _compile_levels(program, toolchain, self_test, driver, work)
+        else:
+            objects = _compile(program.name, toolchain, work, extra_sources)
         _check_objects(program.name, objects)
         library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
         toolchain.link_shared(objects.shared, library)
-        seal(library)
+        seal(library, len(program.constants))
         toolchain.archive(objects.static, archive)
         for path in (library, archive, work / f"{program.name}.h"):
             path.replace(folder / path.name)
@@ -133,17 +159,12 @@ def _compile(
     name: str, toolchain: Toolchain, work: Path, extra_sources: tuple[str, ...]
 ) -> _Objects:
     """Compile what `generate_sources` wrote; objects are called by the library's name."""
-
-    def compiled(source: str, suffix: str = "", flags: tuple[str, ...] = ()) -> Path:
-        output = work / f"{name}_{Path(source).stem}{suffix}.o"
-        toolchain.compile(work / source, output, flags)
-        return output
-
+    compiled = partial(_compiled, name, toolchain, work)
+    constants = (_ASSEMBLY,) if (work / _ASSEMBLY).exists() else ()
     common = (
-        *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
+        *(compiled(source) for source in ("program.c", "library.c", *constants, *extra_sources)),
         *(compiled(source, flags=toolchain.vector_flags) for source in ("tasks.c", *FRAME_SOURCES)),
         work / f"{name}_kernels.o",
-        compiled("constants.S"),
     )
     return _Objects(
         shared=(
@@ -154,6 +175,37 @@ def _compile(
         # In an archive a member that nobody asks for is left out: no threads, no -pthread.
         static=(*common, compiled("digest.c"), compiled("threads.c")),
     )
+
+
+def _compile_levels(
+    program: Program, toolchain: Toolchain, self_test: SelfTest, driver: Driver, work: Path
+) -> _Objects:
+    """Compile what is before the levels, and a complete library for each without constants."""
+    name = program.name
+    front = Front(name, driver.facts.workspace_bytes, driver.facts.facts_digest)
+    parts = [_compiled(name, toolchain, work, s) for s in ("front.c", "front_threads.c", _ASSEMBLY)]
+    common = _Objects(tuple(parts), tuple(parts))
+    for level in program.levels:
+        folder = work / level.target
+        folder.mkdir()
+        own = find_toolchain(get_target(level.target), toolchain.libc)
+        generate_sources(level, own, self_test, folder, front)
+        objects = _compile(level.name, own, folder, ("level.c",))
+        common = _Objects(common.shared + objects.shared, common.static + objects.static)
+    return common
+
+
+def _compiled(
+    name: str,
+    toolchain: Toolchain,
+    work: Path,
+    source: str,
+    suffix: str = "",
+    flags: tuple[str, ...] = (),
+) -> Path:
+    output = work / f"{name}_{Path(source).stem}{suffix}.o"
+    toolchain.compile(work / source, output, flags)
+    return output
 
 
 def _check_objects(name: str, objects: _Objects) -> None:
@@ -188,37 +240,6 @@ def _check_shared_library(library: Path, exports: frozenset[str], libc: Libc) ->
 def _glibc_release(version: str) -> tuple[int, ...]:
     """`GLIBC_2.17` -> (2, 17)."""
     return tuple(int(part) for part in version.removeprefix("GLIBC_").split("."))
-
-
-def _manifest(
-    program: Program,
-    toolchain: Toolchain,
-    driver: Driver,
-    command_line: tuple[str, ...],
-    provenance: Provenance | None,
-    folder: Path,
-) -> Manifest:
-    return Manifest(
-        **Identity.of(program),
-        base_target=toolchain.target.base or toolchain.target.name,
-        libc=str(toolchain.libc),
-        image_size=program.image_size,
-        classes=program.classes,
-        card=program.card,
-        program_digest=program.digest,
-        build_id=driver.build_id,
-        abi_version=ABI_VERSION,
-        workspace_bytes=driver.workspace_bytes,
-        arena_bytes=program.arena_bytes,
-        scratch_bytes=program.scratch_bytes,
-        constants_bytes=len(program.constants),
-        command_line=command_line,
-        provenance=provenance,
-        toolchain=toolchain.version,
-        versions=package_versions(),
-        kernels=tuple(KernelRecord.of(call) for call in program.calls),
-        files=_file_records(folder),
-    )
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

@@ -19,6 +19,7 @@ from levit_deploy.compiler.program import (
     EIGHT_BIT,
     Arg,
     Entry,
+    Identity,
     KernelCall,
     Program,
     Space,
@@ -26,8 +27,9 @@ from levit_deploy.compiler.program import (
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
-from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
+from levit_deploy.runtime.digest import LIBRARY_PLACEHOLDER, digest
 from levit_deploy.runtime.levit import ABI_VERSION
+from levit_deploy.runtime.manifest import Facts, KernelRecord
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.runtime.templating import render
 from levit_deploy.targets.toolchain import Toolchain
@@ -75,13 +77,25 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Driver:
-    """Generated files by name. `build_id` digests them, the kernels and the constants."""
+    """Generated files, and what is to be said of the library that they become.
 
-    workspace_bytes: int
+    `front_header`: of a program with levels, which has no program header and source.
+    """
+
     header: str
     program_header: str
     program_source: str
     constants_source: str
+    facts: Facts
+    front_header: str = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the libraries of all levels say of themselves alike: it is that of the whole."""
+
+    name: str
+    workspace_bytes: int
     build_id: str
 
 
@@ -121,9 +135,14 @@ def public_functions(name: str, card: ModelCard) -> frozenset[str]:
 
 
 def generate_driver(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, constants_file: str
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    constants_file: str,
+    front: Front | None = None,
 ) -> Driver:
-    """Render the templates for `program`; `constants_file` is what `.incbin` will find.
+    """Render the templates for `program`; `constants_file` is what `.incbin` will find. `front`: of
+    the library that this one is a level of.
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
@@ -139,9 +158,13 @@ def generate_driver(
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
+    if front:
+        workspace_bytes = front.workspace_bytes
     settings: dict[str, object] = {
         "program": program,
         "name": program.name,
+        "public_name": front.name if front else program.name,
+        "owners": [level.name for level in program.levels or (program,)],
         "upper": program.name.upper(),
         "abi_version": ABI_VERSION,
         "tool_version": __version__,
@@ -167,25 +190,45 @@ def generate_driver(
         "digest": constants_digest,
         "constants_bytes": len(program.constants),
         "constants_digest": digest(program.constants),
-        "code_placeholder": CODE_PLACEHOLDER,
+        "library_placeholder": LIBRARY_PLACEHOLDER,
         "file": constants_file,
     }
     header = render("header.h.j2", settings)
+    constants_source = render("constants.S.j2", settings)
+    front_header = render("front.h.j2", settings)
     program_header = render("program.h.j2", settings)
     draft = render("program.c.j2", {**settings, "build_id": ""})
-    build_id = hashlib.sha256()
-    tools = f"{toolchain.version} {toolchain.libc}"
-    for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
-        build_id.update(hashlib.sha256(part.encode()).digest())
-    build_id.update(program.kernels_object)
-    identity = build_id.hexdigest()[:40]
-    return Driver(
+    sources = hashlib.sha256()
+    for part in (header, program_header, draft, *_hand_written()):
+        sources.update(hashlib.sha256(part.encode()).digest())
+    facts = Facts(
+        **Identity.of(program),
+        base_target=toolchain.target.base or toolchain.target.name,
+        levels=tuple(level.target for level in program.levels),
+        libc=str(toolchain.libc),
+        toolchain=toolchain.version,
+        image_size=program.image_size,
+        classes=program.classes,
+        card=program.card,
+        program_digest=program.digest,
+        sources_digest=sources.hexdigest(),
+        abi_version=ABI_VERSION,
         workspace_bytes=workspace_bytes,
+        arena_bytes=program.arena_bytes,
+        scratch_bytes=program.scratch_bytes,
+        constants_bytes=len(program.constants),
+        kernels=tuple(KernelRecord.of(call) for call in program.calls),
+    )
+    return Driver(
         header=header,
         program_header=program_header,
-        program_source=render("program.c.j2", {**settings, "build_id": identity}),
-        constants_source=render("constants.S.j2", settings),
-        build_id=identity,
+        program_source=render(
+            "program.c.j2",
+            {**settings, "build_id": front.build_id if front else facts.facts_digest},
+        ),
+        constants_source=constants_source,
+        facts=facts,
+        front_header=front_header,
     )
 
 

@@ -18,7 +18,7 @@ from levit_deploy.targets.target import Arch
 _ARCH = {62: Arch.X86_64, 183: Arch.AARCH64, 40: Arch.ARMV7}  # e_machine
 _DYNAMIC_NEEDED = 1
 _HIDDEN = 2  # st_other
-_LOADED, _EXECUTABLE = 1, 1  # p_type, p_flags
+_LOADED, _WRITABLE = 1, 2  # p_type, p_flags
 
 
 class _SectionType(IntEnum):
@@ -43,14 +43,15 @@ class Elf:
 
     `symbols`: of a shared library the dynamic ones, of an object all named ones.
     `needed`: the libraries it asks for. `versions`: the symbol versions it asks of them, such as
-    `GLIBC_2.17`. `code`: where in the file the executable segments are.
+    `GLIBC_2.17`. `read_only`: where in the file is what is mapped and never written, without the
+    headers.
     """
 
     arch: Arch | None
     symbols: tuple[Symbol, ...]
     needed: tuple[str, ...]
     versions: tuple[str, ...]
-    code: tuple[slice, ...]
+    read_only: tuple[slice, ...]
 
     @staticmethod
     def read(path: Path) -> Elf:
@@ -78,7 +79,7 @@ class Elf:
             versions=tuple(
                 v for s in reader.of_type(_SectionType.GNU_VERNEED) for v in reader.versions(s)
             ),
-            code=tuple(reader.executable_segments()),
+            read_only=tuple(reader.read_only_segments()),
         )
 
 
@@ -106,7 +107,7 @@ class _Reader:
         _, kind, _, _, offset, size, link, info = struct.unpack_from(layout, self.data, at)
         return _Section(kind, offset, size, link, info)
 
-    def executable_segments(self) -> Iterator[slice]:
+    def read_only_segments(self) -> Iterator[slice]:
         (table,) = struct.unpack_from(
             "<Q" if self.wide else "<I", self.data, 32 if self.wide else 28
         )
@@ -116,8 +117,8 @@ class _Reader:
                 kind, flags, offset, _, _, size = struct.unpack_from("<IIQQQQ", self.data, at)
             else:
                 kind, offset, _, _, size, _, flags = struct.unpack_from("<IIIIIII", self.data, at)
-            if kind == _LOADED and flags & _EXECUTABLE:
-                yield slice(offset, offset + size)
+            if kind == _LOADED and not flags & _WRITABLE:
+                yield slice(offset or table + step * count, offset + size)
 
     def of_type(self, kind: _SectionType) -> list[_Section]:
         return [section for section in self.sections if section.type == kind]

@@ -21,7 +21,6 @@ README = "README.md"
 LABELS = "labels.txt"
 FIRST_VERSION = "1.0"
 _CPP_HEADER = "levit_deploy.hpp"
-_LICENCE = "unknown: a checkpoint's is not read"
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,7 @@ def labels_text(artifact: Artifact) -> str:
 def facts(artifact: Artifact) -> dict[str, object]:
     """What the templates of files for apps say of an artifact."""
     m = artifact.manifest
+    others = ", ".join(m.levels) or m.base_target
     provenance = m.provenance
     made_from = ["nobody says"], "nobody says"
     if provenance:
@@ -96,7 +96,7 @@ def facts(artifact: Artifact) -> dict[str, object]:
         "upper": m.name.upper(),
         "model": m.model,
         "precision": m.precision,
-        "target": m.target if m.target == m.base_target else f"{m.target} ({m.base_target})",
+        "target": m.target if m.target == others else f"{m.target} ({others})",
         "libc": m.libc,
         "tool_version": m.versions["levit-deploy"],
         "toolchain": m.toolchain,
@@ -111,7 +111,7 @@ def facts(artifact: Artifact) -> dict[str, object]:
         "rows": [tuple(map(_cell, row)) for row in m.card.rows()],
         "weights": ", ".join(_cell(text) for text in made_from[0] if text),
         "weights_digest": m.weights_digest,
-        "licence": _LICENCE,
+        "licence": _cell(m.card.licence) or "unknown: nothing beside them says",
         "data": _cell(made_from[1]),
         "digests": [(path.name, m.files[path.name].sha256) for path in files],
     }

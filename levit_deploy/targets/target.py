@@ -43,6 +43,8 @@ class Target:
     bits. `required_features`: what the library checks for when it is entered, and what a host must
     have to run it, as Linux names them in /proc/cpuinfo; empty where the base architecture has
     everything. `emulator`: None where qemu-user lacks an instruction that the target uses.
+    `levels`: of one that stands for all CPUs of an architecture, the most capable first; everything
+    else is then that of the least demanding one, which is its base.
     """
 
     name: str
@@ -60,8 +62,16 @@ class Target:
     required_features: tuple[str, ...]
     emulator: Emulator | None
     base: str | None = None  # the target that a board name stands for
+    levels: tuple[Target, ...] = ()
 
     @property
     def float_lanes(self) -> int:
         """float32 values in one vector register."""
         return self.vector_bytes // 4
+
+    def levels_for(self, *, int8: bool) -> tuple[Target, ...]:
+        """Those of `levels` whose kernels differ; floats know nothing of dot products."""
+        distinct: dict[object, Target] = {}
+        for level in self.levels:
+            distinct[level if int8 else (level.vector_bytes, level.fma)] = level
+        return tuple(distinct.values())

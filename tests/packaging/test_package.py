@@ -49,8 +49,9 @@ def test_the_page_says_what_it_is(artifact: Artifact) -> None:
     for fact in (
         *(manifest.build_id, manifest.weights_digest, manifest.card.recipe, manifest.libc),
         *(manifest.files[name].sha256 for name in ("libsmall.so", "libsmall.a", "small.h")),
-        "licence of the weights: unknown",
+        "licence of the weights: unknown: nothing beside them says",
         "| labels | cat, dog, Käse, ... (5) | from a test |",
+        "| licence | unknown | from nobody |",
     ):
         assert fact in page
 

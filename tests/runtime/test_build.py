@@ -90,14 +90,14 @@ def test_manifest_lists_what_is_there(artifact: Artifact, program: Program) -> N
     files = set(contents(artifact.folder))
     assert files == {
         *("libsmall.so", "libsmall.a", "small.h", "manifest.json", "levit.py", "labels.txt"),
-        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc"),
+        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc", "sbom.cdx.json"),
         *("cmake/smallConfig.cmake", "cmake/smallConfigVersion.cmake"),
     }
     assert set(manifest["files"]) == files - {"manifest.json"}
     for name, record in manifest["files"].items():
         data = (artifact.folder / name).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert manifest["schema_version"] == 3
+    assert manifest["schema_version"] == 4
     assert manifest["arena_bytes"] == program.arena_bytes
     assert manifest["weights_digest"] == program.weights_digest
     assert manifest["toolchain"].startswith("zig ")
@@ -346,8 +346,8 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
     (folder / "libsmall.a").unlink()
     with pytest.raises(DeployError, match="cannot read"):
         Artifact.load(folder)
-    (folder / "manifest.json").write_text('{"schema_version": 4}')
-    with pytest.raises(DeployError, match="schema version `4`"):
+    (folder / "manifest.json").write_text('{"schema_version": 5}')
+    with pytest.raises(DeployError, match="schema version `5`"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(DeployError, match="not an object"):
