@@ -120,7 +120,7 @@ def deploy(
     def add_files(folder: Path) -> None:
         if calibration_table:
             calibration_table.save(folder / CALIBRATION_FILE)
-            Taps.of(program).save(folder)
+            Taps.of(program, toolchain.target.system).save(folder)
         if debug_taps:
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)

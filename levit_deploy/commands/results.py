@@ -38,7 +38,7 @@ def print_manifest(artifact: Artifact) -> None:
     target = m.target if m.target == m.base_target else f"{m.target} ({m.base_target})"
     facts = {
         "model": f"{m.model}, {m.image_size} px, {m.classes} classes, {m.precision}",
-        "target": f"{target}, {m.libc}",
+        "target": f"{target}, {m.system}",
         "pictures": m.card.recipe,
         "labels": ", ".join(m.card.labels[:5]) + ", ..." * (len(m.card.labels) > 5) or "none",
         "assumed": ", ".join(m.card.assumed) or "nothing",

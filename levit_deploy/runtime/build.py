@@ -14,6 +14,7 @@ from levit_deploy.runtime.artifact import Artifact, DebugBuild, Taps, folder_nam
 from levit_deploy.runtime.digest import seal
 from levit_deploy.runtime.driver import ABI_VERSION, CSRC, Driver, generate_driver, public_functions
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.macho import MachO
 from levit_deploy.runtime.manifest import (
     FileRecord,
     KernelRecord,
@@ -21,13 +22,14 @@ from levit_deploy.runtime.manifest import (
     Provenance,
     package_versions,
 )
+from levit_deploy.runtime.pe import Coff
 from levit_deploy.runtime.publish import artifact_folder
 from levit_deploy.runtime.self_test import SelfTest
-from levit_deploy.targets.toolchain import Libc, Toolchain
+from levit_deploy.targets.system import Family, ObjectFormat, Os, System
+from levit_deploy.targets.toolchain import Toolchain
 
 FRAME_SOURCES = ("frame.c", "resample.c", "colour.c", "answers.c")
 _CONSTANTS = "constants.bin"
-_SYSTEM_LIBRARIES = frozenset({"libc.so.6", "libm.so.6", "libc.so"})
 # Loaders accept these unresolved: threads are only made in programs that have them.
 _OPTIONAL_SYMBOLS = frozenset({"pthread_create", "pthread_join", "pthread_sigmask"})
 
@@ -51,12 +53,13 @@ def build_artifact(
     `toolchain` and `self_test` alone, to the byte. Raises DeployError if a tool fails, if the
     library would ask for more than the C library, or if the folder cannot be written.
     """
-    destination = parent / folder_name(program.name, program.target, program.precision)
+    system = toolchain.target.system
+    destination = parent / folder_name(program.name, program.target, program.precision, system.os)
     with artifact_folder(destination) as folder:
         driver = _make_libraries(program, toolchain, self_test, folder)
         exports = public_functions(program.name, program.card)
-        library = folder / f"lib{program.name}.so"
-        _check_shared_library(library, exports, toolchain.libc)
+        if shared := system.shared_library(program.name):
+            _check_shared_library(folder / shared, exports, system)
         if add_files is not None:
             add_files(folder)
         manifest = _manifest(program, toolchain, driver, tuple(command_line), provenance, folder)
@@ -72,7 +75,7 @@ def build_debug(
     """Put the debug build of `program` (see artifact.py) into `folder`, which is made for it."""
     folder.mkdir(parents=True)
     _make_libraries(program, toolchain, self_test, folder, ("taps.c",))
-    build = DebugBuild(folder, Taps.of(program))
+    build = DebugBuild(folder, Taps.of(program, toolchain.target.system))
     build.taps.save(folder)
     return build
 
@@ -80,14 +83,13 @@ def build_debug(
 def generate_sources(
     program: Program, toolchain: Toolchain, self_test: SelfTest, folder: Path
 ) -> Driver:
-    """Write all that a library is made of into `folder`: C and assembly, kernels, constants."""
+    """Write all that a library is made of into `folder`: C, kernels, constants."""
     driver = generate_driver(program, toolchain, self_test, _CONSTANTS)
     for source in CSRC.iterdir():
         shutil.copyfile(source, folder / source.name)
     (folder / f"{program.name}.h").write_text(driver.header)
     (folder / "program.h").write_text(driver.program_header)
     (folder / "program.c").write_text(driver.program_source)
-    (folder / "constants.S").write_text(driver.constants_source)
     (folder / _CONSTANTS).write_bytes(program.constants)
     (folder / f"{program.name}_kernels.o").write_bytes(program.kernels_object)
     return driver
@@ -105,13 +107,14 @@ def _make_libraries(
         work = Path(name)
         driver = generate_sources(program, toolchain, self_test, work)
         objects = _compile(program.name, toolchain, work, extra_sources)
-        _check_objects(program.name, objects)
-        library, archive = work / f"lib{program.name}.so", work / f"lib{program.name}.a"
-        toolchain.link_shared(objects.shared, library)
-        seal(library)
-        toolchain.archive(objects.static, archive)
-        for path in (library, archive, work / f"{program.name}.h"):
-            path.replace(folder / path.name)
+        system = toolchain.target.system
+        _check_objects(program.name, objects, system.format)
+        if shared := system.shared_library(program.name):
+            toolchain.link_shared(objects.shared, work / shared)
+            seal(work / shared, system.format)
+        toolchain.archive(objects.static, work / system.static_library(program.name))
+        for file in (*system.libraries(program.name), f"{program.name}.h"):
+            (work / file).replace(folder / file)
     return driver
 
 
@@ -137,46 +140,77 @@ def _compile(
         *(compiled(source) for source in ("program.c", "library.c", *extra_sources)),
         *(compiled(source, flags=toolchain.vector_flags) for source in ("tasks.c", *FRAME_SOURCES)),
         work / f"{name}_kernels.o",
-        compiled("constants.S"),
+        compiled("constants.c"),
     )
+    windows = toolchain.target.system.os is Os.WINDOWS
+    weak = ("-DWEAK_PTHREAD",) if toolchain.target.system.os is Os.LINUX else ()
     return _Objects(
         shared=(
             *common,
             compiled("digest.c", "_shared", ("-DSHARED",)),
-            compiled("threads.c", "_shared", ("-DWEAK_PTHREAD",)),
+            compiled("threads.c", "_shared", weak),
+            *((compiled("windows.c"),) if windows else ()),
         ),
         # In an archive a member that nobody asks for is left out: no threads, no -pthread.
         static=(*common, compiled("digest.c"), compiled("threads.c")),
     )
 
 
-def _check_objects(name: str, objects: _Objects) -> None:
+def _check_objects(name: str, objects: _Objects, form: ObjectFormat) -> None:
     """Two libraries must link into one program: every global symbol begins with the name."""
     for path in objects.static:
-        for symbol in Elf.read(path).symbols:
-            if symbol.defined and not symbol.local and not symbol.name.startswith(f"{name}_"):
+        for symbol in _globals(path, form):
+            if not symbol.startswith(f"{name}_"):
                 raise DeployError(
-                    f"`{path.name}` defines `{symbol.name}`, which lacks the prefix `{name}_`"
+                    f"`{path.name}` defines `{symbol}`, which lacks the prefix `{name}_`"
                 )
 
 
-def _check_shared_library(library: Path, exports: frozenset[str], libc: Libc) -> None:
+def _globals(path: Path, form: ObjectFormat) -> Iterable[str]:
+    """What an object defines for others."""
+    match form:
+        case ObjectFormat.ELF:
+            symbols = Elf.read(path).symbols
+            return [symbol.name for symbol in symbols if symbol.defined and not symbol.local]
+        case ObjectFormat.COFF:
+            return Coff.read(path).defined
+        case ObjectFormat.MACHO:
+            macho = MachO.read(path)
+            return macho.defined | macho.hidden
+
+
+def _check_shared_library(library: Path, exports: frozenset[str], system: System) -> None:
     """The contract of docs/c-api.md: what it exports, and what it asks of the system."""
-    elf = Elf.read(library)
-    exported = {symbol.name for symbol in elf.symbols if symbol.defined}
-    optional = {symbol.name for symbol in elf.symbols if symbol.weak and not symbol.defined}
-    newer = {version for version in elf.versions if _glibc_release(version) > libc.floor}
+    newer: frozenset[str] = frozenset()
+    match system.format:
+        case ObjectFormat.ELF:
+            elf = Elf.read(library)
+            exported = {symbol.name for symbol in elf.symbols if symbol.defined}
+            needed, unresolved = set(elf.needed), _unresolved(elf)
+            floor = system.floor if system.family is Family.GLIBC else ()
+            newer = frozenset(v for v in elf.versions if _glibc_release(v) > floor)
+        case ObjectFormat.COFF:
+            coff = Coff.read(library)
+            exported, needed, unresolved = set(coff.defined), set(coff.needed), set()
+        case ObjectFormat.MACHO:
+            macho = MachO.read(library)
+            exported, needed, unresolved = set(macho.defined), set(macho.needed), set()
     for found, what in (
         (exported ^ exports, "exports differ from the header"),
-        (set(elf.needed) - _SYSTEM_LIBRARIES, "it needs other libraries than the C library"),
-        (optional - _OPTIONAL_SYMBOLS, "it has unresolved symbols"),
-        (newer, f"it needs a newer C library than {libc}"),
+        (needed - system.needs, "it needs other libraries than the C library"),
+        (unresolved, "it has unresolved symbols"),
+        (newer, f"it needs a newer C library than {system}"),
     ):
         if found:
             raise DeployError(
                 f"`{library.name}` cannot be shipped: {what}: {', '.join(sorted(found))}",
                 hint="pip install ziglang",
             )
+
+
+def _unresolved(elf: Elf) -> set[str]:
+    optional = {symbol.name for symbol in elf.symbols if symbol.weak and not symbol.defined}
+    return optional - _OPTIONAL_SYMBOLS
 
 
 def _glibc_release(version: str) -> tuple[int, ...]:
@@ -196,7 +230,7 @@ def _manifest(
     return Manifest(
         **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
-        libc=str(toolchain.libc),
+        system=str(toolchain.target.system),
         image_size=program.image_size,
         classes=program.classes,
         card=program.card,

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.pe import Coff
+from levit_deploy.targets.system import ObjectFormat
 
 _BLOCK_BYTES = 4096
 _LANES = 4
@@ -34,15 +36,19 @@ def digest(data: bytes) -> int:
     return _mix_all(np.concatenate([_digest_blocks(*part) for part in parts if part[0]]))
 
 
-def seal(library: Path) -> None:
+def seal(library: Path, form: ObjectFormat) -> None:
     """Put the digest of a shared library's code into it, in the place of CODE_PLACEHOLDER.
 
-    Raises ValueError if there is not exactly one such place.
+    Mach-O libraries stay as they are: each page is signed, and the system checks that. Raises
+    ValueError if there is not exactly one such place, or if the loader changes the code.
     """
+    if form is ObjectFormat.MACHO:
+        return
     data, placeholder = library.read_bytes(), CODE_PLACEHOLDER.to_bytes(8, "little")
     if data.count(placeholder) != 1:
         raise ValueError(f"`{library.name}` has {data.count(placeholder)} places for its digest")
-    code = _mix_all(np.array([digest(data[part]) for part in Elf.parse(data).code], np.uint64))
+    parts = Elf.parse(data).code if form is ObjectFormat.ELF else Coff.parse(data).code
+    code = _mix_all(np.array([digest(data[part]) for part in parts], np.uint64))
     with library.open("r+b") as file:
         file.seek(data.index(placeholder))
         file.write(code.to_bytes(8, "little"))

@@ -31,6 +31,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
 from levit_deploy.runtime.self_test import SelfTest
+from levit_deploy.targets.system import Os
 from levit_deploy.targets.toolchain import Toolchain
 
 ABI_VERSION = 2
@@ -84,7 +85,6 @@ class Driver:
     header: str
     program_header: str
     program_source: str
-    constants_source: str
     build_id: str
 
 
@@ -130,7 +130,7 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
-    normalization = program.card.normalization
+    normalization, system = program.card.normalization, toolchain.target.system
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
@@ -167,17 +167,19 @@ def generate_driver(
         "label_starts": list(itertools.accumulate(lengths, initial=0))[:-1],
         "steps": [_step(call) for call in program.calls],
         "kernels": _arities(program.calls),
-        "digest": constants_digest,
         "constants_bytes": len(program.constants),
         "constants_digest": digest(program.constants),
         "code_placeholder": CODE_PLACEHOLDER,
         "file": constants_file,
+        "exports": sorted(public_functions(program.name, program.card)),
+        "api": f"{program.name.upper()}_API " if system.os is Os.WINDOWS else "",
+        "libraries": " or ".join(system.libraries(program.name)[-2:]),
     }
     header = _render("header.h.j2", settings)
     program_header = _render("program.h.j2", settings)
     draft = _render("program.c.j2", {**settings, "build_id": ""})
     build_id = hashlib.sha256()
-    tools = f"{toolchain.version} {toolchain.libc}"
+    tools = f"{toolchain.version} {system}"
     for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
         build_id.update(hashlib.sha256(part.encode()).digest())
     build_id.update(program.kernels_object)
@@ -187,7 +189,6 @@ def generate_driver(
         header=header,
         program_header=program_header,
         program_source=_render("program.c.j2", {**settings, "build_id": identity}),
-        constants_source=_render("constants.S.j2", settings),
         build_id=identity,
     )
 

@@ -19,6 +19,9 @@ from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular, write_files
 from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
+from levit_deploy.targets.system import System
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.target import Target
 
 FILE_NAME = "manifest.json"
 MAX_FILE_BYTES = 1 << 32
@@ -119,16 +122,16 @@ class Manifest(Build):
     around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
 
     `card`: how pictures become its images, and what its outputs mean.
-    `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
+    `system` is what the libraries were linked for; `toolchain` and `versions` are the tools and
     packages of the machine that built them. `provenance`: None if nobody says. `kernels`: in the
     order of the calls. `files`: by their path in the folder, all but this file and verify.json.
     `audit`: the last one of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
 
     base_target: str
-    libc: str
+    system: str
     image_size: int
     classes: int
     card: ModelCard
@@ -154,6 +157,11 @@ class Manifest(Build):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or printable(name) != str(path):
                 raise ValueError(f"`files` has `{printable(name)}`, which is no file of the folder")
+
+    @property
+    def device(self) -> Target:
+        """The CPU and the system that it is for; raises DeployError if we know none such."""
+        return get_target(self.base_target).on(System.parse(self.system))
 
     def save(self, folder: Path) -> None:
         write_files({folder / FILE_NAME: to_json(self).encode()}, hint=f"chmod u+w {folder}")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
-from levit_deploy.targets.table import get_target
+from levit_deploy.targets.system import Family, System
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Function, Images
@@ -34,7 +34,7 @@ class ArtifactRunner(Runner):
     """
 
     def __init__(self, artifact: Artifact) -> None:
-        target = get_target(artifact.manifest.base_target)
+        target = artifact.manifest.device
         command = run_prefix(target)
         if command is None:
             missing, hint = missing_emulator(target)
@@ -44,7 +44,7 @@ class ArtifactRunner(Runner):
 
     def __enter__(self) -> Self:
         self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
-        if not self.emulated and loads_here(self._artifact.manifest.libc):
+        if not self.emulated and loads_here(self._target.system):
             self._runner: LibraryRunner | ProgramRunner = LibraryRunner(
                 self._artifact, Function.RUN
             )
@@ -76,6 +76,6 @@ class ArtifactRunner(Runner):
             yield images.part(slice(start, start + step))
 
 
-def loads_here(libc: str) -> bool:
+def loads_here(system: System) -> bool:
     """Whether this Python's C library is of the family that a shared library was linked for."""
-    return libc.startswith(platform.libc_ver()[0] or "musl")
+    return system.family == (platform.libc_ver()[0] or Family.MUSL)

@@ -17,7 +17,6 @@ from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
@@ -64,7 +63,7 @@ def verify_artifact(
     result, and so is what this machine does not execute.
     """
     manifest = artifact.manifest
-    target = get_target(manifest.base_target)
+    target = manifest.device
     emulator = run_prefix(target)
     native = emulator == ()
     count = images or (NATIVE_IMAGES if native else EMULATED_IMAGES)
@@ -77,9 +76,9 @@ def verify_artifact(
     expected = expect(reference, manifest.precision, batch)
     if emulator is None:
         missing, hint = missing_emulator(target)
-        checks = [Check(f"lib{manifest.name}", Outcome.NOT_EXECUTED, missing)]
+        checks = [Check(artifact.static_library.name, Outcome.NOT_EXECUTED, missing)]
     else:
-        shared = native and loads_here(manifest.libc)
+        shared = native and loads_here(target.system)
         checks = [
             *(_check_shared(artifact, batch, expected, on_check) if shared else ()),
             *_check_static(artifact, target, emulator, batch, expected, on_check),
