@@ -193,6 +193,14 @@ def audit_command(
                 )
         phases.begin("report")
         result = audit.report_on([report], report, gate, artifact, choices)
+    from levit_deploy.runtime.signature import is_signed
+
+    if is_signed(folder):
+        click.echo(
+            "warning: the manifest has the verdict now, and its signature does not fit any more: "
+            f"levit-deploy sign {folder} --key KEY",
+            err=True,
+        )
     finish(result, report, as_json)
 
 

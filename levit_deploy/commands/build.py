@@ -26,6 +26,7 @@ from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.remembered import recall
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
 from levit_deploy.commands.settings import load_source, say_what_runs, show_settings
+from levit_deploy.commands.sign import open_signer, public_key_option, sign_option
 from levit_deploy.commands.weights import (
     OPTION_NAMES,
     WeightsChoice,
@@ -131,6 +132,7 @@ def export_command(
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder that gets each compiler phase's result as text.",
 )
+@sign_option
 @json_option
 @click.pass_obj
 def compile_command(
@@ -151,6 +153,7 @@ def compile_command(
     skip_broken: bool,
     debug_taps: bool,
     dump_ir: Path | None,
+    secret_key: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL into a C library for one CPU.
@@ -161,10 +164,9 @@ def compile_command(
     The library is run on real images and compared with PyTorch (int8 and files: with ONNX Runtime
     on the same model) before it is handed over.
 
-    The artifact is the folder NAME-TARGET-PRECISION, or NAME-TARGET-OS-PRECISION for another system
-    than Linux: shared and static library, header, manifest.json and verify.json, for int8 also
-    calibration.json, every decision behind it, and taps.json. It appears when all is done, or not
-    at all.
+    The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
+    manifest.json and verify.json, for int8 also calibration.json, every decision behind it, and
+    taps.json. It appears when all is done, or not at all.
 
     \b
     Examples:
@@ -172,7 +174,6 @@ def compile_command(
       levit-deploy compile --target rpi4 --libc glibc-2.31 --weights folder/
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
-      levit-deploy compile --target x86-64-v3 --os windows levit_128s --weights demo
     """
     from levit_deploy.targets.system import System
 
@@ -201,6 +202,12 @@ def compile_command(
 
     if known := source or model:
         check(known.name)  # what cannot work is told of before the long work
+    if debug_taps and target.levels:
+        raise DeployError(
+            "a debug build shows the tensors of one CPU's code",
+            hint=f"compile for one: --target {target.levels[0].name}",
+        )
+    signer = open_signer(secret_key) if secret_key else None
     toolchain = find_toolchain(target)
     with Phases() as phases:
         if not isinstance(model, Path):
@@ -234,6 +241,7 @@ def compile_command(
             calibration=calibration,
             debug_taps=debug_taps,
             dump_ir=dump_ir,
+            signer=signer,
             command_line=command_line,
             provenance=_provenance(model, choice, data, calibration),
             on_phase=phases.show,
@@ -255,8 +263,15 @@ def compile_command(
     type=click.IntRange(1, 500),
     help="How many test images to classify.  [default: 16, or 2 under an emulator]",
 )
+@public_key_option
 @json_option
-def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_json: bool) -> None:
+def verify_command(
+    folder: Path,
+    choice: WeightsChoice,
+    images: int | None,
+    public_key: Path | None,
+    as_json: bool,
+) -> None:
     """Compare the artifact in DIR with its reference.
 
     That is PyTorch with the weights, or the model in a .onnx file; where none are named, those that
@@ -273,10 +288,15 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
       levit-deploy verify build/levit_128s-arm64-fp32
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
       levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
+      levit-deploy verify build/levit_128s-rpi4-int8 --public-key levit.pub
     """
     from levit_deploy.runtime.artifact import open_artifact
 
     with Phases() as phases, open_artifact(folder) as artifact:
+        if public_key:
+            from levit_deploy.runtime.signature import check_signature
+
+            check_signature(artifact, public_key)
         choice, _ = recall(phases, choice, artifact)
         say_what_runs(phases, artifact)
         source = load_source(phases, choice, artifact.manifest)

@@ -63,6 +63,7 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
 
 def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[dict[str, Any]]:
     """`path` and `answers` of each picture, in order; made in a process of its own."""
+    from levit_deploy.verify.artifact_runner import level_here
     from levit_deploy.verify.images import Function
     from levit_deploy.verify.library_runner import LibraryRunner
     from levit_deploy.verify.process import run_child, worker_command
@@ -73,7 +74,7 @@ def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[d
             f"`{artifact.name}` gives features, not classes",
             hint="compile the model without --output features",
         )
-    LibraryRunner(artifact, Function.RUN).check()
+    LibraryRunner(artifact, Function.RUN, level=level_here(artifact.manifest)).check()
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         output = Path(work) / "answers.json"
         paths = [str(Path(path).absolute()) for path in pictures]

@@ -114,10 +114,14 @@ class Artifact(Libraries):
     def load(folder: Path, copy: Path | None = None) -> Artifact:
         """Read an artifact folder; nothing in it is executed. `copy` gets what was read.
 
-        Raises DeployError if it is none, if its manifest does not name its library, or if a file is
-        missing or not the one that was built.
+        Raises DeployError if it is none, if its manifest contradicts itself or does not name its
+        library, or if a file is missing or not the one that was built.
         """
         artifact, hint = Artifact(folder, Manifest.load(folder), copy), "compile the model again"
+        if artifact.manifest.build_id != artifact.manifest.facts_digest:
+            raise DeployError(
+                f"the manifest of `{folder}` was changed: its `build_id` is of others", hint=hint
+            )
         for name in artifact.built_files:
             if name not in artifact.manifest.files:
                 raise DeployError(f"the manifest of `{folder}` does not name `{name}`", hint=hint)

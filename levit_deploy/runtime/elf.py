@@ -18,7 +18,7 @@ from levit_deploy.targets.target import Arch
 _ARCH = {62: Arch.X86_64, 183: Arch.AARCH64, 40: Arch.ARMV7}  # e_machine
 _DYNAMIC_NEEDED = 1
 _HIDDEN = 2  # st_other
-_LOADED, _EXECUTABLE = 1, 1  # p_type, p_flags
+_LOADED, _WRITABLE = 1, 2  # p_type, p_flags
 
 
 class _SectionType(IntEnum):
@@ -49,16 +49,16 @@ class Elf:
 
     `symbols`: of a shared library the dynamic ones, of an object all named ones.
     `needed`: the libraries it asks for. `versions`: the symbol versions it asks of them, such as
-    `GLIBC_2.17`. `code`: where in the file the executable segments are. `alignments`: of loaded
-    segments. `dynamic`: tags of the dynamic section. `hardening`: what all of its code is marked
-    for, of IBT and SHSTK (x86 CET), BTI and PAC (AArch64).
+    `GLIBC_2.17`. `read_only`: where in the file is what is mapped and never written, without the
+    headers. `alignments`: of loaded segments. `dynamic`: tags of the dynamic section. `hardening`:
+    what all of its code is marked for, of IBT and SHSTK (x86 CET), BTI and PAC (AArch64).
     """
 
     arch: Arch | None
     symbols: tuple[Symbol, ...]
     needed: tuple[str, ...]
     versions: tuple[str, ...]
-    code: tuple[slice, ...]
+    read_only: tuple[slice, ...]
     alignments: tuple[int, ...]
     dynamic: frozenset[int]
     hardening: frozenset[str]
@@ -89,10 +89,10 @@ class Elf:
             versions=tuple(
                 v for s in reader.of_type(_SectionType.GNU_VERNEED) for v in reader.versions(s)
             ),
-            code=tuple(
-                slice(segment.offset, segment.offset + segment.size)
+            read_only=tuple(
+                slice(segment.begin, segment.end)
                 for segment in reader.loaded()
-                if segment.executable
+                if not segment.writable
             ),
             alignments=tuple(segment.alignment for segment in reader.loaded()),
             dynamic=frozenset(
@@ -115,10 +115,12 @@ class _Section:
 
 @dataclass(frozen=True)
 class _Segment:
-    offset: int
-    size: int
+    """`begin` and `end` in the file, the file's headers left out."""
+
+    begin: int
+    end: int
     alignment: int
-    executable: bool
+    writable: bool
 
 
 class _Reader:
@@ -151,7 +153,8 @@ class _Reader:
                     "<IIIIIIII", self.data, at
                 )
             if kind == _LOADED:
-                yield _Segment(offset, size, align, bool(flags & _EXECUTABLE))
+                begin = offset or table + step * count
+                yield _Segment(begin, offset + size, align, bool(flags & _WRITABLE))
 
     def of_type(self, kind: _SectionType) -> list[_Section]:
         return [section for section in self.sections if section.type == kind]

@@ -188,7 +188,19 @@ _BOARDS = (
     _board("jetson-orin", "NVIDIA Jetson Orin", "arm64-dotprod", "cortex-a78ae", 64, 256),
 )
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*_CPUS, *_BOARDS)}
+
+def _any(name: str, description: str, arch: Arch) -> Target:
+    levels = tuple(target for target in _CPUS[::-1] if target.arch is arch)
+    base = levels[-1]
+    return replace(base, name=name, description=description, base=base.name, levels=levels)
+
+
+_ANY = (
+    _any("x86-64-any", "every x86-64 since 2008: the library chooses its code", Arch.X86_64),
+    _any("arm64-any", "every 64-bit ARM: the library chooses its code", Arch.AARCH64),
+)
+
+TARGETS: dict[str, Target] = {target.name: target for target in (*_CPUS, *_BOARDS, *_ANY)}
 
 
 # What people ask for and is not built: said to be that, not taken for a misspelt board.

@@ -41,6 +41,8 @@ class Target:
     bits. `required_features`: what the library checks for when it is entered, and what a host must
     have to run it, as Linux names them in /proc/cpuinfo; empty where the base architecture has
     everything. `emulator`: None where qemu-user lacks an instruction that the target uses.
+    `levels`: of one that stands for all CPUs of an architecture, the most capable first; everything
+    else is then that of the least demanding one, which is its base.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Target:
     required_features: tuple[str, ...]
     emulator: Emulator | None
     base: str | None = None  # the target that a board name stands for
+    levels: tuple[Target, ...] = ()
     system: System = OLDEST_GLIBC
 
     @property
@@ -72,4 +75,12 @@ class Target:
     def on(self, system: System) -> Target:
         """The same CPU under another system; raises DeployError where there is no such thing."""
         system.llvm_triple(self.arch)
-        return replace(self, system=system)
+        levels = tuple(level.on(system) for level in self.levels)
+        return replace(self, system=system, levels=levels)
+
+    def levels_for(self, *, int8: bool) -> tuple[Target, ...]:
+        """Those of `levels` whose kernels differ; floats know nothing of dot products."""
+        distinct: dict[object, Target] = {}
+        for level in self.levels:
+            distinct[level if int8 else (level.vector_bytes, level.fma)] = level
+        return tuple(distinct.values())

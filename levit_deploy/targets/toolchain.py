@@ -73,8 +73,8 @@ _ANDROID_LINK_FLAGS = (
 # Android's libc has its symbols without versions. All that we ask of it, there since API 21.
 _ANDROID_LIBC = """\
 __aeabi_memclr __aeabi_memclr4 __aeabi_memclr8 __aeabi_memcpy __aeabi_memcpy4 __aeabi_memcpy8
-__aeabi_memmove __aeabi_memset free getauxval getpid memcmp memcpy memmove memset posix_memalign
-pthread_create pthread_join pthread_sigmask sigfillset syscall
+__aeabi_memmove __aeabi_memset free getauxval getenv getpid memcmp memcpy memmove memset
+posix_memalign pthread_create pthread_join pthread_sigmask sigfillset strcmp syscall
 """
 
 

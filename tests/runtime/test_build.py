@@ -33,7 +33,8 @@ FOLDER = "small-host-fp32"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -87,13 +88,17 @@ def start_build(
 
 def test_manifest_lists_what_is_there(artifact: Artifact, program: Program) -> None:
     manifest = json.loads((artifact.folder / "manifest.json").read_text())
-    files = {path.name for path in artifact.folder.iterdir()}
-    assert files == {"libsmall.so", "libsmall.a", "small.h", "manifest.json"}
+    files = set(contents(artifact.folder))
+    assert files == {
+        *("libsmall.so", "libsmall.a", "small.h", "manifest.json", "levit.py", "labels.txt"),
+        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc"),
+        *("cmake/smallConfig.cmake", "cmake/smallConfigVersion.cmake"),
+    }
     assert set(manifest["files"]) == files - {"manifest.json"}
     for name, record in manifest["files"].items():
         data = (artifact.folder / name).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert manifest["schema_version"] == 4
+    assert manifest["schema_version"] == 5
     assert manifest["arena_bytes"] == program.arena_bytes
     assert manifest["weights_digest"] == program.weights_digest
     assert manifest["toolchain"].startswith("zig ")
@@ -342,8 +347,8 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
     (folder / "libsmall.a").unlink()
     with pytest.raises(DeployError, match="cannot read"):
         Artifact.load(folder)
-    (folder / "manifest.json").write_text('{"schema_version": 5}')
-    with pytest.raises(DeployError, match="schema version `5`"):
+    (folder / "manifest.json").write_text('{"schema_version": 6}')
+    with pytest.raises(DeployError, match="schema version `4`"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(DeployError, match="not an object"):

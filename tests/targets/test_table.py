@@ -12,6 +12,7 @@ PROMISED = [
     *("x86-64", "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-vnni"),
     *("arm64", "arm64-dotprod", "arm64-i8mm", "armv7"),
     *("rpi3", "rpi4", "rpi5", "graviton2", "graviton3", "imx8mp", "jetson-orin"),
+    *("x86-64-any", "arm64-any"),
 ]
 
 

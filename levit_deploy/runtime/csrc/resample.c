@@ -5,7 +5,7 @@
  */
 #include "picture.h"
 
-#include "vectors.h"
+#include "products.h"
 
 #define POINT 22
 #define PI 3.14159265358979323846

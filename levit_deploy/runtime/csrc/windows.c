@@ -1,12 +1,12 @@
 /* What makes a DLL of the library: its exports, and that it needs no C library to start. */
-#include "library.h"
+#include "exports.h"
 
 __asm__(".section .drectve,\"yni\"\n"
         ".ascii \"" EXPORTS "\"\n"
         ".text\n");
 
 /* The loader's call: there is nothing to prepare. */
-int DllMainCRTStartup(void *module, uint32_t reason, void *reserved)
+int DllMainCRTStartup(void *module, unsigned reason, void *reserved)
 {
     (void)module, (void)reason, (void)reserved;
     return 1;
