@@ -140,7 +140,7 @@ def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     settings = dict(line.split(maxsplit=1) for line in done.stderr.splitlines()[:17])
     assert settings["model"] == "levit_tiny, 64 px, 10 classes"
     assert settings["mean"] == "0.485 0.456 0.406  assumed: original evaluates so"
-    assert settings["libc"] == "glibc-2.17"
+    assert settings["system"] == "glibc-2.17"
     assert settings["output"] == "levit_tiny-host-fp32"
     phases = [line.split()[0] for line in done.stderr.splitlines()[17:22]]
     assert phases == ["weights", "export", "compile", "link", "verify"]

@@ -60,7 +60,13 @@ def test_a_manifest_that_contradicts_itself(fp32: Path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("target", "arm64"), ("classes", 11), ("libc", "musl"), ("kernels", []), ("abi_version", 99)],
+    [
+        ("target", "arm64"),
+        ("classes", 11),
+        ("system", "musl"),
+        ("kernels", []),
+        ("abi_version", 99),
+    ],
 )
 def test_a_forged_manifest(cli: Cli, fp32: Path, field: str, value: object):
     before = (fp32 / "verify.json").read_text()

@@ -208,7 +208,10 @@ def test_it_may_be_vendored(
 @needs_cargo
 def test_another_cpu_is_told(cli: Cli, variant: Variant, build_folder: Path) -> None:
     """By a crate for two machines, at the place of one that was built before."""
-    others = variant(base_target="arm64", libc="musl"), variant(base_target="armv7", libc="musl")
+    others = (
+        variant(base_target="arm64", system="musl"),
+        variant(base_target="armv7", system="musl"),
+    )
     words = cargo(pack(cli, *others), build_folder, "check", fails=True)
     assert "small has no library for `" in words
     assert "`aarch64-unknown-linux-musl`, `armv7-unknown-linux-musleabihf`" in words
