@@ -1,9 +1,9 @@
 /*
- * 16 lanes of sums of products of bytes and weights, in whatever registers the CPU has.
+ * Vectors of the CPU's width: the operations that compilers do not find by themselves.
  *
- * Bytes come in pairs, two inputs for each lane, since x86 multiplies 16-bit pairs fastest: a
- * weight of up to 24 bits is split into its low 15 bits and the rest, whose sums are put together
- * at the end. Everything is modulo 2^32, where the split is exact. Other CPUs multiply 32 bits.
+ * A lane of 32 bits has four bytes, which are multiplied by four weights and added up. A weight of
+ * up to 23 bits is split into pieces that the CPU multiplies fastest, whose sums are put together
+ * at the end. Everything is modulo 2^32, where the split is exact.
  */
 #ifndef VECTORS_H
 #define VECTORS_H
@@ -11,166 +11,227 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { LANES = 16, PAIR_BYTES = 2 * LANES };
+#if defined(__x86_64__)
+#include <immintrin.h>
+#else
+#include <arm_neon.h>
+#endif
 
-typedef uint8_t bytes_x16 __attribute__((vector_size(16)));
-typedef uint8_t bytes_x32 __attribute__((vector_size(32), aligned(16)));
-typedef uint16_t shorts_x8 __attribute__((vector_size(16)));
-typedef int32_t ints_x16 __attribute__((vector_size(64), aligned(16)));
+#if defined(__AVX512BW__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
 
-static inline bytes_x16 load_bytes(const uint8_t *from)
+enum { TAPS = 4, TILE_BYTES = 16 };
+
+typedef uint8_t bytes __attribute__((vector_size(VECTOR_BYTES)));
+typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint32_t unsigned_ints __attribute__((vector_size(VECTOR_BYTES)));
+
+static inline bytes load(const uint8_t *from)
 {
-    bytes_x16 v;
+    bytes v;
     __builtin_memcpy(&v, from, sizeof v);
     return v;
 }
 
-static inline void store_bytes(uint8_t *to, bytes_x16 v)
+static inline void store(uint8_t *to, bytes v)
 {
     __builtin_memcpy(to, &v, sizeof v);
 }
 
-static inline bytes_x32 load_pairs(const uint8_t *from)
+/* Byte k of each lane, 0 to 255. */
+static inline ints byte_of(bytes v, int k)
 {
-    bytes_x32 v;
-    __builtin_memcpy(&v, from, sizeof v);
-    return v;
+    return (ints)((unsigned_ints)v >> (8 * k) & 255);
 }
 
-/* Lane l gets a[l] and b[l]. */
-static inline bytes_x32 pairs_of(bytes_x16 a, bytes_x16 b)
+/*
+ * shuffled: byte i of every 16 becomes byte order[i] of the same 16, or 0 where order[i] is 0x80.
+ * packed: lanes as bytes, below 0 as 0, above 255 as 255; of every four lanes of a, b, c, d in turn.
+ * Both act on each 16 bytes by itself.
+ */
+#if VECTOR_BYTES == 64
+
+static inline bytes shuffled(bytes v, const uint8_t order[16])
 {
-    return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8,
-                                   24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)order));
+    return (bytes)_mm512_shuffle_epi8((__m512i)v, all);
 }
 
-#if defined(__x86_64__)
+static inline bytes packed(ints a, ints b, ints c, ints d)
+{
+    return (bytes)_mm512_packus_epi16(_mm512_packs_epi32((__m512i)a, (__m512i)b),
+                                      _mm512_packs_epi32((__m512i)c, (__m512i)d));
+}
 
-#include <immintrin.h>
+#elif VECTOR_BYTES == 32
 
-#if defined(__AVX512BW__)
-typedef __m512i part;
-#define WIDENED(bytes) _mm512_cvtepu8_epi16(_mm256_loadu_si256((const void *)(bytes)))
-#define IN_ALL_LANES _mm512_set1_epi32
-#ifdef __AVX512VNNI__
-#define ADD_PAIRS _mm512_dpwssd_epi32
+static inline bytes shuffled(bytes v, const uint8_t order[16])
+{
+    __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)order));
+    return (bytes)_mm256_shuffle_epi8((__m256i)v, all);
+}
+
+static inline bytes packed(ints a, ints b, ints c, ints d)
+{
+    return (bytes)_mm256_packus_epi16(_mm256_packs_epi32((__m256i)a, (__m256i)b),
+                                      _mm256_packs_epi32((__m256i)c, (__m256i)d));
+}
+
+#elif defined(__x86_64__)
+
+static inline bytes shuffled(bytes v, const uint8_t order[16])
+{
+    return (bytes)_mm_shuffle_epi8((__m128i)v, _mm_loadu_si128((const void *)order));
+}
+
+static inline bytes packed(ints a, ints b, ints c, ints d)
+{
+    return (bytes)_mm_packus_epi16(_mm_packs_epi32((__m128i)a, (__m128i)b),
+                                   _mm_packs_epi32((__m128i)c, (__m128i)d));
+}
+
 #else
-#define ADD_PAIRS(sum, a, b) _mm512_add_epi32(sum, _mm512_madd_epi16(a, b))
+
+static inline bytes shuffled(bytes v, const uint8_t order[16])
+{
+#ifdef __aarch64__
+    return (bytes)vqtbl1q_u8((uint8x16_t)v, vld1q_u8(order));
+#else
+    uint8x8x2_t halves = {{vget_low_u8((uint8x16_t)v), vget_high_u8((uint8x16_t)v)}};
+    return (bytes)vcombine_u8(vtbl2_u8(halves, vld1_u8(order)), vtbl2_u8(halves, vld1_u8(order + 8)));
 #endif
-#elif defined(__AVX2__)
-typedef __m256i part;
-#define WIDENED(bytes) _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(bytes)))
-#define IN_ALL_LANES _mm256_set1_epi32
-#ifdef __AVXVNNI__
-#define ADD_PAIRS _mm256_dpwssd_avx_epi32
-#else
-#define ADD_PAIRS(sum, a, b) _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
-#endif
-#else
-typedef __m128i part;
-#define WIDENED(bytes) _mm_cvtepu8_epi16(_mm_loadl_epi64((const void *)(bytes)))
-#define IN_ALL_LANES _mm_set1_epi32
-#define ADD_PAIRS(sum, a, b) _mm_add_epi32(sum, _mm_madd_epi16(a, b))
+}
+
+static inline bytes packed(ints a, ints b, ints c, ints d)
+{
+    int16x8_t ab = vcombine_s16(vqmovn_s32((int32x4_t)a), vqmovn_s32((int32x4_t)b));
+    int16x8_t cd = vcombine_s16(vqmovn_s32((int32x4_t)c), vqmovn_s32((int32x4_t)d));
+    return (bytes)vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd));
+}
+
 #endif
 
-typedef int32_t ints __attribute__((vector_size(sizeof(part))));
-enum { PARTS = 64 / sizeof(part) };
+/*
+ * split: four weights -> their pieces, four numbers. add_products: v times these, into the sums.
+ * total: the sums of whole weights.
+ */
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
 typedef struct {
-    ints low[PARTS], high[PARTS];
+    ints low, middle, high;
 } sums;
 
-/* The weights of a pair, as `add_products` wants them: two numbers. */
-static inline void pack_weights(int32_t first, int32_t second, int32_t packed[2])
+#if VECTOR_BYTES == 64
+#define DOT(sum, v, piece) \
+    (ints)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(v), _mm512_set1_epi32(piece))
+#else
+#define DOT(sum, v, piece) \
+    (ints)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(v), _mm256_set1_epi32(piece))
+#endif
+
+static inline void split(int32_t weights[TAPS]) /* signed bytes */
 {
-    packed[0] = (int32_t)((uint32_t)(first & 0x7fff) | (uint32_t)(second & 0x7fff) << 16);
-    packed[1] = (int32_t)((uint32_t)(first >> 15 & 0xffff) | (uint32_t)(second >> 15) << 16);
+    uint32_t pieces[TAPS] = {0};
+    for (int k = 0; k < TAPS; k++)
+        for (int i = 0; i < 3; i++) {
+            int8_t piece = (int8_t)weights[k];
+            pieces[i] |= (uint32_t)(uint8_t)piece << (8 * k);
+            weights[k] = (weights[k] - piece) >> 8;
+        }
+    __builtin_memcpy(weights, pieces, sizeof pieces);
 }
 
-static inline void add_products(sums *s, bytes_x32 pairs, const int32_t packed[2])
+static inline void add_products(sums *s, bytes v, const int32_t pieces[TAPS])
 {
-    const part low = IN_ALL_LANES(packed[0]), high = IN_ALL_LANES(packed[1]);
-    const uint8_t *bytes = (const uint8_t *)&pairs;
-    for (int i = 0; i < PARTS; i++) {
-        part inputs = WIDENED(bytes + i * (PAIR_BYTES / PARTS));
-        s->low[i] = (ints)ADD_PAIRS((part)s->low[i], inputs, low);
-        s->high[i] = (ints)ADD_PAIRS((part)s->high[i], inputs, high);
+    s->low = DOT(s->low, v, pieces[0]);
+    s->middle = DOT(s->middle, v, pieces[1]);
+    s->high = DOT(s->high, v, pieces[2]);
+}
+
+static inline ints total(const sums *s)
+{
+    return s->low + (s->middle << 8) + (s->high << 16);
+}
+
+#elif defined(__x86_64__)
+
+typedef struct {
+    ints low, high;
+} sums;
+
+typedef uint16_t shorts __attribute__((vector_size(VECTOR_BYTES)));
+
+static inline ints multiplied(shorts v, int32_t pair)
+{
+#if VECTOR_BYTES == 64
+    return (ints)_mm512_madd_epi16((__m512i)v, _mm512_set1_epi32(pair));
+#elif VECTOR_BYTES == 32
+    return (ints)_mm256_madd_epi16((__m256i)v, _mm256_set1_epi32(pair));
+#else
+    return (ints)_mm_madd_epi16((__m128i)v, _mm_set1_epi32(pair));
+#endif
+}
+
+static inline void split(int32_t weights[TAPS]) /* 15 bits, and the rest, of every other one */
+{
+    for (int k = 0; k < 2; k++) {
+        int32_t first = weights[k], second = weights[k + 2];
+        weights[k] = (first & 0x7fff) | (second & 0x7fff) << 16;
+        weights[k + 2] = (int32_t)((first >> 15 & 0xffff) | (uint32_t)(second >> 15) << 16);
     }
 }
 
-static inline ints_x16 total(const sums *s)
+static inline void add_products(sums *s, bytes v, const int32_t pieces[TAPS])
 {
-    ints whole[PARTS];
-    for (int i = 0; i < PARTS; i++)
-        whole[i] = s->low[i] + (s->high[i] << 15);
-    ints_x16 v;
-    __builtin_memcpy(&v, whole, sizeof v);
-    return v;
+    shorts even = (shorts)v & 255, odd = (shorts)v >> 8;
+    s->low += multiplied(even, pieces[0]) + multiplied(odd, pieces[1]);
+    s->high += multiplied(even, pieces[2]) + multiplied(odd, pieces[3]);
+}
+
+static inline ints total(const sums *s)
+{
+    return s->low + (s->high << 15);
 }
 
 #else
 
 typedef struct {
-    ints_x16 all;
+    ints all;
 } sums;
 
-static inline void pack_weights(int32_t first, int32_t second, int32_t packed[2])
+static inline void split(int32_t weights[TAPS])
 {
-    packed[0] = first;
-    packed[1] = second;
+    (void)weights;
 }
 
-static inline void add_products(sums *s, bytes_x32 pairs, const int32_t packed[2])
+static inline void add_products(sums *s, bytes v, const int32_t pieces[TAPS])
 {
-    bytes_x16 first = __builtin_shufflevector(pairs, pairs, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20,
-                                              22, 24, 26, 28, 30);
-    bytes_x16 second = __builtin_shufflevector(pairs, pairs, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21,
-                                               23, 25, 27, 29, 31);
-    s->all += __builtin_convertvector(first, ints_x16) * packed[0];
-    s->all += __builtin_convertvector(second, ints_x16) * packed[1];
+    for (int k = 0; k < TAPS; k++)
+        s->all += byte_of(v, k) * pieces[k];
 }
 
-static inline ints_x16 total(const sums *s)
+static inline ints total(const sums *s)
 {
     return s->all;
 }
 
 #endif
 
-/* 16 x 16 bytes: byte j of row i becomes byte i of row j. Pitches in bytes. */
-static inline void transpose(const uint8_t *from, ptrdiff_t from_pitch, uint8_t *to,
-                             ptrdiff_t to_pitch)
-{
-    bytes_x16 v[16], w[16];
-    for (int i = 0; i < 16; i++)
-        v[i] = load_bytes(from + i * from_pitch);
-    for (int round = 0; round < 4; round++) { /* interleave row i with row i + 8 */
-        for (int i = 0; i < 8; i++) {
-            bytes_x32 both = pairs_of(v[i], v[i + 8]);
-            __builtin_memcpy(w + 2 * i, &both, sizeof both);
-        }
-        __builtin_memcpy(v, w, sizeof v);
-    }
-    for (int i = 0; i < 16; i++)
-        store_bytes(to + i * to_pitch, v[i]);
-}
+/* Four rows of 16 bytes, which are turned: lanes i of all rows become row i. */
+typedef uint16_t tile_of_shorts __attribute__((vector_size(TILE_BYTES)));
+typedef uint32_t tile_of_ints __attribute__((vector_size(TILE_BYTES)));
+typedef uint64_t tile_of_longs __attribute__((vector_size(TILE_BYTES)));
 
-/* The same of 8 x 8 pairs of bytes. */
-static inline void transpose_pairs(const uint8_t *from, ptrdiff_t from_pitch, uint8_t *to,
-                                   ptrdiff_t to_pitch)
-{
-    shorts_x8 v[8], w[8];
-    for (int i = 0; i < 8; i++)
-        __builtin_memcpy(&v[i], from + i * from_pitch, sizeof v[i]);
-    for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < 4; i++) {
-            w[2 * i] = __builtin_shufflevector(v[i], v[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
-            w[2 * i + 1] = __builtin_shufflevector(v[i], v[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
-        }
-        __builtin_memcpy(v, w, sizeof v);
-    }
-    for (int i = 0; i < 8; i++)
-        __builtin_memcpy(to + i * to_pitch, &v[i], sizeof v[i]);
-}
+#define LOW_SHORTS(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH_SHORTS(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#define LOW_INTS(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
+#define HIGH_INTS(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
+#define LOW_LONGS(a, b) __builtin_shufflevector((tile_of_longs)(a), (tile_of_longs)(b), 0, 2)
+#define HIGH_LONGS(a, b) __builtin_shufflevector((tile_of_longs)(a), (tile_of_longs)(b), 1, 3)
 
 #endif
