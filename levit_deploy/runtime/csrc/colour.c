@@ -141,15 +141,15 @@ static inline tile_of_ints load_ints(const uint8_t *from)
 
 /* RGB in any order, with or without alpha, or grey: `size` bytes a pixel, which is a constant. */
 static inline __attribute__((always_inline)) void read_rgb(const reader *r, int size, int32_t y,
-                                                           int32_t x, uint8_t *to,
-                                                           size_t far)
+                                                           int32_t x, int32_t columns,
+                                                           uint8_t *to, size_t far)
 {
     uint8_t *tiles = r->memory + BLOCK_BYTES / 2;
     const steps s = steps_of(r);
     int32_t rest = r->frame->width - x, count = rest < BLOCK_COLUMNS ? rest : BLOCK_COLUMNS;
     rows source = rows_at(r, 0, 1, y, size * x, size * count, size * BLOCK_COLUMNS, r->memory);
     for (int i = 0; i < 4; i++)
-        for (int q = 0; q < GROUPS * size; q += 4) {
+        for (int q = 0; q < columns / TAPS * size; q += 4) {
             tile_of_ints a = load_ints(row_of(source, 4 * i) + 4 * q);
             tile_of_ints b = load_ints(row_of(source, 4 * i + 1) + 4 * q);
             tile_of_ints c = load_ints(row_of(source, 4 * i + 2) + 4 * q);
@@ -164,7 +164,7 @@ static inline __attribute__((always_inline)) void read_rgb(const reader *r, int 
                 __builtin_memcpy(tile, &turned[j], TILE_BYTES);
             }
         }
-    for (int g = 0; g < GROUPS; g++)
+    for (int g = 0; g < columns / TAPS; g++)
         for (int part = 0; part < LANES_BYTES; part += VECTOR_BYTES) {
             bytes colours[3] = {0};
             for (int c = 0; c < 3; c++)
@@ -231,14 +231,15 @@ static void find_yuv(const reader *r, int32_t y, int32_t x, rows *luma, rows *ch
  * `by_row`: a pair is of one row, so each tile has two of chroma, for its even and odd rows.
  */
 static inline __attribute__((always_inline)) void read_yuv(const reader *r, int by_row, int32_t y,
-                                                           int32_t x, uint8_t *to, size_t far)
+                                                           int32_t x, int32_t columns,
+                                                           uint8_t *to, size_t far)
 {
     uint8_t *tiles = r->memory + BLOCK_BYTES / 2, *pairs = tiles + BLOCK_LANES;
     rows luma, chroma;
     find_yuv(r, y, x, &luma, &chroma);
     const steps s = steps_of(r);
     for (int i = 0; i < 4; i++)
-        for (int q = 0; q < GROUPS; q += 4) {
+        for (int q = 0; q < columns / TAPS; q += 4) {
             tile_of_shorts row[4];
             for (int l = 0; l < 4; l++)
                 __builtin_memcpy(&row[l], row_of(luma, 4 * i + l) + TAPS * q, TILE_BYTES);
@@ -260,32 +261,38 @@ static inline __attribute__((always_inline)) void read_yuv(const reader *r, int 
             }
         }
 
-    const coefficients m = *coefficients_of(r->frame);
+    const coefficients *m = coefficients_of(r->frame);
+    const int32_t y_weight = byte_weight(m->y), v_red = byte_weight(m->v_red);
+    const int32_t v_green = byte_weight(m->v_green), u_green = byte_weight(m->u_green);
+    const int32_t u_blue = byte_weight(m->u_blue);
+    const ints no_red = (ints){0} + (HALF - 128 * m->v_red); /* where chroma is 0 */
+    const ints no_green = (ints){0} + (HALF - 128 * (m->v_green + m->u_green));
+    const ints no_blue = (ints){0} + (HALF - 128 * m->u_blue);
+    const uint8_t black = (uint8_t)m->black, *order = r->orders[0][0];
     int red_is_first = r->frame->format == CODE(NV21);
-    for (int g = 0; g < GROUPS; g++)
+    for (int g = 0; g < columns / TAPS; g++)
         for (int part = 0; part < LANES_BYTES; part += VECTOR_BYTES) {
-            bytes all = load(tiles + g * LANES_BYTES + part), above = all - (uint8_t)m.black;
-            all = above & (bytes)(all > (uint8_t)m.black);
-            ints red[4], green[4], blue[4], of_red, of_green, of_blue;
+            bytes all = load(tiles + g * LANES_BYTES + part);
+            all = (all - black) & (bytes)(all > black);
+            ints red[4], green[4], blue[4];
+            ints of_red = no_red, of_green = no_green, of_blue = no_blue;
             for (int k = 0; k < 4; k++) {
                 if (k == 0 || (k == 2 && by_row)) {
                     pairs_of_bytes uv;
                     __builtin_memcpy(&uv, pairs + (k * BLOCK_LANES / 2 + g * LANES_BYTES + part) / 2,
                                      sizeof uv);
-                    ints both = __builtin_convertvector(uv, ints);
-                    ints first = both & 255, second = both >> 8;
+                    bytes both = (bytes)__builtin_convertvector(uv, ints);
+                    ints first = byte_factor(both, 0), second = byte_factor(both, 1);
                     ints u = red_is_first ? second : first, v = red_is_first ? first : second;
-                    u -= 128, v -= 128;
-                    of_red = v * m.v_red + HALF;
-                    of_green = v * m.v_green + u * m.u_green + HALF;
-                    of_blue = u * m.u_blue + HALF;
+                    of_red = plus_product(no_red, v, v_red);
+                    of_green = plus_product(plus_product(no_green, v, v_green), u, u_green);
+                    of_blue = plus_product(no_blue, u, u_blue);
                 }
-                ints light = byte_of(all, k) * m.y;
-                red[k] = (light + of_red) >> POINT;
-                green[k] = (light + of_green) >> POINT;
-                blue[k] = (light + of_blue) >> POINT;
+                ints light = byte_factor(all, k);
+                red[k] = plus_product(of_red, light, y_weight) >> POINT;
+                green[k] = plus_product(of_green, light, y_weight) >> POINT;
+                blue[k] = plus_product(of_blue, light, y_weight) >> POINT;
             }
-            const uint8_t *order = r->orders[0][0];
             write(to + (size_t)(g / 4) * far + g % 4 * STEP_BYTES + part,
                   shuffled(packed(red[0], red[1], red[2], red[3]), order),
                   shuffled(packed(green[0], green[1], green[2], green[3]), order),
@@ -293,17 +300,18 @@ static inline __attribute__((always_inline)) void read_yuv(const reader *r, int 
         }
 }
 
-void NAME(read_block)(const reader *r, int32_t y, int32_t x, uint8_t *to, size_t strip_bytes)
+void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns,
+                      uint8_t *to, size_t strip_bytes)
 {
     size_t far = r->turned ? strip_bytes : 4 * STEP_BYTES;
     switch (r->frame->format) {
     case CODE(RGB):
-    case CODE(BGR): read_rgb(r, 3, y, x, to, far); return;
+    case CODE(BGR): read_rgb(r, 3, y, x, columns, to, far); return;
     case CODE(RGBA):
-    case CODE(BGRA): read_rgb(r, 4, y, x, to, far); return;
-    case CODE(GRAY8): read_rgb(r, 1, y, x, to, far); return;
+    case CODE(BGRA): read_rgb(r, 4, y, x, columns, to, far); return;
+    case CODE(GRAY8): read_rgb(r, 1, y, x, columns, to, far); return;
     case CODE(YUYV):
-    case CODE(UYVY): read_yuv(r, 1, y, x, to, far); return;
-    default: read_yuv(r, 0, y, x, to, far);
+    case CODE(UYVY): read_yuv(r, 1, y, x, columns, to, far); return;
+    default: read_yuv(r, 0, y, x, columns, to, far);
     }
 }

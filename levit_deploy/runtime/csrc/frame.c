@@ -138,7 +138,7 @@ static int check(const NAME(frame) *f)
     return CODE(OK);
 }
 
-/* Which inputs the tables of a pass reach: [first, end), from the first of a vector on. */
+/* Which inputs the tables of a pass reach: [first, end), multiples of 16. */
 typedef struct {
     int32_t first, end;
 } range;
@@ -146,8 +146,9 @@ typedef struct {
 static range reach(const pass *p)
 {
     int32_t last = CODE(IMAGE_SIZE) - 1;
+    int32_t end = larger(p->first[0] + p->count[0], p->first[last] + p->count[last]);
     return (range){smaller(p->first[0], p->first[last]) / LANES * LANES,
-                   larger(p->first[0] + p->count[0], p->first[last] + p->count[last])};
+                   (end + LANES - 1) / LANES * LANES};
 }
 
 /* One side of the upright picture: `reversed` if its pixels lie the other way round in the frame. */
@@ -201,12 +202,14 @@ static void resize(const NAME(frame) *f, int turned, side x, side y, uint8_t *pi
         if (turned) {
             int32_t number = (from - across.first) / LANES % STRIPS;
             strip += (size_t)number * r.strip_bytes;
+            int32_t columns = smaller(across.end - from, BLOCK_COLUMNS);
             for (int32_t i = along.first; number == 0 && i < along.end; i += LANES)
-                NAME(read_block)(&pixels, i, from, strip + (i - along.first) / TAPS * STEP_BYTES,
-                                 r.strip_bytes);
+                NAME(read_block)(&pixels, i, from, columns,
+                                 strip + (i - along.first) / TAPS * STEP_BYTES, r.strip_bytes);
         } else {
             for (int32_t i = along.first; i < along.end; i += BLOCK_COLUMNS)
-                NAME(read_block)(&pixels, from, i, strip + (i - along.first) / TAPS * STEP_BYTES, 0);
+                NAME(read_block)(&pixels, from, i, smaller(along.end - i, BLOCK_COLUMNS),
+                                 strip + (i - along.first) / TAPS * STEP_BYTES, 0);
         }
         uint8_t *rows[LANES / TAPS];
         for (int l = 0; l < LANES; l += TAPS)

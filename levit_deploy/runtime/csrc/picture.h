@@ -63,11 +63,11 @@ typedef struct {
 HIDDEN void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint8_t *memory);
 
 /*
- * 16 rows from `y` and 64 columns from `x` on, both multiples of four; what lies beyond the frame
- * is 0 or the last row. Into a strip from `to` on; or, turned, four steps into each of four strips
+ * 16 rows from `y` and `columns`, 16 to 64, from `x` on, all multiples of four; what lies beyond
+ * the frame is 0 or the last row. Into a strip from `to` on; or, turned, four steps into each of four strips
  * that lie `strip_bytes` apart.
  */
-HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, uint8_t *to,
+HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns, uint8_t *to,
                              size_t strip_bytes);
 
 #if HAS_ANSWERS

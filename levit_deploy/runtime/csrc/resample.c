@@ -6,6 +6,7 @@
 #include "picture.h"
 
 #define POINT 22
+#define HALF ((sums){.low = (ints){0} + (1 << (POINT - 1))})
 #ifdef __clang__ /* which else takes more than there are terms */
 #define VECTORS_OF_4 _Pragma("clang loop vectorize_width(4) interleave(disable)")
 #else
@@ -173,10 +174,10 @@ void NAME(pass_plan)(pass *p, int32_t length, int32_t resized, int32_t start, in
     }
 }
 
-/* Sums with the bits behind the point -> integers, rounded. */
+/* Sums with the bits behind the point, which began with a half -> integers. */
 static inline ints rounded(const sums *s)
 {
-    return (total(s) + (1 << (POINT - 1))) >> POINT;
+    return total(s) >> POINT;
 }
 
 /*
@@ -201,7 +202,9 @@ void NAME(horizontal_pass)(const pass *p, const uint8_t *strip, int32_t origin,
                 const uint8_t *input =
                     strip + (p->first[output] - origin) / TAPS * STEP_BYTES + lanes;
                 const int32_t *weights = p->weights + (ptrdiff_t)output * p->room;
-                sums s[CHANNELS] = {0};
+                sums s[CHANNELS];
+                for (int c = 0; c < CHANNELS; c++)
+                    s[c] = HALF;
                 for (int32_t k = 0; k < p->count[output]; k += TAPS, input += STEP_BYTES)
                     for (int c = 0; c < CHANNELS; c++)
                         add_products(&s[c], load(input + c * LANES_BYTES), weights + k);
@@ -225,7 +228,7 @@ void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ring, int
     const int32_t *weights = p->weights + (ptrdiff_t)output * p->room;
     for (int32_t x = 0; x < IMAGE_ROW_BYTES; x += VECTOR_BYTES) {
         int32_t row = p->first[output] % ring_rows;
-        sums s[4] = {0};
+        sums s[4] = {HALF, HALF, HALF, HALF};
         for (int32_t k = 0; k < p->count[output]; k += TAPS) {
             const uint8_t *input = ring + (ptrdiff_t)(row / TAPS) * PITCH + x * TAPS;
             for (int n = 0; n < 4; n++)

@@ -117,6 +117,57 @@ static inline bytes packed(ints a, ints b, ints c, ints d)
 #endif
 
 /*
+ * byte_factor: byte k of each lane. plus_product: sum + that times a weight of up to 22 bits, as
+ * byte_weight gives it.
+ */
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+
+static inline ints byte_factor(bytes v, int k) /* times 128, and times 1 */
+{
+    uint8_t order[16];
+    for (uint8_t i = 0; i < 16; i++)
+        order[i] = i % 4 == 3 ? 0x80 : (uint8_t)(i / 4 * 4 + k);
+#if VECTOR_BYTES == 64
+    return (ints)_mm512_maddubs_epi16((__m512i)shuffled(v, order), _mm512_set1_epi32(0x00014040));
+#else
+    return (ints)_mm256_maddubs_epi16((__m256i)shuffled(v, order), _mm256_set1_epi32(0x00014040));
+#endif
+}
+
+static inline int32_t byte_weight(int32_t weight)
+{
+    return (weight >> 7 & 0xffff) | (weight & 127) << 16;
+}
+
+static inline ints plus_product(ints sum, ints factor, int32_t weight)
+{
+#if VECTOR_BYTES == 64
+    return (ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)factor, _mm512_set1_epi32(weight));
+#else
+    return (ints)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)factor, _mm256_set1_epi32(weight));
+#endif
+}
+
+#else
+
+static inline ints byte_factor(bytes v, int k)
+{
+    return byte_of(v, k);
+}
+
+static inline int32_t byte_weight(int32_t weight)
+{
+    return weight;
+}
+
+static inline ints plus_product(ints sum, ints factor, int32_t weight)
+{
+    return sum + factor * weight;
+}
+
+#endif
+
+/*
  * split: four weights -> their pieces, four numbers. add_products: v times these, into the sums.
  * total: the sums of whole weights.
  */
@@ -198,10 +249,45 @@ static inline ints total(const sums *s)
     return s->low + (s->high << 15);
 }
 
+#elif defined(__ARM_FEATURE_DOTPROD)
+
+typedef struct {
+    ints low, middle, high, bytes;
+} sums;
+
+enum { POSITIVE = 1 << 22 }; /* added to weights, whose bytes then have no sign */
+
+static inline ints dot(ints sum, bytes v, uint32_t pieces)
+{
+    return (ints)vdotq_u32((uint32x4_t)sum, (uint8x16_t)v, vreinterpretq_u8_u32(vdupq_n_u32(pieces)));
+}
+
+static inline void split(int32_t weights[TAPS])
+{
+    uint32_t pieces[TAPS] = {0};
+    for (int k = 0; k < TAPS; k++)
+        for (int i = 0; i < 3; i++)
+            pieces[i] |= ((uint32_t)(weights[k] + POSITIVE) >> (8 * i) & 255) << (8 * k);
+    __builtin_memcpy(weights, pieces, sizeof pieces);
+}
+
+static inline void add_products(sums *s, bytes v, const int32_t pieces[TAPS])
+{
+    s->low = dot(s->low, v, (uint32_t)pieces[0]);
+    s->middle = dot(s->middle, v, (uint32_t)pieces[1]);
+    s->high = dot(s->high, v, (uint32_t)pieces[2]);
+    s->bytes = dot(s->bytes, v, 0x01010101);
+}
+
+static inline ints total(const sums *s)
+{
+    return s->low + (s->middle << 8) + (s->high << 16) - s->bytes * POSITIVE;
+}
+
 #else
 
 typedef struct {
-    ints all;
+    ints low;
 } sums;
 
 static inline void split(int32_t weights[TAPS])
@@ -212,12 +298,12 @@ static inline void split(int32_t weights[TAPS])
 static inline void add_products(sums *s, bytes v, const int32_t pieces[TAPS])
 {
     for (int k = 0; k < TAPS; k++)
-        s->all += byte_of(v, k) * pieces[k];
+        s->low += byte_of(v, k) * pieces[k];
 }
 
 static inline ints total(const sums *s)
 {
-    return s->all;
+    return s->low;
 }
 
 #endif
