@@ -348,7 +348,7 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
     with pytest.raises(DeployError, match="cannot read"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text('{"schema_version": 6}')
-    with pytest.raises(DeployError, match="schema version `4`"):
+    with pytest.raises(DeployError, match="schema version `6`"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(DeployError, match="not an object"):
