@@ -50,6 +50,7 @@ def variant(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Var
             shutil.copyfile(artifact.folder / path, folder / renamed)
             files[renamed] = record
         manifest = replace(artifact.manifest, name=name, files=files, **changes)
+        manifest = replace(manifest, build_id=manifest.facts_digest)
         manifest.save(folder)
         return Artifact(folder, manifest)
 

@@ -91,7 +91,7 @@ def test_manifest_lists_what_is_there(artifact: Artifact, program: Program) -> N
     files = set(contents(artifact.folder))
     assert files == {
         *("libsmall.so", "libsmall.a", "small.h", "manifest.json", "levit.py", "labels.txt"),
-        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc"),
+        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc", "sbom.cdx.json"),
         *("cmake/smallConfig.cmake", "cmake/smallConfigVersion.cmake"),
     }
     assert set(manifest["files"]) == files - {"manifest.json"}
