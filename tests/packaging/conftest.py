@@ -15,7 +15,7 @@ from PIL import Image
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.targets.table import get_target
-from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.targets.toolchain import OLDEST_GLIBC, Libc, find_toolchain
 from tests.cli.conftest import cli, small_disk  # noqa: F401
 from tests.runtime.small_network import SmallNetwork
 
@@ -23,9 +23,11 @@ LABELS = ("cat", "dog", "Käse", "plane", "ship")
 Variant = Callable[..., Artifact]
 
 
-def build_small(target: str, folder: Path, name: str = "small") -> Artifact:
+def build_small(
+    target: str, folder: Path, name: str = "small", libc: Libc = OLDEST_GLIBC
+) -> Artifact:
     """The small network with labels."""
-    network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target))
+    network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target), libc)
     program = network.program(toolchain, folder / "kernels", name)
     program = replace(program, card=program.card.stated("a test", labels=LABELS))
     return build_artifact(program, toolchain, network.self_test(), folder)
