@@ -126,7 +126,7 @@ def deploy(
         if calibration_table:
             calibration_table.save(folder / CALIBRATION_FILE)
             if not program.levels:
-                Taps.of(program).save(folder)
+                Taps.of(program, toolchain.target.system).save(folder)
         if debug_taps:
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)

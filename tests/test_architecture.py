@@ -48,7 +48,8 @@ ROOMS = {
         ("tvm", "numpy"),
     ),
     "runtime": Room(
-        (*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2", "PIL")
+        (*LEAVES, "models.card", "compiler.program", "targets"),
+        ("numpy", "jinja2", "PIL", "cyclonedx", "packageurl", "minisign"),
     ),
     "verify": Room(
         (

@@ -15,6 +15,7 @@ from levit_deploy.commands.arguments import (
     model_or_file_argument,
     name_option,
     optional_model_argument,
+    os_option,
     recipe_option,
     skip_broken_option,
     target_option,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.runtime.manifest import Provenance
+    from levit_deploy.targets.system import System
     from levit_deploy.targets.target import Target
-    from levit_deploy.targets.toolchain import Libc
     from levit_deploy.verify.report import Verification
 
 _TYPED = click.core.ParameterSource.COMMANDLINE
@@ -104,6 +105,7 @@ def export_command(
     help="The folder that gets the artifact's folder.  [default: here]",
 )
 @name_option
+@os_option
 @libc_option
 @click.option(
     "--precision",
@@ -142,7 +144,8 @@ def compile_command(
     features: bool,
     output: Path | None,
     name: str | None,
-    libc: Libc,
+    os: str,
+    libc: System | None,
     precision: str,
     tiles: Path | None,
     data: str | None,
@@ -172,6 +175,9 @@ def compile_command(
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
+    from levit_deploy.targets.system import System
+
+    target = target.on(System.of(os, libc))
     parent = output or Path()
     source: ExportedModel | Checkpoint | None = None
     checkpoint: Checkpoint | None = None
@@ -188,7 +194,9 @@ def compile_command(
     from levit_deploy.targets.toolchain import find_toolchain
 
     def check(model_name: str) -> Path:
-        destination = parent / folder_name(name or model_name, target.name, precision)
+        destination = parent / folder_name(
+            name or model_name, target.name, precision, target.system.os
+        )
         check_destination(destination)
         return destination
 
@@ -200,7 +208,7 @@ def compile_command(
             hint=f"compile for one: --target {target.levels[0].name}",
         )
     signer = open_signer(secret_key) if secret_key else None
-    toolchain = find_toolchain(target, libc)
+    toolchain = find_toolchain(target)
     with Phases() as phases:
         if not isinstance(model, Path):
             source = checkpoint = choice.load(phases, model, features=features, size=size)
@@ -212,7 +220,7 @@ def compile_command(
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
                 "precision": f"int8, {recipe.name}, calibrated on {data}" if data else precision,
-                "libc": str(libc),
+                "system": str(target.system),
                 "linker": toolchain.version,
                 "output": str(destination),
             },

@@ -100,13 +100,12 @@ def _require_files(pictures: tuple[str, ...]) -> None:
 
 def _require_this_machine(artifact: Artifact) -> None:
     from levit_deploy.targets.emulator import run_prefix
-    from levit_deploy.targets.table import get_target
     from levit_deploy.verify.artifact_runner import loads_here
 
     manifest = artifact.manifest
-    if run_prefix(get_target(manifest.base_target)) != () or not loads_here(manifest.libc):
+    if run_prefix(manifest.device) != () or not loads_here(manifest.device.system):
         raise DeployError(
-            f"`{artifact.folder}` is for `{manifest.target}` with {manifest.libc}: this machine "
+            f"`{artifact.folder}` is for `{manifest.target}` with {manifest.system}: this machine "
             "cannot load it",
             hint="compile the model for this CPU: --target host",
         )

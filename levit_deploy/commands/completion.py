@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
 
 _PROGRAM = "levit-deploy"
 _VARIABLE = "_LEVIT_DEPLOY_COMPLETE"
@@ -21,6 +20,8 @@ def completion_command(context: click.Context, shell: str) -> None:
       levit-deploy completion zsh > ~/.zfunc/_levit-deploy
       levit-deploy completion fish > ~/.config/fish/completions/levit-deploy.fish
     """
+    from click.shell_completion import get_completion_class
+
     completion = get_completion_class(shell)
     assert completion is not None
     click.echo(completion(context.find_root().command, {}, _PROGRAM, _VARIABLE).source())

@@ -58,10 +58,10 @@ def package_command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make a package for an app of the artifacts in DIR...
+    """Make a package for an app of artifacts.
 
-    They are one model in one precision, for one CPU or, where FORMAT can hold that, for several.
-    Each is held against the digests of its manifest; nothing in them is executed.
+    Those in DIR... are one model in one precision, for one CPU or, where FORMAT can hold that, for
+    several. Each is held against the digests of its manifest; nothing in them is executed.
 
     \b
     Examples:

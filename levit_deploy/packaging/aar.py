@@ -18,14 +18,13 @@ from levit_deploy.packaging.contents import Contents, documents
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import Layout, facts, interface_files
 from levit_deploy.runtime.templating import render
-from levit_deploy.targets.target import Arch, Target
-from levit_deploy.targets.toolchain import Libc, find_toolchain
+from levit_deploy.targets.system import Arch, Os
+from levit_deploy.targets.target import Target
+from levit_deploy.targets.toolchain import find_toolchain
 
 ABIS = {Arch.AARCH64: "arm64-v8a", Arch.ARMV7: "armeabi-v7a", Arch.X86_64: "x86_64"}
 
 _SOURCES = Path(__file__).parent / "android"
-_SYSTEM = "android"  # as a manifest calls it, before the API level
-_OLDEST_API = 21
 # Symbols of C have the names of the class and its native methods.
 _KEPT = "-keep class {}.Classifier {{ native <methods>; }}\n"
 _NDK = 21  # a major release, which prefab wants to be told; the libraries are of none
@@ -49,18 +48,18 @@ def check(contents: Contents) -> None:
         )
     seen: dict[str, Target] = {}
     for artifact, target in contents.pairs:
-        if artifact.manifest.libc.partition("-")[0] != _SYSTEM:
+        if artifact.system.os is not Os.ANDROID:
             raise DeployError(
                 f"an aar cannot hold `{artifact.folder}`, for `{target.name}` with "
-                f"{artifact.manifest.libc}",
-                hint=f"levit-deploy compile --target {target.name} --libc android",
+                f"{artifact.system}",
+                hint="compile the model with --libc android",
             )
         abi = ABIS[target.arch]
         if abi in seen:
             raise DeployError(
                 "an aar holds one library for each ABI: "
                 f"`{seen[abi].name}` and `{target.name}` are both `{abi}`",
-                hint="name one of them, or compile for all such CPUs: --target arm64-any",
+                hint="name one of them, or compile for all: --target arm64-any or x86-64-any",
             )
         seen[abi] = target
     _javac()
@@ -73,12 +72,12 @@ def file_name(contents: Contents) -> str:
 
 def tree(contents: Contents) -> Tree:
     """Raises DeployError if a compiler fails."""
-    name, java = contents.name, java_source(contents)
+    name = contents.name
     files: dict[str, bytes | Path] = {
         "AndroidManifest.xml": _manifest(contents).encode(),
         "R.txt": b"",
         "proguard.txt": _KEPT.format(java_package(name)).encode(),
-        "doc/Classifier.java": java.encode(),
+        "doc/Classifier.java": java_source(contents).encode(),
         "prefab/prefab.json": _json(
             schema_version=2, name=name, version=contents.version, dependencies=[]
         ),
@@ -89,7 +88,7 @@ def tree(contents: Contents) -> Tree:
         files["classes.jar"] = compile_classes(contents, work).read_bytes()
         for artifact, target in sorted(contents.pairs, key=lambda pair: ABIS[pair[1].arch]):
             abi, library = ABIS[target.arch], artifact.shared_library
-            bridge = link_bridge(artifact, target, work)
+            bridge = link_bridge(artifact, work)
             files[f"jni/{abi}/{library.name}"] = library
             files[f"jni/{abi}/{bridge.name}"] = bridge.read_bytes()
             place = f"prefab/modules/{name}/libs/android.{abi}"
@@ -144,13 +143,13 @@ def compile_classes(contents: Contents, work: Path) -> Path:
     return jar
 
 
-def link_bridge(artifact: Artifact, target: Target, work: Path) -> Path:
+def link_bridge(artifact: Artifact, work: Path) -> Path:
     """The library that the class calls, in a new folder of `work`: it asks for the artifact's own.
 
     Raises DeployError if the compiler fails.
     """
-    toolchain = find_toolchain(target, Libc.parse(artifact.manifest.libc))
-    folder = work / ABIS[target.arch]
+    device = artifact.manifest.device
+    toolchain, folder = find_toolchain(device), work / ABIS[device.arch]
     folder.mkdir()
     source, compiled = folder / "bridge.c", folder / "bridge.o"
     source.write_text(render("bridge.c.j2", _settings(artifact), _SOURCES))
@@ -197,8 +196,7 @@ def _manifest(contents: Contents) -> str:
 
 def _api(artifact: Artifact) -> int:
     """The oldest API level that a library runs on."""
-    name, _, release = artifact.manifest.libc.partition("-")
-    return max(_OLDEST_API, int(release)) if name == _SYSTEM and release else _OLDEST_API
+    return artifact.system.floor[0]
 
 
 def _json(**values: object) -> bytes:

@@ -98,7 +98,7 @@ def triple_of(artifact: Artifact, target: Target) -> str:
 
     Raises DeployError for those that no crate is made for.
     """
-    system = artifact.manifest.libc
+    system = artifact.manifest.system
     triple = _TRIPLES.get((system.partition("-")[0], target.arch))
     if triple is None:
         raise DeployError(
@@ -128,7 +128,7 @@ def _settings(contents: Contents) -> Mapping[str, object]:
         "description": f"{m.model} ({m.precision}) for {', '.join(triples)}",
         "triples": sorted(triples),
         "libraries": [
-            (triple, target.description, artifact.manifest.libc)
+            (triple, target.description, artifact.manifest.system)
             for triple, (artifact, target) in sorted(zip(triples, contents.pairs, strict=True))
         ],
         "image_size": m.image_size,

@@ -15,7 +15,7 @@ def check(contents: Contents) -> None:
             "a cmake package holds the library of one CPU: `"
             + "`, `".join(map(target_name, contents.artifacts))
             + "` are several",
-            hint="make a package for each of them",
+            hint="make a package for each, or compile for all: --target x86-64-any",
         )
 
 

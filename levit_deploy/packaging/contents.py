@@ -129,7 +129,7 @@ def _model_of(manifest: Manifest) -> dict[str, object]:
 def _require_different_targets(artifacts: Sequence[Artifact]) -> None:
     seen: dict[tuple[str, str], Path] = {}
     for artifact in artifacts:
-        key = artifact.manifest.base_target, artifact.manifest.libc
+        key = artifact.manifest.base_target, artifact.manifest.system
         if key in seen:
             raise DeployError(
                 f"`{seen[key]}` and `{artifact.folder}` are both for `{key[0]}` with {key[1]}",

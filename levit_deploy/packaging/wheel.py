@@ -96,7 +96,7 @@ def platform_tag(artifact: Artifact, target: Target) -> str:
 
     Raises DeployError if pip installs nothing there.
     """
-    system = artifact.manifest.libc
+    system = artifact.manifest.system
     name, _, release = system.partition("-")
     platform = _PLATFORMS.get(name)
     if platform is None or target.arch not in platform.machines:

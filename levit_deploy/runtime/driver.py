@@ -32,6 +32,7 @@ from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import Facts, KernelRecord
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.runtime.templating import render
+from levit_deploy.targets.system import ObjectFormat, Os
 from levit_deploy.targets.toolchain import Toolchain
 
 CSRC = Path(__file__).parent / "csrc"
@@ -146,7 +147,7 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
-    normalization = program.card.normalization
+    normalization, system = program.card.normalization, toolchain.target.system
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
@@ -192,9 +193,13 @@ def generate_driver(
         "constants_digest": digest(program.constants),
         "library_placeholder": LIBRARY_PLACEHOLDER,
         "file": constants_file,
+        "format": system.format,
+        "prefix": "_" if system.format is ObjectFormat.MACHO else "",
+        "api": f"{program.name.upper()}_API " if system.os is Os.WINDOWS else "",
+        "library_files": " or ".join(system.libraries(program.name)[-2:]),
     }
     header = render("header.h.j2", settings)
-    constants_source = render("constants.S.j2", settings)
+    constants_source = render("constants.c.j2", settings)
     front_header = render("front.h.j2", settings)
     program_header = render("program.h.j2", settings)
     draft = render("program.c.j2", {**settings, "build_id": ""})
@@ -205,7 +210,7 @@ def generate_driver(
         **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
         levels=tuple(level.target for level in program.levels),
-        libc=str(toolchain.libc),
+        system=str(system),
         toolchain=toolchain.version,
         image_size=program.image_size,
         classes=program.classes,

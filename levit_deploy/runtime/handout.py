@@ -90,14 +90,13 @@ def facts(artifact: Artifact) -> dict[str, object]:
     made_from = ["nobody says"], "nobody says"
     if provenance:
         made_from = [provenance.weights, provenance.key or ""], provenance.data or "none"
-    files = (artifact.shared_library, artifact.static_library, artifact.header)
     return {
         "name": m.name,
         "upper": m.name.upper(),
         "model": m.model,
         "precision": m.precision,
         "target": m.target if m.target == others else f"{m.target} ({others})",
-        "libc": m.libc,
+        "libc": m.system,
         "tool_version": m.versions["levit-deploy"],
         "toolchain": m.toolchain,
         "build_id": m.build_id,
@@ -105,7 +104,9 @@ def facts(artifact: Artifact) -> dict[str, object]:
         "classes": m.classes,
         "run_8bit": EIGHT_BIT[m.card.in_chans].function,
         "top": min(3, m.classes),
-        "shared_file": artifact.shared_library.name,
+        "library_files": artifact.system.libraries(m.name),
+        "shared_file": artifact.system.shared_library(m.name),
+        "import_file": artifact.system.import_library(m.name),
         "static_file": artifact.static_library.name,
         "recipe": m.card.recipe,
         "rows": [tuple(map(_cell, row)) for row in m.card.rows()],
@@ -113,7 +114,7 @@ def facts(artifact: Artifact) -> dict[str, object]:
         "weights_digest": m.weights_digest,
         "licence": _cell(m.card.licence) or "unknown: nothing beside them says",
         "data": _cell(made_from[1]),
-        "digests": [(path.name, m.files[path.name].sha256) for path in files],
+        "digests": [(name, m.files[name].sha256) for name in artifact.built_files],
     }
 
 

@@ -198,7 +198,8 @@ class Model:
         paths = _beside_this() if library is None else [Path(library)]
         for path in paths:
             self.path = path
-            self._name = name or path.stem[3 if path.name.startswith("lib") else 0 :]
+            prefixed = path.name.startswith("lib") and path.suffix != ".dll"
+            self._name = name or path.stem[3 if prefixed else 0 :]
             self._library = ctypes.CDLL(os.fspath(path.absolute()))
             self._description = self._describe()
             if len(paths) == 1 or self._is_for_this_cpu():

@@ -169,6 +169,15 @@ final class App {
                         () -> camera(classifier, y, stride, u, v, stride, 2));
             }
         }
+        ByteBuffer late = ByteBuffer.allocateDirect(chromaBytes);
+        ByteBuffer even = part(late, 0, chromaBytes - 1).slice();
+        ByteBuffer odd = part(late, 1, chromaBytes - 1).slice();
+        Frame frame = Frame.yuv420(WIDTH, HEIGHT, y, stride, even, odd, stride, 2);
+        late.put(chroma.duplicate()); // it is read where it lies
+        ByteBuffer[] planes = {y, chroma};
+        same(
+                classifier.runFrame(frame),
+                classifier.runFrame(new Frame(Format.NV12, WIDTH, HEIGHT, planes, strides)));
         refused(
                 IllegalArgumentException.class,
                 "rows of chroma overlap",

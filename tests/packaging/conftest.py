@@ -14,8 +14,9 @@ from PIL import Image
 
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
+from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.table import get_target
-from levit_deploy.targets.toolchain import OLDEST_GLIBC, Libc, find_toolchain
+from levit_deploy.targets.toolchain import find_toolchain
 from tests.cli.conftest import cli, small_disk  # noqa: F401
 from tests.runtime.small_network import SmallNetwork
 
@@ -24,10 +25,10 @@ Variant = Callable[..., Artifact]
 
 
 def build_small(
-    target: str, folder: Path, name: str = "small", libc: Libc = OLDEST_GLIBC
+    target: str, folder: Path, name: str = "small", system: System = OLDEST_GLIBC
 ) -> Artifact:
     """The small network with labels."""
-    network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target), libc)
+    network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target).on(system))
     program = network.program(toolchain, folder / "kernels", name)
     program = replace(program, card=program.card.stated("a test", labels=LABELS))
     return build_artifact(program, toolchain, network.self_test(), folder)
@@ -52,6 +53,7 @@ def variant(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Var
             shutil.copyfile(artifact.folder / path, folder / renamed)
             files[renamed] = record
         manifest = replace(artifact.manifest, name=name, files=files, **changes)
+        manifest = replace(manifest, build_id=manifest.facts_digest)
         manifest.save(folder)
         return Artifact(folder, manifest)
 

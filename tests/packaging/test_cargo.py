@@ -208,7 +208,10 @@ def test_it_may_be_vendored(
 @needs_cargo
 def test_another_cpu_is_told(cli: Cli, variant: Variant, build_folder: Path) -> None:
     """By a crate for two machines, at the place of one that was built before."""
-    others = variant(base_target="arm64", libc="musl"), variant(base_target="armv7", libc="musl")
+    others = (
+        variant(base_target="arm64", system="musl"),
+        variant(base_target="armv7", system="musl"),
+    )
     words = cargo(pack(cli, *others), build_folder, "check", fails=True)
     assert "small has no library for `" in words
     assert "`aarch64-unknown-linux-musl`, `armv7-unknown-linux-musleabihf`" in words
@@ -217,8 +220,11 @@ def test_another_cpu_is_told(cli: Cli, variant: Variant, build_folder: Path) -> 
 @pytest.mark.slow
 @needs_cargo
 @pytest.mark.parametrize(
-    ("target", "triple"),
-    [("arm64", "aarch64-unknown-linux-gnu"), ("armv7", "armv7-unknown-linux-gnueabihf")],
+    ("target", "triple", "debian"),
+    [
+        ("arm64", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu"),
+        ("armv7", "armv7-unknown-linux-gnueabihf", "arm-linux-gnueabihf"),
+    ],
 )
 def test_another_cpu_gives_the_same_bits(
     cli: Cli,
@@ -227,11 +233,15 @@ def test_another_cpu_gives_the_same_bits(
     tmp_path: Path,
     target: str,
     triple: str,
+    debian: str,
 ) -> None:
-    """One crate for two CPUs; zig links the program, and qemu runs it."""
+    """One crate for two CPUs; zig links the program, and qemu runs it with that CPU's glibc."""
     sysroot = run("rustc", "--print", "sysroot").decode().strip()
     if not (Path(sysroot) / "lib" / "rustlib" / triple).is_dir():
         pytest.skip(f"Rust has no library for {triple}: rustup target add {triple}")
+    system = Path(os.environ.get("QEMU_LD_PREFIX", f"/usr/{debian}"))
+    if not system.is_dir():
+        pytest.skip("no glibc to run with: apt-get install libc6-arm64-cross libc6-armhf-cross")
     cpu, emulator = get_target(target), emulator_for(get_target(target))
     foreign = builder.artifact(builder.program(cpu), tmp_path)
     crate = pack(cli, foreign, host_artifact)
@@ -244,7 +254,7 @@ def test_another_cpu_gives_the_same_bits(
     data = np.random.default_rng(3).bytes(24000)
     (tmp_path / "data").write_bytes(data)
     program = tmp_path / triple / "debug" / "app"
-    printed = run(*emulator, program, tmp_path / "data", host_artifact.name)
+    printed = run(*emulator, "-L", system, program, tmp_path / "data", host_artifact.name)
     expected = expected_logits(host_artifact, data)
     assert len(printed) == len(expected)
     if cpu.fma and get_target(host_artifact.manifest.base_target).fma:

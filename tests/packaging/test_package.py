@@ -47,7 +47,7 @@ def test_the_page_says_what_it_is(artifact: Artifact) -> None:
     page = (artifact.folder / "README.md").read_text(encoding="utf-8")
     manifest = artifact.manifest
     for fact in (
-        *(manifest.build_id, manifest.weights_digest, manifest.card.recipe, manifest.libc),
+        *(manifest.build_id, manifest.weights_digest, manifest.card.recipe, manifest.system),
         *(manifest.files[name].sha256 for name in ("libsmall.so", "libsmall.a", "small.h")),
         "licence of the weights: unknown: nothing beside them says",
         "| labels | cat, dog, Käse, ... (5) | from a test |",
@@ -89,12 +89,13 @@ def test_artifacts_of_one_package_are_one_model(
 def test_a_format_refuses_what_it_cannot_hold(cli: Cli, variant: Variant, format: str) -> None:
     """Libraries for two CPUs or two systems."""
     change, words = {
-        "wheel": ({"libc": "musl"}, "a wheel is for one system"),
-        "cmake": ({"libc": "musl"}, "the library of one CPU"),
+        "wheel": ({"system": "musl"}, "a wheel is for one system"),
+        "cmake": ({"system": "musl"}, "the library of one CPU"),
         "cargo": ({"base_target": "x86-64-v3"}, "one library for each Rust target"),
         "aar": ({"base_target": "x86-64-v3"}, "one library for each ABI"),
     }[format]
-    first = {"base_target": "x86-64", "libc": "android-21" if format == "aar" else "glibc-2.17"}
+    system = "android-21" if format == "aar" else "glibc-2.17"
+    first = {"base_target": "x86-64", "system": system}
     folders = variant(**first).folder, variant(**{**first, **change}).folder
     assert_refused(cli, "package", *folders, "--as", format, words=words)
 
@@ -105,7 +106,7 @@ def test_a_format_refuses_what_it_cannot_hold(cli: Cli, variant: Variant, format
 def test_a_wheel_is_for_systems_that_pip_serves(
     cli: Cli, variant: Variant, target: str, system: str
 ) -> None:
-    folder = variant(base_target=target, libc=system).folder
+    folder = variant(base_target=target, system=system).folder
     words = f"for `{target}` with {system}"
     assert_refused(cli, "package", folder, "--as", "wheel", words=words, hint="glibc, musl")
 

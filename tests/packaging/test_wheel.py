@@ -125,7 +125,7 @@ def test_the_tag_is_that_of_the_oldest_system(
     artifact: Artifact, target: str, libc: str, tag: str
 ) -> None:
     base = TARGETS[target].base or target
-    manifest = replace(artifact.manifest, name="Le_ViT__8", base_target=base, libc=libc)
+    manifest = replace(artifact.manifest, name="Le_ViT__8", base_target=base, system=libc)
     name = file_name(Contents((replace(artifact, manifest=manifest),), "1.2"))
     parsed, version, _, tags = parse_wheel_filename(name)
     assert (parsed, str(version), tags) == ("le-vit-8", "1.2", {Tag("py3", "none", tag)})
