@@ -52,6 +52,10 @@ def variant(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Var
             (folder / renamed).parent.mkdir(exist_ok=True)
             shutil.copyfile(artifact.folder / path, folder / renamed)
             files[renamed] = record
+        system = System.parse(str(changes.get("system", artifact.system)))
+        for library in set(system.libraries(name)) - set(files):  # what that system calls them
+            shutil.copyfile(artifact.shared_library, folder / library)
+            files[library] = artifact.manifest.files[artifact.shared_library.name]
         manifest = replace(artifact.manifest, name=name, files=files, **changes)
         manifest = replace(manifest, build_id=manifest.facts_digest)
         manifest.save(folder)
