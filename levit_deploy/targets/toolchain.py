@@ -63,6 +63,9 @@ _ELF_LINK_FLAGS = (
     "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs",
     "-Wl,--as-needed",
 )
+# Floats in registers of integers where functions meet. For a target of soft floats zig forbids all
+# vectors that the source does not spell, so the C is compiled for the other one.
+_ANDROID_ARMV7_FLAGS = ("-target", "arm-linux-musleabihf", "-mfloat-abi=softfp")
 # API 21 reads the older hash table only; pages may have 16 KiB since Android 15.
 _ANDROID_LINK_FLAGS = (
     "-nostdlib",
@@ -255,7 +258,7 @@ def _compile_flags(target: Target) -> tuple[str, ...]:
         *_FORMAT_FLAGS[system.format],
         *hardening,
         *(("-ffixed-x18",) if reserved else ()),
-        *(("-mfloat-abi=softfp",) if softfp else ()),
+        *(_ANDROID_ARMV7_FLAGS if softfp else ()),
         *(("-isystem", str(_darwin_headers())) if system.family is Family.IOS else ()),
     )
 
