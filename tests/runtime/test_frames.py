@@ -49,7 +49,7 @@ WAYS = {
     "nearest": replace(TIMM_PREPROCESSING, resample=Resample.NEAREST),
 }
 AS_IT_IS = replace(ORIGINAL_PREPROCESSING, side=1, crop=1, resize=Resize.NONE)
-TARGETS = ("host", "x86-64", "x86-64-v3", "arm64", "armv7")
+TARGETS = ("host", "x86-64", "x86-64-v3", "x86-64-v4", "arm64", "arm64-dotprod", "armv7")
 YUV = (Format.NV12, Format.NV21, Format.I420, Format.YUYV, Format.UYVY)
 
 
@@ -58,7 +58,7 @@ class Program:
 
     def __init__(self, target: str, way: Preprocessing, size: int, folder: Path) -> None:
         toolchain = find_toolchain(get_target(target))
-        self._prefix = prefix_for(toolchain.target)
+        self.prefix = prefix_for(toolchain.target)
         self._program, self.folder = folder / "frames", folder
         artifact = artifact_of(target, way, size, folder)
         source = Path(__file__).with_name("frames.c")
@@ -66,7 +66,7 @@ class Program:
         toolchain.link_program([source, artifact.static_library], self._program, flags)
 
     def run(self, *arguments: str) -> str:
-        return run(self._program, self._prefix, arguments=arguments)
+        return run(self._program, self.prefix, arguments=arguments)
 
 
 class Prepare(Program):
@@ -381,6 +381,22 @@ def test_frames_at_random_never_crash(count: int, tmp_path: Path) -> None:
     program = Program("host", ORIGINAL_PREPROCESSING, SIDE, tmp_path)
     accepted = int(program.run("random", str(count)))
     assert count / 4 < accepted < count
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="apt-get install valgrind")
+def test_valgrind_finds_nothing(tmp_path: Path) -> None:
+    """Pictures must not depend on bytes that nobody wrote; valgrind knows AVX2, not AVX-512."""
+    prepare = Prepare("x86-64-v3", ORIGINAL_PREPROCESSING, SIZE, tmp_path)
+    rng = np.random.default_rng(9)
+    frames = [Frame.of(random_picture(rng, *random_size(rng, 900))) for _ in range(30)]
+    for kind in YUV:
+        width, height = (2 * side for side in random_size(rng, 300))
+        frames += [
+            replace(random_yuv(rng, kind, width, height), rotation=turn) for turn in (0, 90, 180)
+        ]
+    prepare.prefix = ("valgrind", "--quiet", "--error-exitcode=9")
+    prepare(frames)
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler: apt-get install gcc")
