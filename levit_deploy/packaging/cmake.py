@@ -25,11 +25,11 @@ def file_name(contents: Contents) -> str:
 
 def tree(contents: Contents) -> Tree:
     (artifact,), (target,), top = contents.artifacts, contents.targets, _top(contents)
+    libraries = artifact.system.libraries(artifact.name)
     layout = Layout("lib/", "include/", f"lib/cmake/{contents.name}/", "lib/pkgconfig/")
     files = {
         f"include/{artifact.header.name}": artifact.header,
-        f"lib/{artifact.shared_library.name}": artifact.shared_library,
-        f"lib/{artifact.static_library.name}": artifact.static_library,
+        **{f"lib/{file}": artifact.files / file for file in libraries},
         **interface_files(artifact, target, layout, contents.version),
         **{f"share/doc/{contents.name}/{path.name}": path for path in documents(artifact)},
     }

@@ -406,7 +406,7 @@ def test_address_and_undefined_behaviour_sanitizers_find_nothing(tmp_path: Path)
     program = network.program(toolchain, tmp_path / "kernels")
     generate_sources(program, toolchain, network.self_test(), tmp_path)
     names = ("program", "library", "tasks", "digest", "threads", *map(_stem, FRAME_SOURCES))
-    sources = [*(f"{name}.c" for name in names), "constants.S", "small_kernels.o"]
+    sources = [*(f"{name}.c" for name in names), "constants.c", "small_kernels.o"]
     flags = ["-std=gnu11", "-O1", "-march=native", "-fsanitize=address,undefined", "-lpthread"]
     definitions = ["-fno-sanitize-recover=all", "-DMODEL=small", '-DHEADER="small.h"', "-I."]
     main = str(Path(__file__).with_name("frames.c"))

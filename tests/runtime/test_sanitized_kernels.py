@@ -73,7 +73,7 @@ def link(program: Program, kernels: Path, source: str, folder: Path) -> Path:
     generate_sources(program, toolchain, self_test, folder)
     (folder / "main.c").write_text(source)
     names = ["main", "program", "library", "tasks", "digest", "threads"]
-    sources = [*(f"{name}.c" for name in names), "constants.S", str(kernels)]
+    sources = [*(f"{name}.c" for name in names), "constants.c", str(kernels)]
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-lpthread"]
     subprocess.run(["cc", *flags, *sources, "-o", "main"], cwd=folder, check=True, timeout=600)
     return folder / "main"

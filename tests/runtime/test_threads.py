@@ -188,7 +188,7 @@ def test_thread_sanitizer_finds_nothing(
     (tmp_path / "main.c").write_text(RACE)
     kernels = Path(__file__).with_name("kernels.c")
     names = ["main", "program", "library", "tasks", "digest", "threads"]
-    sources = [*(f"{name}.c" for name in names), "constants.S", str(kernels)]
+    sources = [*(f"{name}.c" for name in names), "constants.c", str(kernels)]
     flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=thread", "-DNAME_OF_KERNELS=small", "-lpthread"]
     subprocess.run(["cc", *flags, *sources, "-o", "race"], cwd=tmp_path, check=True, timeout=600)
     run(tmp_path / "race", environment={"TSAN_OPTIONS": "halt_on_error=1 exitcode=66"})
