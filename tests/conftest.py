@@ -1,7 +1,11 @@
 """What every room's tests share: where the data is, and a LeViT small enough to run everywhere."""
 
+import fcntl
+import os
+import shutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +20,7 @@ pytest_plugins = ["tests.deployment"]  # its fixtures are made once for all room
 
 # The nets are small: more threads only wait for each other, above all beside other test workers.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that the tests start
 
 # What a shell runs in the background ignores Ctrl-C, and so would all that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,6 +67,28 @@ def pytest_terminal_summary(
     if config.option.every_architecture:
         for arch in machine.never_run():
             terminalreporter.write_line(f"FAILED: no code of {arch} was run", red=True)
+
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """`once(name, make)`: a copy of the folder that `make` filled, in one of the test workers."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = root / f"once-{name}"
+        with (root / f"{folder.name}.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                (work := root / f"{folder.name}.part").mkdir()
+                make(work)
+                work.rename(folder)
+        return shutil.copytree(folder, tmp_path_factory.mktemp(name), dirs_exist_ok=True)
+
+    return made
 
 
 @pytest.fixture(scope="session")

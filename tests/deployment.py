@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+import tvm
+import tvm_ffi
 
 from levit_deploy.calibration.image_set import ImageSet, open_images
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE
+from levit_deploy.compiler import pipeline
+from levit_deploy.compiler.codegen import Functions, emit_object
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.deploy import Calibration, Deployment, deploy
@@ -21,6 +25,26 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.images import Images, real_images
 from levit_deploy.verify.verification import reference_self_test
+
+_emitted: dict[tuple[int, str], tuple[tvm.IRModule, bytes]] = {}
+
+
+def emit_once(functions: Functions, target: tvm.target.Target) -> bytes:
+    """`emit_object`, but the same kernels go through LLVM once in a process."""
+    module = tvm.IRModule(dict(functions))
+    key = tvm_ffi.structural_hash(module), str(target)
+    known, kernels = _emitted.get(key, (None, b""))
+    if known is None or not tvm_ffi.structural_equal(known, module):
+        kernels = emit_object(functions, target)
+        _emitted[key] = module, kernels
+    return kernels
+
+
+@pytest.fixture(autouse=True)
+def kernels_once(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nets that differ in their weights have the same kernels; the compiler's tests make all."""
+    if "compiler" not in request.path.parts:
+        monkeypatch.setattr(pipeline, "emit_object", emit_once)
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,20 @@ def test_a_few_cases(name: str, int8_deployment: Deployment, tmp_path: Path) -> 
         assert run_case(kind, case) is None, number
 
 
+# A quarter of what an idle core makes in a minute.
+LEAST = {
+    "checkpoints": 900,
+    "json": 4000,
+    "onnx": 5000,
+    "pictures": 5000,
+    "artifacts": 1200,
+    "audits": 2500,
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_a_minute(name: str) -> None:
     counts = fuzz(name, seconds=60, seed=0, keep=None, cases=10**9)
-    assert counts["cases"] > 50
+    assert counts["cases"] > LEAST[name]
     assert counts["failed"] == 0, counts

@@ -45,7 +45,6 @@ from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.manifest import AuditRecord, Build
 from levit_deploy.targets.host import read_cpu
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.model_of import check_weights, quantized_model_of, table_of
@@ -140,17 +139,18 @@ class Auditor:
 
 @contextmanager
 def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProbe | None]:
-    """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32.
+    """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32,
+    and for several CPUs: what one of them computes is what a library for it alone does.
 
     Raises DeployError if there is none and it cannot be made.
     """
     table = table_of(artifact)
-    if table is None:
+    if table is None or artifact.manifest.levels:
         yield None
         return
     check_weights(artifact, checkpoint)
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
-        toolchain = find_toolchain(get_target(artifact.manifest.base_target))
+        toolchain = find_toolchain(artifact.manifest.device)
         if artifact.debug_folder is None:
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:

@@ -123,6 +123,9 @@ class Program(Identity):
 
     `card`: how pictures become its images, and what its outputs mean.
     `kernels_object`: relocatable ELF with one hidden function for each symbol in `calls`.
+    `levels`: of a program for several CPUs, the programs for each, the most capable first, which
+    have the same constants. It has no kernels of its own; calls and tensors are those of the first,
+    sizes the largest.
     `tensors`: what is 8 bits between the calls, in the order in which it is made.
     `selftest_image_offset`: of room in the arena for an 8-bit image that stays untouched until the
     first call has read it.
@@ -138,11 +141,13 @@ class Program(Identity):
     arena_bytes: int
     scratch_bytes: int
     selftest_image_offset: int
+    levels: tuple[Program, ...] = ()
 
     @property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of what is executed: kernels, constants, and calls."""
         digest = hashlib.sha256()
-        for part in (self.kernels_object, self.constants, repr(self.calls).encode()):
-            digest.update(hashlib.sha256(part).digest())
+        for one in self.levels or (self,):
+            for part in (one.kernels_object, one.constants, repr(one.calls).encode()):
+                digest.update(hashlib.sha256(part).digest())
         return digest.hexdigest()

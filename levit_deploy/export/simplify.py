@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx
-import onnxsim
 
 from levit_deploy.errors import DeployError
 
@@ -21,6 +20,8 @@ _KEPT_FORMS = [
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Run onnxsim on a float32 graph, which infers every tensor's shape. Layers keep their form."""
+    import onnxsim  # slow to import, and only to export is it needed
+
     simplified: onnx.ModelProto
     simplified, _ = onnxsim.simplify(model, skipped_optimizers=_KEPT_FORMS, certify=False)
     del simplified.metadata_props[:]  # onnxsim's log of what it did

@@ -1,4 +1,4 @@
-"""What a library's self test finds damage by: digests of its weights and of its code, in 64 bits.
+"""What a library's self test finds damage by: digests of its weights and of the rest, in 64 bits.
 
     mix(sum, word)  = rotate_left(sum ^ word, 29) * FACTOR  mod 2^64
     digest of bytes = blocks of 4096 bytes, mixed one after the other
@@ -19,33 +19,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.pe import Coff
+from levit_deploy.targets.system import ObjectFormat
 
 _BLOCK_BYTES = 4096
 _LANES = 4
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
-CODE_PLACEHOLDER = 0x6CA95D21F0E83B47  # in a library until it is linked
+LIBRARY_PLACEHOLDER = 0x6CA95D21F0E83B47  # in a library until it is linked
 
 
 def digest(data: bytes) -> int:
-    """The digest of `data`, at least one byte; zeros fill up its last four words."""
+    """The digest of `data`, 0 of none; zeros fill up its last four words."""
     whole = len(data) // _BLOCK_BYTES * _BLOCK_BYTES
     rest = data[whole:] + bytes(-len(data) % (8 * _LANES))
     parts = (data[:whole], whole // _BLOCK_BYTES), (rest, 1)
-    return _mix_all(np.concatenate([_digest_blocks(*part) for part in parts if part[0]]))
+    sums = [_digest_blocks(*part) for part in parts if part[0]]
+    return _mix_all(np.concatenate(sums)) if sums else 0
 
 
-def seal(library: Path) -> None:
-    """Put the digest of a shared library's code into it, in the place of CODE_PLACEHOLDER.
+def seal(library: Path, constants_bytes: int, form: ObjectFormat) -> None:
+    """Put the digest of a shared library into it, in the place of LIBRARY_PLACEHOLDER.
 
-    Raises ValueError if there is not exactly one such place.
+    It is of all that is mapped and not written, but for the file's headers, the constants and the
+    digests behind them; of a DLL only of its code. Mach-O libraries stay as they are: each page is
+    signed, and the system checks that. Raises ValueError if there is not exactly one such place, or
+    if the loader changes the code.
     """
-    data, placeholder = library.read_bytes(), CODE_PLACEHOLDER.to_bytes(8, "little")
+    if form is ObjectFormat.MACHO:
+        return
+    data, placeholder = library.read_bytes(), LIBRARY_PLACEHOLDER.to_bytes(8, "little")
     if data.count(placeholder) != 1:
         raise ValueError(f"`{library.name}` has {data.count(placeholder)} places for its digest")
-    code = _mix_all(np.array([digest(data[part]) for part in Elf.parse(data).code], np.uint64))
+    place = data.index(placeholder)
+    hole = slice(place - 8 - -(-constants_bytes // 8) * 8, place + 8)
+    parts: list[slice] = []
+    for part in Elf.parse(data).read_only if form is ObjectFormat.ELF else Coff.parse(data).code:
+        if part.start <= hole.start < part.stop:
+            parts.append(slice(part.start, hole.start))
+            part = slice(hole.stop, part.stop)
+        parts.append(part)
+    sealed = _mix_all(np.array([digest(data[part]) for part in parts], np.uint64))
     with library.open("r+b") as file:
-        file.seek(data.index(placeholder))
-        file.write(code.to_bytes(8, "little"))
+        file.seek(place)
+        file.write(sealed.to_bytes(8, "little"))
 
 
 def _digest_blocks(data: bytes, count: int) -> NDArray[np.uint64]:

@@ -6,7 +6,6 @@ step through; everything else about a program is a macro in program.h.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import re
@@ -14,14 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from levit_deploy import __version__
 from levit_deploy.compiler.program import (
     ALIGNMENT_BYTES,
     EIGHT_BIT,
     Arg,
     Entry,
+    Identity,
     KernelCall,
     Program,
     Space,
@@ -29,23 +27,25 @@ from levit_deploy.compiler.program import (
 from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
-from levit_deploy.runtime.digest import CODE_PLACEHOLDER, digest
+from levit_deploy.runtime.digest import LIBRARY_PLACEHOLDER, digest
+from levit_deploy.runtime.levit import ABI_VERSION
+from levit_deploy.runtime.manifest import Facts, KernelRecord
 from levit_deploy.runtime.self_test import SelfTest
+from levit_deploy.runtime.templating import render
+from levit_deploy.targets.system import ObjectFormat, Os
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
-_TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
-# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h
-# would be found in their place.
+# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h or
+# NAME.hpp would be found in their place.
 _TAKEN = """
 alignas alignof alloca and arm asm assert auto bitand bitor bool break byteswap case catch char
 class compl complex concept const constexpr continue cpu crypt ctype decltype default delete
 description dirent dlfcn do double elf else endian enum eof err errno error explicit export extern
 false fcntl features fenv float fnmatch for friend getopt glob goto grp i386 iconv if import
-inline int inttypes iso646 langinfo libgen library limits link linux locale long malloc math
-memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
+inline int inttypes iso646 langinfo levit_deploy libgen library limits link linux locale long malloc
+math memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
 override poll private profile program protected pthread public pwd regex register resolv restrict
 return sched search semaphore setjmp short signal signed sizeof spawn static stdalign stdarg
 stdatomic stdbit stdbool stdckdint stddef stderr stdin stdint stdio stdlib stdnoreturn stdout
@@ -78,13 +78,25 @@ _COLOURS = {
 
 @dataclass(frozen=True)
 class Driver:
-    """Generated files by name. `build_id` digests them, the kernels and the constants."""
+    """Generated files, and what is to be said of the library that they become.
 
-    workspace_bytes: int
+    `front_header`: of a program with levels, which has no program header and source.
+    """
+
     header: str
     program_header: str
     program_source: str
     constants_source: str
+    facts: Facts
+    front_header: str = ""
+
+
+@dataclass(frozen=True)
+class Front:
+    """What the libraries of all levels say of themselves alike: it is that of the whole."""
+
+    name: str
+    workspace_bytes: int
     build_id: str
 
 
@@ -124,13 +136,18 @@ def public_functions(name: str, card: ModelCard) -> frozenset[str]:
 
 
 def generate_driver(
-    program: Program, toolchain: Toolchain, self_test: SelfTest, constants_file: str
+    program: Program,
+    toolchain: Toolchain,
+    self_test: SelfTest,
+    constants_file: str,
+    front: Front | None = None,
 ) -> Driver:
-    """Render the templates for `program`; `constants_file` is what `.incbin` will find.
+    """Render the templates for `program`; `constants_file` is what `.incbin` will find. `front`: of
+    the library that this one is a level of.
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
-    normalization = program.card.normalization
+    normalization, system = program.card.normalization, toolchain.target.system
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
@@ -142,9 +159,13 @@ def generate_driver(
     constants_digest = hashlib.sha256(program.constants).hexdigest()
     # The last term lets the workspace start at any address.
     workspace_bytes = arena_bytes + scratch_bytes + logits_bytes + ALIGNMENT_BYTES
+    if front:
+        workspace_bytes = front.workspace_bytes
     settings: dict[str, object] = {
         "program": program,
         "name": program.name,
+        "public_name": front.name if front else program.name,
+        "owners": [level.name for level in program.levels or (program,)],
         "upper": program.name.upper(),
         "abi_version": ABI_VERSION,
         "tool_version": __version__,
@@ -170,25 +191,49 @@ def generate_driver(
         "digest": constants_digest,
         "constants_bytes": len(program.constants),
         "constants_digest": digest(program.constants),
-        "code_placeholder": CODE_PLACEHOLDER,
+        "library_placeholder": LIBRARY_PLACEHOLDER,
         "file": constants_file,
+        "format": system.format,
+        "prefix": "_" if system.format is ObjectFormat.MACHO else "",
+        "api": f"{program.name.upper()}_API " if system.os is Os.WINDOWS else "",
+        "library_files": " or ".join(system.libraries(program.name)[-2:]),
     }
-    header = _render("header.h.j2", settings)
-    program_header = _render("program.h.j2", settings)
-    draft = _render("program.c.j2", {**settings, "build_id": ""})
-    build_id = hashlib.sha256()
-    tools = f"{toolchain.version} {toolchain.libc}"
-    for part in (header, program_header, draft, constants_digest, tools, *_hand_written()):
-        build_id.update(hashlib.sha256(part.encode()).digest())
-    build_id.update(program.kernels_object)
-    identity = build_id.hexdigest()[:40]
-    return Driver(
+    header = render("header.h.j2", settings)
+    constants_source = render("constants.c.j2", settings)
+    front_header = render("front.h.j2", settings)
+    program_header = render("program.h.j2", settings)
+    draft = render("program.c.j2", {**settings, "build_id": ""})
+    sources = hashlib.sha256()
+    for part in (header, program_header, draft, *_hand_written()):
+        sources.update(hashlib.sha256(part.encode()).digest())
+    facts = Facts(
+        **Identity.of(program),
+        base_target=toolchain.target.base or toolchain.target.name,
+        levels=tuple(level.target for level in program.levels),
+        system=str(system),
+        toolchain=toolchain.version,
+        image_size=program.image_size,
+        classes=program.classes,
+        card=program.card,
+        program_digest=program.digest,
+        sources_digest=sources.hexdigest(),
+        abi_version=ABI_VERSION,
         workspace_bytes=workspace_bytes,
+        arena_bytes=program.arena_bytes,
+        scratch_bytes=program.scratch_bytes,
+        constants_bytes=len(program.constants),
+        kernels=tuple(KernelRecord.of(call) for call in program.calls),
+    )
+    return Driver(
         header=header,
         program_header=program_header,
-        program_source=_render("program.c.j2", {**settings, "build_id": identity}),
-        constants_source=_render("constants.S.j2", settings),
-        build_id=identity,
+        program_source=render(
+            "program.c.j2",
+            {**settings, "build_id": front.build_id if front else facts.facts_digest},
+        ),
+        constants_source=constants_source,
+        facts=facts,
+        front_header=front_header,
     )
 
 
@@ -254,19 +299,6 @@ def _comment(text: str) -> str:
 def _bytes(text: str) -> str:
     """The initializer of a C string: numbers, so that no character has a meaning of its own."""
     return ", ".join(map(str, (*text.encode(), 0)))
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-
-
-def _render(template: str, settings: dict[str, object]) -> str:
-    return _environment().get_template(template).render(settings)
 
 
 def _hand_written() -> list[str]:

@@ -19,6 +19,9 @@ from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular, write_files
 from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
+from levit_deploy.targets.system import System
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.target import Target
 
 FILE_NAME = "manifest.json"
 MAX_FILE_BYTES = 1 << 32
@@ -105,44 +108,64 @@ class AuditRecord:
 
 
 @dataclass(frozen=True)
-class Build(Identity):
-    """Which library it is. `build_id`: of all that its bytes depend on."""
+class Facts(Identity):
+    """What decides a library's bytes, and what is known of it from that.
 
-    build_id: str
-
-
-@dataclass(frozen=True)
-class Manifest(Build):
-    """`base_target`: the CPU class that `target` stands for, if that is a board or `host`.
-
-    `program_digest`: of kernels, constants and calls; `build_id` is also of the self test and the C
-    around them. Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
-
+    `base_target`: the CPU class that `target` stands for, if that is a board or `host`; of a
+    library for several CPUs the least demanding one. `levels`: their targets, the most capable
+    first, of which `kernels` are; else empty.
+    `system`: what the libraries were linked for, by `toolchain`.
     `card`: how pictures become its images, and what its outputs mean.
-    `libc` is what the libraries were linked for; `toolchain` and `versions` are the tools and
-    packages of the machine that built them. `provenance`: None if nobody says. `kernels`: in the
-    order of the calls. `files`: by their path in the folder, all but this file and verify.json.
-    `audit`: the last one of the artifact, None before the first.
+    `program_digest`: of kernels, constants and calls; `sources_digest`: of the C around them, the
+    self test among it. Both are hexadecimal SHA-256.
+    Sizes in bytes. `arena_bytes` and `scratch_bytes` are parts of `workspace_bytes`.
+    `kernels`: in the order of the calls.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
-
     base_target: str
-    libc: str
+    levels: tuple[str, ...]
+    system: str
+    toolchain: str
     image_size: int
     classes: int
     card: ModelCard
     program_digest: str
+    sources_digest: str
     abi_version: int
     workspace_bytes: int
     arena_bytes: int
     scratch_bytes: int
     constants_bytes: int
+    kernels: tuple[KernelRecord, ...]
+
+    @property
+    def facts_digest(self) -> str:
+        """40 hexadecimal digits of all that, but of the card only of what the library knows."""
+        card = (self.card.heads, self.card.labels, self.card.recipe)
+        text = to_json({**Facts.of(self), "card": card})
+        return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+@dataclass(frozen=True)
+class Build(Identity):
+    """Which library it is. `build_id`: `Facts.facts_digest`; the library says it too."""
+
+    build_id: str
+
+
+@dataclass(frozen=True)
+class Manifest(Build, Facts):
+    """`versions`: of the packages on the machine that built it. `provenance`: None if nobody says.
+
+    `files`: by their path in the folder, all but this file and verify.json. `audit`: the last one
+    of the artifact, None before the first.
+    """
+
+    SCHEMA_VERSION: ClassVar[int] = 5
+
     command_line: tuple[Text, ...]
     provenance: Provenance | None
-    toolchain: str
     versions: Mapping[str, str]
-    kernels: tuple[KernelRecord, ...]
     files: Mapping[str, FileRecord]
     audit: AuditRecord | None = None
 
@@ -154,6 +177,15 @@ class Manifest(Build):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or printable(name) != str(path):
                 raise ValueError(f"`files` has `{printable(name)}`, which is no file of the folder")
+
+    @property
+    def device(self) -> Target:
+        """The CPU and the system that it is for; raises DeployError if we know none such."""
+        return self.on_device(self.base_target)
+
+    def on_device(self, target: str) -> Target:
+        """The same of one of its `levels`."""
+        return get_target(target).on(System.parse(self.system))
 
     def save(self, folder: Path) -> None:
         write_files({folder / FILE_NAME: to_json(self).encode()}, hint=f"chmod u+w {folder}")

@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.system import Family, System
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
@@ -30,11 +33,13 @@ class ArtifactRunner(Runner):
     """Floats through `run`, in processes of their own that may crash; usable by several threads.
 
     `emulated`: whether this CPU needs an emulator for it; `command`: the emulator's, else empty.
+    Of a library for several CPUs it is the code that this machine gets to use.
     Raises DeployError if nothing on this machine can execute it.
     """
 
     def __init__(self, artifact: Artifact) -> None:
-        target = get_target(artifact.manifest.base_target)
+        self._level = level_here(artifact.manifest)
+        target = artifact.manifest.on_device(self._level or artifact.manifest.base_target)
         command = run_prefix(target)
         if command is None:
             missing, hint = missing_emulator(target)
@@ -44,14 +49,14 @@ class ArtifactRunner(Runner):
 
     def __enter__(self) -> Self:
         self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
-        if not self.emulated and loads_here(self._artifact.manifest.libc):
+        if not self.emulated and loads_here(self._target.system):
             self._runner: LibraryRunner | ProgramRunner = LibraryRunner(
-                self._artifact, Function.RUN
+                self._artifact, Function.RUN, level=self._level
             )
         else:
             program = Path(self._work.name) / "run_images"
-            link_run_images(self._artifact, find_toolchain(self._target), program)
-            self._runner = ProgramRunner(program, Function.RUN, self.command)
+            link_run_images(self._artifact, find_toolchain(self._target), program, self._level)
+            self._runner = ProgramRunner(program, Function.RUN, self.command, self._level)
         self.name = self._runner.name
         return self
 
@@ -76,6 +81,16 @@ class ArtifactRunner(Runner):
             yield images.part(slice(start, start + step))
 
 
-def loads_here(libc: str) -> bool:
+def level_here(manifest: Manifest) -> str | None:
+    """Which code of a library for several CPUs this CPU uses, or an emulator of the least
+    demanding one; None if the library has no choice."""
+    if not manifest.levels:
+        return None
+    cpu = read_cpu()
+    fitting = (level for level in manifest.levels if cpu.runs(get_target(level)))
+    return next(fitting, manifest.levels[-1])
+
+
+def loads_here(system: System) -> bool:
     """Whether this Python's C library is of the family that a shared library was linked for."""
-    return libc.startswith(platform.libc_ver()[0] or "musl")
+    return system.family == (platform.libc_ver()[0] or Family.MUSL)

@@ -12,12 +12,13 @@ from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.verify.library_worker import FIELDS, description_text
 
 
-def expected_description(manifest: Manifest) -> str:
-    """`description_text` of the library that `manifest` is of."""
+def expected_description(manifest: Manifest, level: str | None = None) -> str:
+    """`description_text` of the library that `manifest` is of, with `level` in use."""
     values = {name: getattr(manifest, name) for name in FIELDS if hasattr(manifest, name)}
     return description_text(
         {
             **values,
+            "target": level or manifest.target,
             "channels": manifest.card.in_chans,
             "exif": manifest.card.preprocessing.exif,
             "tool_version": manifest.versions.get("levit-deploy"),

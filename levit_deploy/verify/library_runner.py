@@ -20,13 +20,22 @@ _WORKER = "levit_deploy.verify.library_worker"
 
 
 class LibraryRunner(Runner):
-    """`threads`: how many share the work of one image; the logits must not depend on it."""
+    """`threads`: how many share the work of one image; the logits must not depend on it. `level`:
+    which code a library for several CPUs is to use."""
 
-    def __init__(self, artifact: Artifact, function: Function, *, threads: int = 1) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        function: Function,
+        *,
+        threads: int = 1,
+        level: str | None = None,
+    ) -> None:
         self._library, self._function, self._threads = artifact.shared_library, function, threads
-        self._description = expected_description(artifact.manifest)
+        self._level, self._description = level, expected_description(artifact.manifest, level)
         with_threads = f" with {threads} threads" if threads > 1 else ""
-        self.name = f"{function} of {self._library.name}{with_threads} on this CPU"
+        used = f" as {level}" if level else ""
+        self.name = f"{function} of {self._library.name}{used}{with_threads} on this CPU"
 
     def infer(self, images: Images) -> Logits:
         return self._results(self._function, images).astype(np.float32, copy=False)
@@ -51,4 +60,4 @@ class LibraryRunner(Runner):
     def _run(self, work: Path, *job: str | Path) -> None:
         description = work / "description"
         description.write_text(self._description)
-        run_child(worker_command(_WORKER, self._library, description, *job))
+        run_child(worker_command(_WORKER, self._library, description, *job), level=self._level)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
-from levit_deploy.runtime.frame import Frame
+from levit_deploy.runtime.levit import Frame
 from levit_deploy.runtime.loader import Library
 
 CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed

@@ -24,8 +24,10 @@ def worker_command(module: str, *arguments: str | Path) -> tuple[str | Path, ...
     return (sys.executable, "-E", "-P", script, os.pathsep.join(path), module, *arguments)
 
 
-def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> None:
-    """Run `command` to its end.
+def run_child(
+    command: Sequence[str | Path], timeout_s: float = TIMEOUT_S, *, level: str | None = None
+) -> None:
+    """Run `command` to its end. `level`: what a library for several CPUs is to use.
 
     Raises RunError that says how it crashed, hung or failed; NotExecutedError if this machine does
     not execute it: it cannot be started, ends by SIGSYS as what seccomp forbids does, or says so
@@ -41,6 +43,7 @@ def run_child(command: Sequence[str | Path], timeout_s: float = TIMEOUT_S) -> No
             text=True,
             errors="replace",
             timeout=timeout_s,
+            env={**os.environ, **({"LEVIT_DEPLOY_LEVEL": level} if level else {})},
             check=False,
         )
     except subprocess.TimeoutExpired:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import EIGHT_BIT
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.frame import Frame
+from levit_deploy.runtime.levit import Frame
+from levit_deploy.targets.emulator import spelled
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.description import expected_description
@@ -22,21 +23,25 @@ from levit_deploy.verify.runner import RunError, Runner
 SOURCE = Path(__file__).parent / "csrc" / "run_images.c"
 
 
-def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> None:
+def link_run_images(
+    artifact: Artifact, toolchain: Toolchain, program: Path, level: str | None = None
+) -> None:
     """Make `program` of csrc/run_images.c and the artifact's static library.
 
-    It runs the library only if that is the one of its manifest, and is linked statically, so that
-    an emulator needs no files of the target's system. Beside it lands description.h.
+    It runs the library only if that is the one of its manifest, with `level` in use. It is linked
+    statically, so that an emulator needs no files of the target's system. Beside it lands
+    description.h.
     Raises DeployError if the header or the library does not fit.
     """
     manifest = artifact.manifest
-    description = (*expected_description(manifest).encode(), 0)
+    description = (*expected_description(manifest, level).encode(), 0)
     program.with_name("description.h").write_text(
         f"static const unsigned char manifest_says[] = {{{', '.join(map(str, description))}}};\n"
     )
     flags = (
         "-I.",  # the program's folder, where the compiler runs
         f"-DMODEL={manifest.name}",
+        f"-D{manifest.name.upper()}_STATIC",
         f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
         f'-DHEADER="{artifact.header.name}"',
         f"-I{artifact.files.resolve()}",
@@ -48,13 +53,22 @@ def link_run_images(artifact: Artifact, toolchain: Toolchain, program: Path) -> 
 class ProgramRunner(Runner):
     """One function, in a program that `link_run_images` made; it also runs the self test.
 
-    `emulator`: the command before the program's own, empty where this CPU runs it.
+    `emulator`: the command before the program's own, empty where this CPU runs it. `level`: which
+    code a library for several CPUs is to use.
     """
 
-    def __init__(self, program: Path, function: Function, emulator: tuple[str, ...] = ()) -> None:
-        self._program, self._function, self._emulator = program, function, emulator
-        place = " ".join((Path(emulator[0]).name, *emulator[1:])) if emulator else "this CPU"
-        self.name = f"{function} in a C program on {place}"
+    def __init__(
+        self,
+        program: Path,
+        function: Function,
+        emulator: tuple[str, ...] = (),
+        level: str | None = None,
+    ) -> None:
+        self._program, self._function = program, function
+        self._emulator, self._level = emulator, level
+        place = spelled(emulator) if emulator else "this CPU"
+        used = f" as {level}" if level else ""
+        self.name = f"{function} in a C program{used} on {place}"
 
     def infer(self, images: Images) -> Logits:
         logits = np.frombuffer(self._results(self._function, images), np.float32)
@@ -77,5 +91,7 @@ class ProgramRunner(Runner):
                         layout = Frame.of(image.astype(np.uint8, copy=False)).format
                         file.write(struct.pack("=4i", width, height, channels, layout))
                     file.write(image.tobytes())
-            run_child((*self._emulator, self._program, function, inputs, outputs))
+            run_child(
+                (*self._emulator, self._program, function, inputs, outputs), level=self._level
+            )
             return outputs.read_bytes()

@@ -17,7 +17,6 @@ from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
@@ -64,9 +63,7 @@ def verify_artifact(
     result, and so is what this machine does not execute.
     """
     manifest = artifact.manifest
-    target = get_target(manifest.base_target)
-    emulator = run_prefix(target)
-    native = emulator == ()
+    native = run_prefix(manifest.device) == ()
     count = images or (NATIVE_IMAGES if native else EMULATED_IMAGES)
     batch = (
         own_images(reference, count, pictures)
@@ -75,17 +72,20 @@ def verify_artifact(
     )
     hint: str | None = None
     expected = expect(reference, manifest.precision, batch)
-    if emulator is None:
-        missing, hint = missing_emulator(target)
-        checks = [Check(f"lib{manifest.name}", Outcome.NOT_EXECUTED, missing)]
-    else:
-        shared = native and loads_here(manifest.libc)
-        checks = [
-            *(_check_shared(artifact, batch, expected, on_check) if shared else ()),
-            *_check_static(artifact, target, emulator, batch, expected, on_check),
-        ]
-        if any(check.outcome is Outcome.NOT_EXECUTED for check in checks):
-            hint = noexec_hint((artifact.shared_library, Path(tempfile.gettempdir())))
+    checks: list[Check] = []
+    for level in manifest.levels or (None,):
+        target = manifest.on_device(level or manifest.base_target)
+        emulator = run_prefix(target)
+        if emulator is None:
+            missing, hint = missing_emulator(target)
+            used = f" as {level}" if level else ""
+            checks.append(Check(f"{manifest.name}{used}", Outcome.NOT_EXECUTED, missing))
+            continue
+        if emulator == () and loads_here(target.system):
+            checks += _check_shared(artifact, level, batch, expected, on_check)
+        checks += _check_static(artifact, target, level, emulator, batch, expected, on_check)
+    if not hint and any(check.outcome is Outcome.NOT_EXECUTED for check in checks):
+        hint = noexec_hint((artifact.shared_library, Path(tempfile.gettempdir())))
     return Verification(
         **Build.of(manifest),
         machine=read_cpu().model,
@@ -99,15 +99,20 @@ def verify_artifact(
 
 
 def _check_shared(
-    artifact: Artifact, batch: Images, expected: Expectation, on_check: OnCheck | None
+    artifact: Artifact,
+    level: str | None,
+    batch: Images,
+    expected: Expectation,
+    on_check: OnCheck | None,
 ) -> Iterator[Check]:
     for function in batch.functions():
-        yield _check(LibraryRunner(artifact, function), batch, expected, on_check)
+        yield _check(LibraryRunner(artifact, function, level=level), batch, expected, on_check)
 
 
 def _check_static(
     artifact: Artifact,
     target: Target,
+    level: str | None,
     emulator: tuple[str, ...],
     batch: Images,
     expected: Expectation,
@@ -120,9 +125,10 @@ def _check_static(
         return
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
-        link_run_images(artifact, toolchain, program)
+        link_run_images(artifact, toolchain, program, level)
         for function in batch.functions():
-            yield _check(ProgramRunner(program, function, emulator), batch, expected, on_check)
+            runner = ProgramRunner(program, function, emulator, level)
+            yield _check(runner, batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:

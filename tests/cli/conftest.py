@@ -13,6 +13,7 @@ import pytest
 
 from levit_deploy.cli import main
 from levit_deploy.models.spec import FAMILY, TINY
+from tests.conftest import Once
 
 ROOT = Path(__file__).parent.parent.parent
 TINY_WEIGHTS = ROOT / "tests" / "data" / "levit_tiny_cifar10.safetensors"
@@ -108,12 +109,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def compiled(once: Once) -> tuple[Path, str]:
     """(folder of an artifact for this machine, what the compile printed on stdout)."""
-    spawner = Spawner(tmp_path_factory.mktemp("compiled"))
-    done = spawner.run(*compile_args("-o", "build", "--json"))
-    assert done.returncode == 0, done.stderr
-    return spawner.folder / "build" / "levit_tiny-host-fp32", done.stdout
+
+    def make(folder: Path) -> None:
+        done = Spawner(folder).run(*compile_args("-o", "build", "--json"))
+        assert done.returncode == 0, done.stderr
+        (folder / "stdout").write_text(done.stdout)
+
+    folder = once("compiled", make)
+    return folder / "build" / "levit_tiny-host-fp32", (folder / "stdout").read_text()
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Killed at any write, rename or sync: what was there is whole, and the next run works.
 
-The gate kills at a few of the steps, the slow tests at all.
+The gate kills at a few of the steps. The slow tests look at all: before each, a copy is kept of
+what lies in the folder, which is what a kill would leave there, and each copy is gone on with.
 """
 
 import hashlib
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,13 +15,15 @@ import pytest
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.verify.report import Verification
-from tests.cli.conftest import TINY_WEIGHTS, WITH_TINY, Spawner, compile_args
+from tests.cli.conftest import TINY_WEIGHTS, WITH_TINY, Cli, Done, Spawner, compile_args
 from tests.models.file_server import serve
 
-# Ends this process at its FATAL-th step in the folder HERE; says on stdout how many it made.
+# Ends this process at its FATAL-th step in the folder HERE, or copies HERE into the folder STATES
+# before each; says on stderr how many it made.
 CRASH = """
-import atexit, os, signal, sys
+import atexit, os, shutil, signal, sys
 fatal, here, made = int(sys.argv.pop(1)), os.path.realpath(os.getcwd()), 0
+states = os.environ.get("STATES")
 
 def step(path):
     global made
@@ -27,6 +31,8 @@ def step(path):
         made += 1
         if made == fatal:
             os.kill(os.getpid(), signal.SIGKILL)
+        if states:
+            shutil.copytree(here, f"{states}/{made:04}")
 
 def watch(event, args):
     if event in ("os.rename", "os.mkdir", "os.remove", "os.rmdir"):
@@ -65,69 +71,145 @@ def crash_at(spawner: Spawner, step: int, args: Sequence[str | Path], code: str)
     return int(done.stderr.split()[-1])
 
 
-def each_step(
-    spawner: Spawner, args: Sequence[str | Path], code: str, steps: Sequence[int] | None
-) -> Iterator[int]:
-    """The numbers of the steps at which it was killed: some, or all."""
-    step, made = 0, 0
-    while not made if steps is None else step < len(steps):
-        step += 1
-        number = step if steps is None else steps[step - 1]
-        made = crash_at(spawner, number, args, code)
-        if not made:
-            yield number
+def states(
+    spawner: Spawner,
+    folder: Path,
+    args: Sequence[str | Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Path]:
+    """A command runs to its end; the spawner's folder is what it was before each of the steps."""
+    monkeypatch.setenv("STATES", str(folder))
+    assert crash_at(spawner, 0, args, WITH_TINY) > 20
+    monkeypatch.delenv("STATES")
+    seen = set()
+    for state in sorted(folder.iterdir()):
+        if (content := content_of(state)) not in seen:
+            seen.add(content)
+            for path in spawner.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.copytree(state, spawner.folder, dirs_exist_ok=True)
+            yield state
+
+
+def content_of(folder: Path) -> frozenset[tuple[Path, bytes]]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return frozenset((path.relative_to(folder), path.read_bytes()) for path in files)
 
 
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("steps", [(40,), pytest.param(None, marks=SLOW)])
-def test_compile(spawner: Spawner, fp32: Path, steps: Sequence[int] | None):
-    """An older artifact is there: it stays, or the new one is in its place."""
-    args = compile_args("-o", "build")
-    folder = spawner.folder / "build" / fp32.name
-    folder.parent.mkdir()
-    fp32.rename(folder)
-    for _ in each_step(spawner, args, WITH_TINY, steps):
-        Artifact.load(folder)
-        assert Verification.load(folder)
-    done = spawner.run(*args)
-    assert done.returncode == 0, done.stderr
+def put(fp32: Path, parent: Path) -> Path:
+    parent.mkdir(exist_ok=True)
+    return fp32.rename(parent / fp32.name)
+
+
+def check_artifact(folder: Path) -> None:
+    """Whole, and the only thing beside which nothing is left."""
+    Artifact.load(folder)
+    assert Verification.load(folder)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-@pytest.mark.parametrize(
-    ("steps", "again"),
-    [
-        ((22,), "--resume"),
-        pytest.param(None, "--resume", marks=SLOW),
-        pytest.param(None, "--force", marks=SLOW),
-    ],
-)
-def test_audit(spawner: Spawner, fp32: Path, steps: Sequence[int] | None, again: str):
-    artifact = spawner.folder / fp32.name
-    fp32.rename(artifact)
-    names = {path.name for path in artifact.iterdir()}
-    data = ("--weights", TINY_WEIGHTS, "--data", "demo", "--images", "4", "--jobs", "1")
-    args = ("audit", artifact.name, *data, "-o", "report")
-    for step in each_step(spawner, (*args, "--force"), WITH_TINY, steps):
-        Manifest.load(artifact)
-        assert Verification.load(artifact)
-        done = spawner.run(*args, again)
-        assert done.returncode == 0, (step, done.stderr)
-        report = {path.name for path in (spawner.folder / "report").iterdir()}
-        assert report == {".audit", "audit.html", "audit.json"}, step
-        assert {path.name for path in artifact.iterdir()} == names, step
+COMPILE = compile_args("-o", "build")
+
+
+def test_compile(spawner: Spawner, fp32: Path):
+    """An older artifact is there: it stays, or the new one is in its place."""
+    folder = put(fp32, spawner.folder / "build")
+    assert crash_at(spawner, 40, COMPILE, WITH_TINY) == 0
+    Artifact.load(folder)
+    assert Verification.load(folder)
+    done = spawner.run(*COMPILE)
+    assert done.returncode == 0, done.stderr
+    check_artifact(folder)
 
 
 @SLOW
-def test_tune(spawner: Spawner):
+def test_compile_at_every_step(
+    cli: Cli,
+    spawner: Spawner,
+    fp32: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    folder = put(fp32, spawner.folder / "build")
+    left, count = set(), 0
+    for state in states(spawner, tmp_path_factory.mktemp("states"), COMPILE, monkeypatch):
+        Artifact.load(folder)
+        assert Verification.load(folder)
+        names = frozenset(path.name for path in folder.parent.iterdir())
+        if names not in left or count % 25 == 0:  # 200 compiles would show the same
+            left.add(names)
+            assert cli.run(*COMPILE).returncode == 0, state
+            check_artifact(folder)
+        count += 1
+    assert len(left) > 1
+    assert count > 100
+
+
+AUDIT_DATA = ("--weights", TINY_WEIGHTS, "--data", "demo", "--images", "4", "--jobs", "1")
+AUDIT = ("audit", "levit_tiny-host-fp32", *AUDIT_DATA, "-o", "report")
+
+
+def check_audited(done: Done, folder: Path, names: set[str], where: object) -> None:
+    assert done.returncode == 0, (where, done.stderr)
+    report = {path.name for path in (folder / "report").iterdir()}
+    assert report == {".audit", "audit.html", "audit.json"}, where
+    artifact = folder / AUDIT[1]
+    assert {path.name for path in artifact.iterdir()} == names, where
+
+
+def test_audit(spawner: Spawner, fp32: Path):
+    artifact = put(fp32, spawner.folder)
+    names = {path.name for path in artifact.iterdir()}
+    assert crash_at(spawner, 22, (*AUDIT, "--force"), WITH_TINY) == 0
+    Manifest.load(artifact)
+    assert Verification.load(artifact)
+    check_audited(spawner.run(*AUDIT, "--resume"), spawner.folder, names, "")
+
+
+@SLOW
+@pytest.mark.parametrize("again", ["--resume", "--force"])
+def test_audit_at_every_step(
+    cli: Cli,
+    spawner: Spawner,
+    fp32: Path,
+    again: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The second of two audits, so that an older report is there."""
+    artifact = put(fp32, spawner.folder)
+    names = {path.name for path in artifact.iterdir()}
+    assert cli.run(*AUDIT).returncode == 0
+    place, command = tmp_path_factory.mktemp("states"), (*AUDIT, "--force")
+    for state in states(spawner, place, command, monkeypatch):
+        Manifest.load(artifact)
+        assert Verification.load(artifact)
+        check_audited(cli.run(*AUDIT, again), spawner.folder, names, state)
+
+
+@SLOW
+def test_tune(
+    cli: Cli,
+    spawner: Spawner,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+):
     args = ("tune", "--target", "arm64", "levit_tiny", "--candidates", "2", "-o", "tiles.json")
-    for step in each_step(spawner, args, WITH_TINY, (1, 2, 3, 5, 8, 13, 21, 34, 55)):
-        done = spawner.run(*args)
-        assert done.returncode == 0, (step, done.stderr)
+    for state in states(spawner, tmp_path_factory.mktemp("states"), args, monkeypatch):
+        done = cli.run(*args)
+        assert done.returncode == 0, (state, done.stderr)
         assert [path.name for path in spawner.folder.iterdir()] == ["tiles.json"]
-        (spawner.folder / "tiles.json").unlink()
+
+
+def killed_at_each_step(spawner: Spawner, args: Sequence[str | Path], code: str) -> Iterator[int]:
+    """The numbers of the steps at which it was killed: all of them."""
+    step = 1
+    while crash_at(spawner, step, args, code) == 0:
+        yield step
+        step += 1
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -140,7 +222,7 @@ def test_download(spawner: Spawner, monkeypatch: pytest.MonkeyPatch, known: bool
         for content, tag in ((old, "one"), (new, "two")):
             server.content, server.headers = content, {"ETag": tag}
             digest = hashlib.sha256(content).hexdigest() if known else ""
-            for step in each_step(spawner, (server.url, digest), DOWNLOAD, None):
+            for step in killed_at_each_step(spawner, (server.url, digest), DOWNLOAD):
                 if content is new:
                     assert (cache / "weights").read_bytes() in (old, new), step
                 again = crash_at(spawner, 0, (server.url, digest), DOWNLOAD)

@@ -86,9 +86,10 @@ def test_a_full_disk(cli: Cli, small_disk: Path, kind: str):
     assert list(small_disk.iterdir()) == []
 
 
-STARTED = (
-    "import sys; started = sys.stdout.write('started\\n'); sys.stdout.flush()\n"
+STARTED = (  # before its first line it is Python that starts, and answers as Python does
+    "import sys\n"
     "from levit_deploy.start import main\n"
+    "started = sys.stdout.write('started\\n'); sys.stdout.flush()\n"
     "main()\n"
 )
 

@@ -52,8 +52,7 @@ def test_doctor_says_what_to_type(cli: Cli, monkeypatch: pytest.MonkeyPatch):
     assert "apt-get install qemu-user" in cli.run("doctor").stdout
 
 
-@pytest.mark.parametrize("args", [["--help"], ["targets"], ["models"], ["compile", "--help"]])
-def test_what_must_be_quick_imports_nothing_heavy(spawner: Spawner, args: list[str]):
+def imported_by(spawner: Spawner, *args: str | Path) -> set[str]:
     """Looks at sys.modules at exit, as time would measure the machine."""
     code = (
         "import atexit, sys\n"
@@ -65,7 +64,16 @@ def test_what_must_be_quick_imports_nothing_heavy(spawner: Spawner, args: list[s
     assert done.returncode == 0
     loaded = set(done.stderr.splitlines()[-1].split())
     assert "click" in loaded
-    assert loaded & HEAVY == set()
+    return loaded
+
+
+@pytest.mark.parametrize("args", [["--help"], ["targets"], ["models"], ["compile", "--help"]])
+def test_what_must_be_quick_imports_nothing_heavy(spawner: Spawner, args: list[str]):
+    assert imported_by(spawner, *args) & HEAVY == set()
+
+
+def test_inspect_imports_no_framework(spawner: Spawner, compiled: tuple[Path, str]):
+    assert imported_by(spawner, "inspect", compiled[0]) & HEAVY <= {"numpy"}
 
 
 @pytest.mark.parametrize("name", [None, *commands.commands])

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, open_artifact
-from levit_deploy.verify import verification
+from levit_deploy.runtime.manifest import Facts, Manifest
+from levit_deploy.verify import library_worker, verification
 from tests.cli.conftest import TINY_WEIGHTS, Cli
 from tests.cli.test_bad_input import assert_refused
 
 
-def forge(folder: Path, name: str, **fields: Any) -> None:
+def forge(folder: Path, name: str, /, **fields: Any) -> None:
     """Change a JSON file as somebody would who means harm."""
     document = json.loads((folder / name).read_text())
     (folder / name).write_text(json.dumps(document | fields))
@@ -26,15 +28,53 @@ def verify(cli: Cli, folder: Path) -> Any:
     return cli.run("verify", folder, "--weights", TINY_WEIGHTS, "--images", "1")
 
 
+def forge_facts(folder: Path, **fields: Any) -> None:
+    """Such that the manifest does not contradict itself."""
+    forge(folder, "manifest.json", **fields)
+    forge(folder, "manifest.json", build_id=Manifest.load(folder).facts_digest)
+
+
+FACTS = {field.name for field in fields(Facts)} - {"card"}
+
+
+def other(value: Any) -> Any:
+    if isinstance(value, list):
+        return value[1:] or ["another"]
+    return value + 1 if isinstance(value, int) else f"another_{value}"
+
+
+def test_a_manifest_that_contradicts_itself(fp32: Path):
+    document = json.loads((fp32 / "manifest.json").read_text())
+    card = document["card"]
+    changes = [
+        *({name: other(document[name])} for name in (*FACTS, "build_id")),
+        *({"card": {**card, **said}} for said in ({"heads": 3}, {"labels": ["a"]})),
+    ]
+    for change in changes:
+        forge(fp32, "manifest.json", **change)
+        with pytest.raises(DeployError, match="was changed: its `build_id` is of others"):
+            Artifact.load(fp32)
+        forge(fp32, "manifest.json", **document)
+    Artifact.load(fp32)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("target", "arm64"), ("classes", 11), ("build_id", "0" * 40), ("abi_version", 99)],
+    [
+        ("target", "arm64"),
+        ("classes", 11),
+        ("system", "musl"),
+        ("kernels", []),
+        ("abi_version", 99),
+    ],
 )
 def test_a_forged_manifest(cli: Cli, fp32: Path, field: str, value: object):
     before = (fp32 / "verify.json").read_text()
-    said = json.loads((fp32 / "manifest.json").read_text())[field]
-    forge(fp32, "manifest.json", **{field: value})
-    assert_refused(verify(cli, fp32), 1, f"not the one of its manifest: it says `{field} {said}`")
+    document = json.loads((fp32 / "manifest.json").read_text())
+    forge_facts(fp32, **{field: value})
+    told = field if field in library_worker.FIELDS else "build_id"
+    message = f"not the one of its manifest: it says `{told} {document[told]}`"
+    assert_refused(verify(cli, fp32), 1, message)
     assert (fp32 / "verify.json").read_text() == before
     if field == "target":
         done = cli.run("bench", fp32, "--against", "none", "--rounds", "1")
@@ -59,7 +99,7 @@ def test_a_verification_of_another_build(cli: Cli, fp32: Path):
 
 
 def test_what_is_opened_stays(fp32: Path):
-    names = [path.name for path in fp32.iterdir() if path.suffix != ".json"]
+    names = [path.name for path in fp32.iterdir() if path.suffix not in ("", ".json")]
     before = {name: (fp32 / name).read_bytes() for name in names}
     with open_artifact(fp32) as artifact:
         shutil.rmtree(fp32)
@@ -71,7 +111,7 @@ def test_compiled_anew_while_it_is_verified(cli: Cli, fp32: Path, monkeypatch: p
     before, actual = (fp32 / "verify.json").read_text(), verification.verify_artifact
 
     def verify_slowly(artifact: Artifact, *args: Any, **options: Any) -> object:
-        forge(fp32, "manifest.json", build_id="0" * 40)
+        forge_facts(fp32, sources_digest="0" * 64)
         (fp32 / "liblevit_tiny.so").write_bytes(b"another")
         return actual(artifact, *args, **options)
 

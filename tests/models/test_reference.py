@@ -42,6 +42,8 @@ def test_bias_indices_enumerate_offsets_as_the_original_does(grid: int, stride: 
         for qy, qx in queries
     ]
     assert attention_bias_indices(grid, stride).tolist() == expected
+    with torch.device("meta"):
+        assert attention_bias_indices(grid, stride).shape == np.shape(expected)
     assert len(seen) == grid * grid
 
 

@@ -1,8 +1,9 @@
-"""A damaged library says so: one bit of its weights or of its code, and a self test finds it."""
+"""A damaged library says so: one bit of its weights, code or tables, and a self test finds it."""
 
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.digest import digest, seal
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.targets.system import ObjectFormat
 from levit_deploy.targets.table import get_target
-from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.machine import prefix_for
-from tests.runtime.c_program import link_static, load_library_program
+from tests.runtime.c_program import link_static, load_library_program, run
 from tests.runtime.small_network import SmallNetwork
 
 DAMAGED = 7
@@ -37,7 +39,7 @@ def bits_of(part: slice, count: int) -> list[int]:
 
 @pytest.mark.parametrize(("target", "count"), [("host", 100), ("arm64", 10), ("armv7", 10)])
 def test_one_bit(target: str, count: int, network: SmallNetwork, tmp_path: Path) -> None:
-    """In the weights every flip is told. In the code too, unless it ends the program before."""
+    """In the weights every flip is told. Elsewhere too, unless it ends the program before."""
     toolchain = find_toolchain(get_target(target))
     program = network.program(toolchain, tmp_path / "work")
     built = build_artifact(program, toolchain, network.self_test(), tmp_path)
@@ -57,10 +59,13 @@ def test_one_bit(target: str, count: int, network: SmallNetwork, tmp_path: Path)
     start = whole.index(program.constants)
     for bit in bits_of(slice(start, start + len(program.constants)), count):
         assert self_test(flipped(whole, bit)) == DAMAGED
-    (code,) = Elf.parse(whole).code
-    answers = [self_test(flipped(whole, bit)) for bit in bits_of(code, count)]
-    assert 0 not in answers
-    assert answers.count(DAMAGED) > count / 2
+    tables, code = Elf.parse(whole).read_only
+    assert tables.start < start < tables.stop
+    before, behind = slice(tables.start, start), slice(start + len(program.constants), tables.stop)
+    for part in (before, behind, code):
+        answers = [self_test(flipped(whole, bit)) for bit in bits_of(part, count)]
+        assert 0 not in answers
+        assert answers.count(DAMAGED) > count / 2
 
 
 def test_weights_in_a_program(artifact: Artifact, program: Program, tmp_path: Path) -> None:
@@ -112,8 +117,20 @@ def test_the_same_bit_of_many_words() -> None:
             assert digest(changed.tobytes()) != whole
 
 
-def test_a_library_that_is_sealed_already(artifact: Artifact, tmp_path: Path) -> None:
+def test_a_library_that_is_sealed_already(
+    artifact: Artifact, program: Program, tmp_path: Path
+) -> None:
     copy = tmp_path / "libsmall.so"
     copy.write_bytes(artifact.shared_library.read_bytes())
     with pytest.raises(ValueError, match="0 places"):
-        seal(copy)
+        seal(copy, len(program.constants), ObjectFormat.ELF)
+
+
+def test_a_stripped_library(artifact: Artifact, host_toolchain: Toolchain, tmp_path: Path) -> None:
+    """As distributions do it: the file's headers change."""
+    if shutil.which("strip") is None:
+        pytest.skip("no strip: apt-get install binutils")
+    stripped = tmp_path / "libsmall.so"
+    subprocess.run(["strip", "-o", stripped, artifact.shared_library], check=True)
+    assert stripped.read_bytes()[:64] != artifact.shared_library.read_bytes()[:64]
+    run(load_library_program(host_toolchain, tmp_path), arguments=(str(stripped), "small"))

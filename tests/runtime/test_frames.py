@@ -27,8 +27,8 @@ from levit_deploy.models.preprocessing import (
 )
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import FRAME_SOURCES, build_artifact, generate_sources
-from levit_deploy.runtime.frame import Format, Frame, Matrix, Range
-from levit_deploy.runtime.loader import Library, _pointer
+from levit_deploy.runtime.levit import Format, Frame, Matrix, Range
+from levit_deploy.runtime.loader import Library
 from levit_deploy.runtime.self_test import SelfTest
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -81,7 +81,10 @@ class Prepare(Program):
 
 def serialized(frame: Frame) -> bytes:
     """As frames.c reads it."""
-    planes = [*frame.planes, *[np.zeros((0, 0), np.uint8)] * (3 - len(frame.planes))]
+    planes = [
+        *map(np.asarray, frame.planes),
+        *[np.zeros((0, 0), np.uint8)] * (3 - len(frame.planes)),
+    ]
     strides = [plane.strides[0] if plane.size else 0 for plane in planes]
     contents = []
     for plane, stride in zip(planes, strides, strict=True):
@@ -288,7 +291,7 @@ def test_orientations_are_those_of_exif(
 def test_a_workspace_serves_smaller_frames(tmp_path: Path) -> None:
     for way in (ORIGINAL_PREPROCESSING, SQUASH):
         library = Library(artifact_of("host", way, SIDE, tmp_path / way.resize).folder)
-        size_of = library._function("frame_workspace_bytes")
+        size_of = library.model.function("frame_workspace_bytes")
         sizes = [1, 2, 3, 8, 9, 10, 100, 101, 640, 1000, 1001, 4095, 4096, 16384]
         needs = np.array([[size_of(w, h) for w in sizes] for h in sizes])
         assert (np.diff(needs, axis=0) >= 0).all()
@@ -320,8 +323,7 @@ def test_answers_are_torchs_softmax(library: Library) -> None:
 def test_labels_and_even_odds(library: Library) -> None:
     answers = library.classify(np.zeros((10, 10, 3), np.uint8))
     assert {answer.label for answer in answers} == {"cat", "dog", "Käse", "plane", "ship"}
-    logits, softmax = np.zeros(CLASSES, np.float32), np.empty(CLASSES, np.float32)
-    assert library._function("softmax")(*(_pointer(array) for array in (logits, softmax))) == 0
+    softmax = np.asarray(library.model.softmax(np.zeros(CLASSES, np.float32)))
     np.testing.assert_allclose(softmax, 1 / CLASSES, rtol=1e-7)
 
 

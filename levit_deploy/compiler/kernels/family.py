@@ -22,7 +22,9 @@ class CutBy(Generic[TileT]):
 class Family(Generic[SpecT, TileT]):
     """Kernels of any `spec` of a class, cut by a tile.
 
-    `name`: in files of tiles. `default_tile`: the tile where none was found by search. `is_legal`:
+    `name`: in files of tiles. `default_tile`: the tile where none was found by search.
+    `shared_tile`: one whose constants are the same for all CPUs of an architecture; None where the
+    constants are small. `is_legal`:
     whether a tile computes the right result and keeps its accumulators in registers; how fast it
     is, measurements say. `neighbours`: tiles that a search tries besides the default one, which it
     gets, the nearest first; not all are legal. `generate`: the kernel of a symbol, with its result
@@ -38,6 +40,7 @@ class Family(Generic[SpecT, TileT]):
     neighbours: Callable[[SpecT, TileT, Target], Iterable[TileT]]
     generate: Callable[[str, SpecT, TileT, Target, Stored], Kernel]
     symbol: Callable[[SpecT, TileT], str]
+    shared_tile: Callable[[SpecT, Target], TileT] | None = None
 
     def maker(self, spec: SpecT, tile: TileT, target: Target) -> Callable[[str, Stored], Kernel]:
         """`generate` for one spec: what is left open is the symbol, and how results are stored."""

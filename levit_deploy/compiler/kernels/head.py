@@ -18,6 +18,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.family import CutBy, Family, float_only
 from levit_deploy.compiler.kernels.gemm import family as gemm
+from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -42,14 +43,15 @@ class HeadSpec(CutBy[GemmTile]):
     residual: bool = False
 
 
-def default_tile(spec: HeadSpec, target: Target) -> GemmTile:
-    """As many accumulators as keep the multiply-add units busy.
+def default_tile(spec: HeadSpec, target: Target, shared: bool = False) -> GemmTile:
+    """As many accumulators as keep the multiply-add units busy; a tile that reads `shared` panels.
 
     More would not help: every weight comes from memory for a single multiply-add.
     """
     lanes = target.float_lanes
     vectors = min(MIN_ACCUMULATORS, -(-spec.classes // lanes))
-    return GemmTile(mr=1, nr=vectors * lanes, lanes=lanes, depth_unroll=4)
+    tile = GemmTile(mr=1, nr=vectors * lanes, lanes=lanes, depth_unroll=4)
+    return tile.for_sharing() if shared else tile
 
 
 def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> Kernel:
@@ -60,9 +62,8 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
     mean. `tile.mr` must be 1.
     """
     assert tile.mr == 1, "the head has one row"
-    panels = tile.panels(spec.classes)
-    padded = -(-spec.classes // tile.lanes) * tile.lanes
-    weights = (1 + spec.channels) * padded
+    panels = Panels(spec.classes, 1 + spec.channels, tile, 1)
+    weights = (1 + spec.channels) * panels.padded
     residuals = spec.classes if spec.residual else 0
     simd = Simd(isa_of(target))
 
@@ -88,33 +89,36 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
                 value = value + simd.load_first(means, spec.channels + column, count)
             simd.store_first(logits, column, value, count)
 
-        def panel_product(panel: Expr, vectors: int) -> None:
+        def panel_product(panel: Expr, units: int) -> None:
+            width = units * panels.unit
+            vectors = width // simd.lanes
             row = RegisterTile(
                 simd=simd,
                 mr=1,
                 vectors=vectors,
+                panel_width=panels.width(width),
                 row_stride=0,
                 depth=spec.channels,
                 depth_unroll=tile.depth_unroll,
                 tiles_per_panel=0,
             )
-            vector = T.bind(panels.start(panel, vectors))
-            w_at = T.bind(vector * (simd.lanes * (1 + spec.channels)))
+            first = T.bind(panels.tiles.start(panel, units) * panels.unit)
+            w_at = T.bind(panels.start(first) + panels.inside(first))
             acc = row.multiply(means, 0, w, w_at, T.int32(0))
             for v in range(vectors):
-                column = T.bind((vector + v) * simd.lanes)
+                column = T.bind(first + v * simd.lanes)
                 value = T.bind(simd.load(acc[0][v], 0))
                 body = partial(store, column, value)
-                branch_at_edge(simd, column, spec.classes, v == vectors - 1, body)
+                branch_at_edge(simd, column, panels, panels.left(v * simd.lanes, width), body)
 
         with T.serial(begin, end) as panel:
-            panels.branch(panel, lambda vectors: panel_product(panel, vectors))
+            panels.tiles.branch(panel, lambda units: panel_product(panel, units))
 
     inputs = spec.tokens * (spec.channels + residuals)
     return Kernel(
         symbol=symbol,
         func=builder.get(),
-        tasks=panels.count,
+        tasks=panels.tiles.count,
         scratch_bytes=4 * (spec.channels + residuals),
         unaligned=(3 if spec.residual else 2,),
         kind="head",
@@ -141,7 +145,7 @@ def _symbol(spec: HeadSpec, tile: GemmTile) -> str:
     """Such as head_t16_k384_n1000_1x32_u4."""
     words = ["head", f"t{spec.tokens}", f"k{spec.channels}", f"n{spec.classes}"]
     words += ["residual"] * spec.residual
-    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])
+    return "_".join([*words, str(tile).replace(" ", "_"), f"u{tile.depth_unroll}"])
 
 
 HEAD = Family(
@@ -153,4 +157,5 @@ HEAD = Family(
     neighbours=_near,
     generate=float_only(head_kernel),
     symbol=_symbol,
+    shared_tile=partial(default_tile, shared=True),
 )

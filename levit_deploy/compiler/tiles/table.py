@@ -51,14 +51,21 @@ class TileTable:
 
     A board that has no row for a kernel uses the row of the target that it stands for. Every lookup
     raises DeployError if the row it finds is impossible on the target.
+
+    `shares_constants`: kernels of large constants are cut so that other targets of the architecture
+    read the same ones; no row says how.
     """
 
-    def __init__(self, rows: Iterable[TileRow] = ()) -> None:
+    def __init__(self, rows: Iterable[TileRow] = (), *, shares_constants: bool = False) -> None:
+        self.shares_constants = shares_constants
         self.rows = {(row.target, row.spec): row for row in rows}
 
     def tile(self, spec: CutBy[_TileT], target: Target) -> _TileT:
         """How the kernel of `spec` is cut on `target`."""
         assert isinstance(spec, Spec)
+        shared_tile = family_of(spec).shared_tile if self.shares_constants else None
+        if shared_tile:
+            return cast(_TileT, shared_tile(spec, target))
         row = self.rows.get((target.name, spec)) or self.rows.get((target.base or "", spec))
         if row is not None and not is_legal(row.tile, spec, target):
             raise DeployError(
@@ -67,6 +74,10 @@ class TileTable:
             )
         tile = row.tile if row else family_of(spec).default_tile(spec, target)
         return cast(_TileT, tile)  # the spec's class says which
+
+    def sharing(self) -> TileTable:
+        """The same rows, of kernels that share constants."""
+        return TileTable(self.rows.values(), shares_constants=True)
 
     def save(self, path: Path) -> None:
         """Write all rows, one a line, in a fixed order; the file is whole at any moment.

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import onnxsim
 from numpy.typing import NDArray
 
 from levit_deploy.errors import DeployError
@@ -73,6 +72,8 @@ class ForeignModel:
 
         Raises DeployError if onnxsim cannot do that.
         """
+        import onnxsim  # slow to import, and only for files like these
+
         try:
             simple, _ = onnxsim.simplify(
                 self.proto,

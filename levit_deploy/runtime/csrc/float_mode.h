@@ -13,19 +13,17 @@ typedef uintptr_t float_mode; /* as wide as the register */
 
 #if defined(__x86_64__)
 
-#include <xmmintrin.h>
-
 /* Round to nearest, keep denormal numbers, trap nothing. */
-#define DEFAULT_FLOAT_MODE _MM_MASK_MASK
+#define DEFAULT_FLOAT_MODE 0x1f80
 
 static inline float_mode get_float_mode(void)
 {
-    return _mm_getcsr();
+    return __builtin_ia32_stmxcsr();
 }
 
 static inline void set_float_mode(float_mode mode)
 {
-    _mm_setcsr((unsigned)mode);
+    __builtin_ia32_ldmxcsr((unsigned)mode);
 }
 
 #else

@@ -132,7 +132,7 @@ static int check(const NAME(frame) *f)
         if (bytes[plane] && !f->planes[plane])
             return CODE(ERROR_NULL);
         int64_t stride = f->strides[plane];
-        if ((stride < 0 ? -stride : stride) < bytes[plane])
+        if (stride < bytes[plane] && stride > -bytes[plane])
             return CODE(ERROR_FRAME_STRIDE);
     }
     return CODE(OK);

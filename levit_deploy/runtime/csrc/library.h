@@ -9,10 +9,7 @@
 
 #include <stdint.h>
 
-/* The functions of the header are the only ones that the shared library exports. */
-#pragma GCC visibility push(default)
 #include "program.h"
-#pragma GCC visibility pop
 
 #define HIDDEN __attribute__((visibility("hidden")))
 #define ALIGNMENT 64 /* kernels may assume it of all memory but the caller's image and logits */
@@ -35,10 +32,10 @@ typedef struct {
     unsigned char *scratch; /* of the calling thread */
 } frame;
 
-/* Of the constants and of the executable segments, see digest.c. */
+/* Of the constants, and of all else that nobody writes, see digest.c. */
 typedef struct {
     uint64_t constants;
-    uint64_t code;
+    uint64_t library;
 } digests;
 
 /* Generated. */
@@ -60,7 +57,7 @@ HIDDEN int NAME(enter)(frame *f, int entry, const void *image, float *logits, vo
 HIDDEN int NAME(tasks)(int step, const frame *f, unsigned char *scratch, int32_t begin,
                        int32_t end);
 
-/* Are constants and code what they were when the library was built? */
+/* Are constants, code and tables what they were when the library was built? */
 HIDDEN int NAME(is_intact)(void);
 
 /* The code of a run whose tasks found `findings`; what is no picture gets logits that are NaN. */

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from levit_deploy.compiler.kernels.gemm.family import GEMM
-from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
+from levit_deploy.compiler.kernels.gemm.float32 import default_tile, pack_weights
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.targets.target import Target
@@ -101,6 +101,11 @@ def narrow(target: Target, mr: int = 4, vectors: int = 2) -> GemmTile:
     return GemmTile(mr=mr, nr=vectors * lanes, lanes=lanes, depth_unroll=4)
 
 
+def shared(target: Target, columns: int) -> GemmTile:
+    """A tile whose panels are those of every target."""
+    return default_tile(replace(STREAM, columns=columns), target, shared=True)
+
+
 def case(
     spec: GemmSpec, tile: Callable[[Target], GemmTile] | None = narrow, **shape: object
 ) -> Case:
@@ -155,6 +160,12 @@ SUITE = Suite(
                 (4, 64, 64),
                 (1, 48, 64),
             ]
+        },
+        **{
+            f"shared panels, {n} columns": case(
+                STREAM, lambda target, n=n: shared(target, n), rows=rows, columns=n
+            )
+            for rows, n in ((5, 7), (1, 16), (5, 24), (9, 40), (16, 70), (2, 130))
         },
         "default tile, in panels": case(PANELS, None, rows=16, columns=80, depth=33, gather_side=7),
     },

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.gemm.family import GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.int8 import default_tile
 from levit_deploy.compiler.kernels.gemm.int8_panels import PAIR_LIMIT, pack_weights_int8
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -151,12 +152,18 @@ LAYERS = {
 _VECTORS = {"tile of one vector": 1, "tile of three vectors": 3, "gather 5": 2}
 
 
-def case(layer: Layer, vectors: int | None = None) -> Case:
-    """`vectors`: of a tile of 3 rows and 3 steps, unless it is the default one."""
+_SHARED = ("one row, few classes", "small columns", "columns over the edge", "gather 7")
+_SHARED += ("columns far over the edge", "largest sums", "largest sums of the lowest activations")
+
+
+def case(layer: Layer, vectors: int | None = None, shared: bool = False) -> Case:
+    """`vectors`: of a tile of 3 rows and 3 steps, unless it is the default one, or, `shared`, that
+    whose panels are those of other targets."""
     spec = layer.spec
 
     def tile(target: Target) -> GemmTile:
-        assert vectors is not None
+        if vectors is None:
+            return default_tile(spec, target, shared=True)
         lanes = target.float_lanes
         return GemmTile(mr=3, nr=vectors * lanes, lanes=lanes, depth_unroll=3)
 
@@ -179,7 +186,7 @@ def case(layer: Layer, vectors: int | None = None) -> Case:
         lambda tile, target: arguments(layer, tile, target),
         outputs,
         check,
-        tile if vectors else None,
+        tile if vectors or shared else None,
         stored=spec.stored,
         portable=False,
     )
@@ -188,6 +195,9 @@ def case(layer: Layer, vectors: int | None = None) -> Case:
 SUITE = Suite(
     GEMM_INT8,
     TARGETS,
-    {name: case(layer, _VECTORS.get(name)) for name, layer in LAYERS.items()},
+    {
+        **{name: case(layer, _VECTORS.get(name)) for name, layer in LAYERS.items()},
+        **{f"{name}, shared": case(LAYERS[name], shared=True) for name in _SHARED},
+    },
     cut="in many ways",
 )

@@ -61,7 +61,7 @@ class Suite:
         return case.tile(target) if case.tile else self.family.default_tile(case.spec, target)
 
     def tiles(self, target: Target) -> list[Tile]:
-        """Some that a search would try: the nearest, and the farthest."""
+        """The nearest that a search would try, the farthest, and that with shared constants."""
         spec, family = self.cases[self.cut].spec, self.family
         default = family.default_tile(spec, target)
         near = dict.fromkeys(
@@ -70,7 +70,8 @@ class Suite:
             if tile != default and family.is_legal(tile, spec, target)
         )
         every = list(near)
-        return list(dict.fromkeys([*every[:TILES], *every[-TILES:]]))
+        shared = [family.shared_tile(spec, target)] if family.shared_tile else []
+        return list(dict.fromkeys([*every[:TILES], *every[-TILES:], *shared]))
 
 
 @dataclass(frozen=True)

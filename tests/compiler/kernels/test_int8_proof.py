@@ -12,7 +12,7 @@ from levit_deploy.compiler.kernels.gemm.int8 import default_tile
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.gemm.int8_panels import (
-    PanelCut,
+    Int8Panels,
     pack_weights_int8,
     prove_exact,
     unpack_panels,
@@ -26,11 +26,11 @@ from tests.compiler.kernels.kernel_targets import TARGETS
 SPEC = replace(PLAIN, rows=16, columns=84, depth=40)  # panels of several widths, padding
 
 
-def packed(weights: np.ndarray, target: Target) -> tuple[np.ndarray, PanelCut]:
+def packed(weights: np.ndarray, target: Target) -> tuple[np.ndarray, Int8Panels]:
     tile = default_tile(SPEC, target)
     ones = np.ones(weights.shape[1], np.float32)
     panels = pack_weights_int8(weights, ones, ones, 100, tile, target)
-    return panels, PanelCut(weights.shape[1], weights.shape[0], tile, isa_of(target).products.tile)
+    return panels, Int8Panels.of(weights.shape[1], weights.shape[0], tile, target)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from levit_deploy.compiler.kernels.family import Family, float_only
 from levit_deploy.compiler.kernels.gemm import float32, int8
@@ -23,7 +24,7 @@ def is_legal(tile: GemmTile, spec: object, target: Target) -> bool:
 
 
 def _is_legal_int8(tile: GemmTile, spec: GemmInt8Spec, target: Target) -> bool:
-    family = isa_of(target).products.tile
+    family = isa_of(target).products.tile_for(tile.shared)
     rows = -(-tile.mr // family.row_alignment) * family.row_alignment
     unit = family.vector_alignment * target.float_lanes
     columns = -(-tile.nr // unit) * unit
@@ -56,7 +57,7 @@ def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     words += ["residual"] * spec.residual
     words += [spec.layout.value] * (spec.layout is not Layout.ROWS)
     words += [f"gather{spec.gather_side}"] * bool(spec.gather_side)
-    return "_".join([*words, str(tile), f"u{tile.depth_unroll}"])
+    return "_".join([*words, str(tile).replace(" ", "_"), f"u{tile.depth_unroll}"])
 
 
 GEMM = Family(
@@ -68,6 +69,7 @@ GEMM = Family(
     neighbours=_near,
     generate=float_only(float32.gemm_kernel),
     symbol=_symbol,
+    shared_tile=partial(float32.default_tile, shared=True),
 )
 GEMM_INT8 = Family(
     name="gemm int8",
@@ -78,4 +80,5 @@ GEMM_INT8 = Family(
     neighbours=_near_int8,
     generate=int8.gemm_int8_kernel,
     symbol=_symbol,
+    shared_tile=partial(int8.default_tile, shared=True),
 )

@@ -19,6 +19,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.activation import activate, gate
 from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa import Isa
@@ -36,13 +37,16 @@ from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 
-def default_tile(spec: GemmSpec, target: Target) -> GemmTile:
-    """The largest tile of the target, made wider where there are too few rows to fill it."""
+def default_tile(spec: GemmSpec, target: Target, shared: bool = False) -> GemmTile:
+    """The largest tile of the target, made wider where there are too few rows to fill it; one that
+    reads `shared` panels.
+    """
     mr, vectors, unroll = _largest_tile(isa_of(target), spec.group_rows)
     rows = Blocks.of(spec.group_rows, mr)
     wanted, possible = -(-MIN_ACCUMULATORS // rows.smallest), mr * vectors // rows.size
     vectors = max(vectors, min(wanted, possible))
-    return GemmTile(rows.size, vectors * target.float_lanes, target.float_lanes, unroll)
+    tile = GemmTile(rows.size, vectors * target.float_lanes, target.float_lanes, unroll)
+    return tile.for_sharing() if shared else tile
 
 
 def _largest_tile(isa: Isa, rows: int) -> tuple[int, int, int]:
@@ -69,16 +73,14 @@ def pack_weights(
     """The constant of `gemm_kernel`, flat, from `weights` (depth, columns) and `bias` (columns,).
 
     Panel after panel, each [1 + depth][panel columns]: the bias, then the weights in order of
-    depth. Columns are padded with zeros to a multiple of `tile.lanes`.
+    depth. Columns are padded with zeros.
     """
     depth, columns = weights.shape
-    panels = tile.panels(columns)
-    padded = np.zeros((1 + depth, -(-columns // tile.lanes) * tile.lanes), np.float32)
+    panels = Panels(columns, 1 + depth, tile, 1)
+    padded = np.zeros((1 + depth, panels.padded), np.float32)
     padded[0, :columns] = bias
     padded[1:, :columns] = weights
-    widths = [panels.size] * panels.large + [panels.size - 1] * (panels.count - panels.large)
-    ends = np.cumsum(widths)[:-1] * tile.lanes
-    return np.concatenate([part.ravel() for part in np.split(padded, ends, axis=1)])
+    return np.concatenate([padded[:, part].ravel() for part in panels.slices()])
 
 
 def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> Kernel:
@@ -99,7 +101,7 @@ class _Generator:
         self.spec = spec
         self.tile = tile
         self.simd = Simd(isa_of(target))
-        self.panels = tile.panels(spec.columns)
+        self.panels = Panels(spec.columns, 1 + spec.depth, tile, 1)
         self.blocks = Blocks.of(spec.group_rows, tile.mr)
         self.tiles_per_panel = spec.rows // spec.group_rows * self.blocks.count
         self.row_stride = spec.depth * (2 if spec.gather_side else 1)
@@ -107,7 +109,7 @@ class _Generator:
 
     def kernel(self) -> Kernel:
         spec = self.spec
-        weights = (1 + spec.depth) * -(-spec.columns // self.tile.lanes) * self.tile.lanes
+        weights = (1 + spec.depth) * self.panels.padded
         moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1)) + weights
         with kernel_function(self.symbol) as builder:
             self.a = parameter("a", spec.input_rows * spec.depth)
@@ -120,7 +122,7 @@ class _Generator:
         return Kernel(
             symbol=self.symbol,
             func=builder.get(),
-            tasks=self.tiles_per_panel * self.panels.count,
+            tasks=self.tiles_per_panel * self.panels.tiles.count,
             kind="gemm",
             shape=" ".join([*spec.words(), *spec.gather_words]),
             tile=str(self.tile),
@@ -134,34 +136,38 @@ class _Generator:
         group = T.bind(tile_row // self.blocks.count)
         block = T.bind(tile_row % self.blocks.count)
 
-        def register_tile(vectors: int, mr: int) -> None:
+        panels = self.panels
+
+        def register_tile(units: int, mr: int) -> None:
             row = T.bind(self.blocks.start(block, mr))
-            vector = T.bind(self.panels.start(panel, vectors))
+            column = T.bind(panels.tiles.start(panel, units) * panels.unit)
+            width = units * panels.unit
             tile = RegisterTile(
                 simd=self.simd,
                 mr=mr,
-                vectors=vectors,
+                vectors=width // self.simd.lanes,
+                panel_width=panels.width(width),
                 row_stride=self.row_stride,
                 depth=self.spec.depth,
                 depth_unroll=self.tile.depth_unroll,
                 tiles_per_panel=self.tiles_per_panel,
             )
             a_at = T.bind(group * self.group_stride + row * self.row_stride)
-            w_at = T.bind(vector * (self.simd.lanes * (1 + self.spec.depth)))
+            w_at = T.bind(panels.start(column) + panels.inside(column))
             acc = tile.multiply(self.a, a_at, self.w, w_at, tile_row)
-            self.store(acc, T.bind(group * self.spec.group_rows + row), vector)
+            self.store(acc, T.bind(group * self.spec.group_rows + row), column)
 
-        self.panels.branch(
+        panels.tiles.branch(
             panel,
-            lambda vectors: self.blocks.branch(block, lambda mr: register_tile(vectors, mr)),
+            lambda units: self.blocks.branch(block, lambda mr: register_tile(units, mr)),
         )
 
-    def store(self, acc: Accumulators, row: Expr, vector: Expr) -> None:
+    def store(self, acc: Accumulators, row: Expr, first: Expr) -> None:
         """The epilogue: accumulators -> activation -> + residual -> out."""
         simd, spec = self.simd, self.spec
         vectors = len(acc[0])
         for v in range(vectors):
-            column = T.bind((vector + v) * simd.lanes)
+            column = T.bind(first + v * simd.lanes)
             for i in range(len(acc)):
                 z = T.bind(simd.load(acc[i][v], 0))
                 if spec.layout is Layout.PANELS:
@@ -170,7 +176,8 @@ class _Generator:
                 else:
                     at = T.bind((row + i) * spec.columns + column)
                     body = partial(self.store_vector, z, at)
-                    branch_at_edge(simd, column, spec.columns, v == vectors - 1, body)
+                    rest = self.panels.left(v * simd.lanes, vectors * simd.lanes)
+                    branch_at_edge(simd, column, self.panels, rest, body)
 
     def store_vector(self, z: Expr, at: Expr, count: int) -> None:
         simd = self.simd

@@ -14,6 +14,7 @@ whole depth, and tasks go down the rows of a panel first. Numbers, the same on a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from tvm.ir import Expr
@@ -21,8 +22,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.gemm.int8_panels import PanelCut, prove_exact
-from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, load_float
+from levit_deploy.compiler.kernels.gemm.int8_panels import Int8Panels, prove_exact
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmInt8Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.activation_storage import row_stride
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -39,19 +39,21 @@ from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 
-def default_tile(spec: GemmInt8Spec, target: Target) -> GemmTile:
-    """The largest tile of the target, made wider where there are too few rows to fill it.
+def default_tile(spec: GemmInt8Spec, target: Target, shared: bool = False) -> GemmTile:
+    """The largest tile of the target, made wider where there are too few rows to fill it; one that
+    reads `shared` panels.
 
     docs/tile-choices.md has what was measured of these and others.
     """
     isa = isa_of(target)
-    family = isa.products.tile
+    family = isa.products.tile_for(shared)
     mr, vectors, unroll = family.largest(isa)
     rows = Blocks.of(spec.group_rows, mr)
     if rows.size < mr:
         sums = rows.size * family.sums_per_vector
         vectors = max(vectors, -(-MIN_ACCUMULATORS // sums))
-    return GemmTile(rows.size, vectors * isa.lanes, isa.lanes, unroll)
+    tile = GemmTile(rows.size, vectors * isa.lanes, isa.lanes, unroll)
+    return tile.for_sharing() if shared else tile
 
 
 def gemm_int8_kernel(
@@ -80,9 +82,9 @@ class _Generator:
         self.tile = tile
         self.stored = stored
         self.simd = Simd(isa_of(target))
-        self.family = self.simd.isa.products.tile
+        self.cut = Int8Panels.of(spec.columns, spec.depth, tile, target)
+        self.family = self.cut.family
         self.alignment = self.family.row_alignment
-        self.cut = PanelCut(spec.columns, spec.depth, tile, self.family)
         self.blocks = Blocks.of(
             -(-spec.group_rows // self.alignment), -(-tile.mr // self.alignment)
         )
@@ -104,7 +106,7 @@ class _Generator:
         return Kernel(
             symbol=self.symbol,
             func=builder.get(),
-            tasks=self.tiles_per_panel * self.cut.panels.count,
+            tasks=self.tiles_per_panel * self.cut.tiles.count,
             kind="gemm int8",
             shape=" ".join([*words, *spec.gather_words]),
             tile=f"{self.tile} {self.family.instruction}",
@@ -123,7 +125,7 @@ class _Generator:
             from_tile, to_tile = T.max(begin - first, 0), T.min(end - first, tiles)
 
             def column_panel(units: int) -> None:
-                column = T.bind(self.cut.panels.start(panel, units) * self.cut.unit)
+                column = T.bind(self.cut.tiles.start(panel, units) * self.cut.unit)
                 with T.serial(from_tile, to_tile) as index:
                     group, block = self.group_and_block(index)
                     self.blocks.branch(
@@ -133,7 +135,7 @@ class _Generator:
                         ),
                     )
 
-            self.cut.panels.branch(panel, column_panel)
+            self.cut.tiles.branch(panel, column_panel)
 
     def group_and_block(self, index: Expr) -> tuple[Expr, Expr]:
         """Of tile `index` of a panel."""
@@ -145,29 +147,31 @@ class _Generator:
         self, units: int, column: Expr, blocks: int, index: Expr, group: Expr, block: Expr
     ) -> None:
         """`units` of columns from `column` times as many rows as `blocks` aligned ones."""
-        spec = self.spec
+        spec, cut = self.spec, self.cut
+        width = units * cut.unit
         first = T.bind(self.blocks.start(block, blocks) * self.alignment)
         tile = self.family(
             simd=self.simd,
             a=self.a,
             w=self.panels,
             mr=blocks * self.alignment,
-            vectors=units * self.family.vector_alignment,
-            depth=self.cut.depth,
+            vectors=width // self.simd.lanes,
+            panel_width=cut.width(width),
+            depth=cut.depth,
             unroll=self.tile.depth_unroll,
             tiles_per_panel=self.tiles_per_panel,
             gathered=spec.gather_side > 0,
         )
-        at = T.bind(column * (HEADER_BYTES + self.cut.depth))
-        acc = tile.multiply(self.rows(group, first, tile.mr), at, index)
+        panel, inside = T.bind(cut.start(column)), cut.inside(column)
+        acc = tile.multiply(self.rows(group, first, tile.mr), panel, inside, index)
         row = T.bind(group * spec.group_rows + first)
-        multipliers = at + 4 * tile.width
+        header = partial(tile.header, panel + 4 * inside)
         if spec.group_rows % self.alignment == 0:
-            self.epilogue(acc, row, column, multipliers)
+            self.epilogue(acc, row, column, header)
             return
-        self.epilogue(acc[:-1], row, column, multipliers)
+        self.epilogue(acc[:-1], row, column, header)
         with T.If(first + tile.mr <= spec.group_rows), T.Then():
-            self.epilogue(acc[-1:], row + (tile.mr - 1), column, multipliers)
+            self.epilogue(acc[-1:], row + (tile.mr - 1), column, header)
 
     def rows(self, group: Expr, first: Expr, count: int) -> list[Expr]:
         """Where `count` rows of `a` start, from row `first` of the group.
@@ -183,17 +187,23 @@ class _Generator:
             rows[-1] = T.bind(T.min(rows[-1], T.int32((spec.input_rows - 1) * stride)))
         return rows
 
-    def epilogue(self, acc: list[list[Expr]], row: Expr, column: Expr, multipliers: Expr) -> None:
+    def epilogue(
+        self,
+        acc: list[list[Expr]],
+        row: Expr,
+        column: Expr,
+        header: Callable[[int, int], Expr],
+    ) -> None:
         """Sums -> float -> activation -> + residual -> stored, quantized.
 
-        `multipliers`: the byte where they start in the panel; the biases follow.
+        `header`: that of the tile, where its panel is.
         """
         simd, quantizer = self.simd, self.output.quantizer
         vectors = len(acc[0])
         steps: list[list[Expr]] = [[] for _ in acc]
         for group in simd.load_groups(vectors):
-            scales = [self.header(multipliers, v) for v in group]
-            biases = [self.header(multipliers, vectors + v) for v in group]
+            scales = [header(1, v) for v in group]
+            biases = [header(2, v) for v in group]
             if quantizer:
                 factors = quantizer.factors(column + group.start * simd.lanes, len(group))
             for i, registers in enumerate(acc):
@@ -208,11 +218,6 @@ class _Generator:
         if quantizer:
             for i, row_steps in enumerate(steps):
                 quantizer.store(row + i, column, row_steps)
-
-    def header(self, multipliers: Expr, index: int) -> Expr:
-        """A register of multipliers or biases."""
-        at = multipliers + 4 * index * self.simd.lanes
-        return T.bind(load_float(self.simd, self.panels, at))
 
     def store_float(self, z: Expr, row: Expr, first: Expr, v: int, vectors: int) -> Expr:
         """Add the residual, store x where it is wanted, and return it.
@@ -237,15 +242,13 @@ class _Generator:
                 simd.store_first(out, at, x, count)
             return x
 
-        rest = spec.columns % self.cut.unit
-        last_unit = vectors * simd.lanes - self.cut.unit
-        if rest == 0 or v * simd.lanes < last_unit:
+        left = self.cut.left(v * simd.lanes, vectors * simd.lanes)
+        if left >= simd.lanes:
             return add_and_store(simd.lanes)
         register = simd.register()
         with T.If(first + vectors * simd.lanes <= spec.columns):
             with T.Then():
                 simd.store(register, 0, add_and_store(simd.lanes))
             with T.Else():
-                left = min(max(last_unit + rest - v * simd.lanes, 0), simd.lanes)
-                simd.store(register, 0, add_and_store(left))
+                simd.store(register, 0, add_and_store(max(left, 0)))
         return T.bind(simd.load(register, 0))

@@ -35,6 +35,8 @@ WEIGHTS_TOGETHER = 2  # registers of weights that all rows use before the next a
 class _DotTile(Int8Tile):
     """Accumulators by row and register of columns."""
 
+    column_step = GROUP
+
     @classmethod
     def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
         depth, columns = weights.shape
@@ -65,7 +67,8 @@ class _BroadcastTile(_DotTile):
         splats = [self.splat(row + k) for row in rows] if wide else []
         for first in range(0, self.vectors, WEIGHTS_TOGETHER):
             group = range(first, min(first + WEIGHTS_TOGETHER, self.vectors))
-            weights = int8_vectors(self.w, [at + size * v for v in group], size)
+            places = [at + self.place(v * self.simd.lanes, GROUP) for v in group]
+            weights = int8_vectors(self.w, places, size)
             for i, registers in enumerate(acc):
                 activations = splats[i] if wide else self.splat(rows[i] + k)
                 for v, weight in zip(group, weights, strict=True):
@@ -145,7 +148,8 @@ class SdotTile(_DotTile):
         ]
         for lane in range(4):
             for group in simd.load_groups(self.vectors):
-                places = [at + (lane * self.vectors + v) * 16 for v in group]
+                four = at + lane * GROUP * self.panel_width
+                places = [four + self.place(v * simd.lanes, GROUP) for v in group]
                 weights = int8_vectors(self.w, places)
                 for registers, quads in zip(acc, loaded, strict=True):
                     four = T.reinterpret("int8x16", simd.lane(quads, lane))

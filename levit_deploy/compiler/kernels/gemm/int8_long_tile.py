@@ -29,6 +29,7 @@ class MlalTile(Int8Tile):
     instruction = "smlal"
     storage = ActivationStorage.S8
     step_depth = _BYTES
+    column_step = _BYTES
     sums_per_vector = 4
 
     @staticmethod

@@ -28,6 +28,7 @@ class SmmlaTile(Int8Tile):
     instruction = "smmla"
     storage = ActivationStorage.S8_PAIRS
     step_depth = 2 * PAIR_CHANNELS
+    column_step = PAIR_CHANNELS
     row_alignment = 2
     vector_alignment = 2  # so that the eight channels of S8_PAIRS are in one panel
 
@@ -56,12 +57,16 @@ class SmmlaTile(Int8Tile):
         for eight in (0, 1):
             loaded = [self._rows(rows[i : i + 2], k, eight) for i in range(0, self.mr, 2)]
             for group in self.simd.load_groups(columns):
-                places = [at + (eight * columns + j) * _BYTES for j in group]
-                weights = int8_vectors(self.w, places)
+                weights = self.weights(at, eight, group)
                 for registers, pair in zip(acc, loaded, strict=True):
                     for j, weight in zip(group, weights, strict=True):
                         total = smmla(self.simd.load(registers[j], 0), pair, weight)
                         self.simd.store(registers[j], 0, total)
+
+    def weights(self, at: Expr, eight: int, pairs: range) -> list[Expr]:
+        """A register of eight k of both columns for each of some pairs."""
+        places = [at + (eight * 2 * self.vectors + pair) * _BYTES for pair in pairs]
+        return int8_vectors(self.w, places)
 
     def _rows(self, rows: list[Expr], k: Expr | int, eight: int) -> Expr:
         """Eight k of two rows. Gathered rows are first ones of their pairs."""

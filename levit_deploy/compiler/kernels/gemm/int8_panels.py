@@ -6,11 +6,13 @@ weights int8 (depth, columns), multiplier, bias (columns,), zero point  ->  pane
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, Int8Tile
+from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.isa.activation_storage import row_stride
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -25,30 +27,24 @@ INT16 = np.iinfo(np.int16)
 INT32 = np.iinfo(np.int32)
 
 
-class PanelCut:
-    """A weight matrix cut into column panels for the instructions of `family`.
+@dataclass(frozen=True)
+class Int8Panels(Panels):
+    """Panels of 8-bit weights for the instructions of `family`; `depth` with its padding."""
 
-    `unit`: columns that stay together; `columns`, `depth`: with their padding.
-    """
+    family: type[Int8Tile]
+    depth: int
 
-    def __init__(self, columns: int, depth: int, tile: GemmTile, family: type[Int8Tile]) -> None:
-        self.family = family
-        self.unit = tile.lanes * family.vector_alignment
-        self.panels = Blocks.of(-(-columns // self.unit), -(-tile.nr // self.unit))
-        self.columns = -(-columns // self.unit) * self.unit
-        self.depth = row_stride(depth)
+    @staticmethod
+    def of(columns: int, depth: int, tile: GemmTile, target: Target) -> Int8Panels:
+        family, padded = isa_of(target).products.tile_for(tile.shared), row_stride(depth)
+        return Int8Panels(
+            columns, HEADER_BYTES + padded, tile, family.vector_alignment, family, padded
+        )
 
     @property
     def bytes(self) -> int:
         """What all panels take."""
-        return (HEADER_BYTES + self.depth) * self.columns
-
-    def slices(self) -> list[slice]:
-        """The columns of each panel."""
-        count, large = self.panels.count, self.panels.large
-        widths = [(self.panels.size - (panel >= large)) * self.unit for panel in range(count)]
-        ends = np.cumsum(widths)
-        return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]
+        return self.column_size * self.padded
 
 
 def pack_weights_int8(
@@ -66,21 +62,20 @@ def pack_weights_int8(
     says; columns and depth are padded with zeros to what the instructions take.
     """
     assert within_limits(weights), "a sum of 16 bits could overflow"
-    family = isa_of(target).products.tile
     depth, columns = weights.shape
-    cut = PanelCut(columns, depth, tile, family)
-    padded = np.zeros((cut.depth, cut.columns), np.int8)
+    cut = Int8Panels.of(columns, depth, tile, target)
+    padded = np.zeros((cut.depth, cut.padded), np.int8)
     padded[:depth, :columns] = weights
     # What the zero point's stored value adds to the sums is taken off where they start.
-    zero = zero_point + family.storage.offset
-    header = np.zeros((3, cut.columns), np.int32)
+    zero = zero_point + cut.family.storage.offset
+    header = np.zeros((3, cut.padded), np.int32)
     header[0] = -zero * padded.sum(axis=0, dtype=np.int32)
     header[1, :columns] = multiplier.astype(np.float32).view(np.int32)
     header[2, :columns] = bias.astype(np.float32).view(np.int32)
     parts: list[NDArray[np.int8]] = []
     for panel in cut.slices():
         parts.append(np.ascontiguousarray(header[:, panel]).view(np.int8).ravel())
-        parts.append(np.asarray(family.pack(padded[:, panel]), np.int8))
+        parts.append(np.asarray(cut.family.pack(padded[:, panel]), np.int8))
     return np.concatenate(parts)
 
 
@@ -91,7 +86,7 @@ def within_limits(weights: NDArray[np.int8]) -> bool:
     return bool(np.abs(wide).max() <= WEIGHT_LIMIT and np.abs(sums).max() <= PAIR_LIMIT)
 
 
-def prove_exact(panels: NDArray[np.int8], cut: PanelCut) -> str:
+def prove_exact(panels: NDArray[np.int8], cut: Int8Panels) -> str:
     """What the sums on the way can reach for any activations, such as "pmaddubsw, 16 bits: -32,640
     to 32,385, 32 bits: at most 3.1 million".
 
@@ -113,11 +108,11 @@ def prove_exact(panels: NDArray[np.int8], cut: PanelCut) -> str:
 
 
 def unpack_panels(
-    panels: NDArray[np.int8], cut: PanelCut
+    panels: NDArray[np.int8], cut: Int8Panels
 ) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
     """Initial values (columns,) and weights (depth, columns), both with their padding."""
-    initial = np.empty(cut.columns, np.int64)
-    weights = np.empty((cut.depth, cut.columns), np.int8)
+    initial = np.empty(cut.padded, np.int64)
+    weights = np.empty((cut.depth, cut.padded), np.int8)
     at = 0
     for columns in cut.slices():
         width = columns.stop - columns.start

@@ -35,6 +35,7 @@ CACHE_LINE_BYTES = 64
 class Int8Tile(ABC):
     """`mr` rows of `a` times `vectors` registers of int32 columns of the panels `w`.
 
+    `panel_width`: columns of a panel; a multiple or a divisor of the tile's.
     `depth`: padded with weights of zero as rows of `a` are. `unroll`: steps in one turn of the
     loop. `tiles_per_panel`: how many tiles read the same panel one after another; each prefetches
     its share of the next panel. `gathered`: the rows are not neighbours in `a`.
@@ -45,6 +46,7 @@ class Int8Tile(ABC):
     w: tirx.Buffer
     mr: int
     vectors: int
+    panel_width: int
     depth: int
     unroll: int
     tiles_per_panel: int
@@ -56,6 +58,8 @@ class Int8Tile(ABC):
     storage: ClassVar[ActivationStorage]
     # k that one step takes; a divisor of CHANNEL_ALIGNMENT.
     step_depth: ClassVar[int]
+    # Bytes from a column to the next one, where the weights of a step are.
+    column_step: ClassVar[int]
     # Rows, and registers of columns, that belong together: `mr` and `vectors` are multiples.
     row_alignment: ClassVar[int] = 1
     vector_alignment: ClassVar[int] = 1
@@ -80,7 +84,7 @@ class Int8Tile(ABC):
 
     @abstractmethod
     def start(self, at: Expr) -> Accumulators:
-        """Accumulators; the columns' initial values are at byte `at` of the panels."""
+        """Accumulators; `at` as in `header`."""
 
     @abstractmethod
     def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
@@ -89,47 +93,65 @@ class Int8Tile(ABC):
 
     @abstractmethod
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
-        """The sums by row and register of columns; the initial values are at byte `at`."""
+        """The sums by row and register of columns; `at` as in `header`."""
 
     @property
     def width(self) -> int:
         """Columns of the tile."""
         return self.vectors * self.simd.lanes
 
-    def multiply(self, rows: list[Expr], w_at: Expr, share: Expr) -> list[list[Expr]]:
-        """Emit the product of `mr` rows, which start at `rows`, and the panel at byte `w_at`.
+    @property
+    def panel_bytes(self) -> int:
+        return (HEADER_BYTES + self.depth) * self.panel_width
+
+    def place(self, column: int, size: int) -> int:
+        """Where something of a column lies from that of the tile's first one on, if columns of a
+        panel have `size` bytes of it."""
+        panel, inside = divmod(column, self.panel_width)
+        return panel * self.panel_bytes + inside * size
+
+    def multiply(
+        self, rows: list[Expr], panel: Expr, inside: Expr | int, share: Expr
+    ) -> list[list[Expr]]:
+        """Emit the product of `mr` rows, which start at `rows`, and the panel at byte `panel`, of
+        which `inside` columns come before the tile's.
 
         Returns int32 registers by row and vector. `share`: which of the panel's tiles this is.
         """
-        acc = self.start(w_at)
-        weights = T.bind(w_at + HEADER_BYTES * self.width)
+        header = panel + 4 * inside
+        acc = self.start(header)
+        weights = T.bind(panel + HEADER_BYTES * self.panel_width + self.column_step * inside)
         steps = self.depth // self.step_depth
-        step_bytes = self.step_depth * self.width
+        step_bytes = self.step_depth * self.panel_width
         turns = steps // self.unroll
         if turns:
             with T.serial(turns) as turn:
-                self._prefetch(w_at, share * turns + turn, self.tiles_per_panel * turns)
+                self._prefetch(panel, share * turns + turn, self.tiles_per_panel * turns)
                 for step in range(self.unroll):
                     index = turn * self.unroll + step
                     at = weights + index * step_bytes
                     self.step(acc, rows, index * self.step_depth, at)
         for step in range(turns * self.unroll, steps):
             self.step(acc, rows, step * self.step_depth, weights + step * step_bytes)
-        return self.finish(acc, w_at)
+        return self.finish(acc, header)
 
-    def _prefetch(self, w_at: Expr, turn: Expr, turns: int) -> None:
-        """The part of the next panel that falls to this one of all `turns` over this panel."""
-        panel_bytes = (HEADER_BYTES + self.depth) * self.width
-        stride = -(-panel_bytes // turns)
+    def _prefetch(self, panel: Expr, turn: Expr, turns: int) -> None:
+        """The part of the next panels that falls to this one of all `turns` over these."""
+        size = max(self.width // self.panel_width, 1) * self.panel_bytes
+        stride = -(-size // turns)
         for at in range(0, stride, CACHE_LINE_BYTES):
-            self.simd.prefetch(self.w, w_at + panel_bytes + turn * stride + at)
+            self.simd.prefetch(self.w, panel + size + turn * stride + at)
 
     def initial(self, at: Expr, vector: int) -> Expr:
-        """What the sums of a register of columns start from; the panel is at byte `at`."""
+        """What the sums of a register of columns start from; `at` as in `header`."""
+        return T.bind(T.reinterpret(f"int32x{self.simd.lanes}", self.header(at, 0, vector)))
+
+    def header(self, at: Expr, which: int, vector: int) -> Expr:
+        """A register of initial sums, multipliers or biases, as floats; those of the tile's first
+        column: at byte `at`."""
         simd = self.simd
-        place = at + 4 * vector * simd.lanes
-        values = self.w.vload([place], f"int8x{4 * simd.lanes}")
-        return T.bind(T.reinterpret(f"int32x{simd.lanes}", values))
+        place = at + 4 * which * self.panel_width + self.place(vector * simd.lanes, 4)
+        return T.bind(load_float(simd, self.w, place))
 
 
 def int8_vectors(buffer: tirx.Buffer, places: Iterable[Expr], count: int = 16) -> list[Expr]:

@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators, add_products
 
@@ -24,6 +25,7 @@ CACHE_LINE_FLOATS = 16
 class RegisterTile:
     """`mr` rows, `row_stride` floats apart in the input, times `vectors` registers of columns.
 
+    `panel_width`: columns of a panel of weights; a multiple or a divisor of the tile's.
     `depth_unroll`: steps of the depth in one turn of the loop. `tiles_per_panel`: how many register
     tiles read the same panel one after another; each prefetches its share of the panel that
     follows. 0 for a panel that is read once: a core sees such a stream coming by itself.
@@ -32,6 +34,7 @@ class RegisterTile:
     simd: Simd
     mr: int
     vectors: int
+    panel_width: int
     row_stride: int
     depth: int
     depth_unroll: int
@@ -62,25 +65,40 @@ class RegisterTile:
         simd, unroll = self.simd, self.depth_unroll
         acc = accumulators(simd, self.mr, self.vectors)
         for v in range(self.vectors):
-            bias = T.bind(simd.load(w, w_at + v * simd.lanes))
+            bias = T.bind(simd.load(w, w_at + self._place(v)))
             for i in range(self.mr):
                 simd.store(acc[i][v], 0, bias)
-        weights = T.bind(w_at + self.width)
+        weights = T.bind(w_at + self.panel_width)
         if self.depth >= unroll:
             with T.serial(self.depth // unroll) as turn:
-                at = weights + turn * (unroll * self.width)
+                at = weights + turn * (unroll * self.panel_width)
                 if not self.streams:
                     self._prefetch(w, at, share, 0, unroll)
-                window, start = simd.isa.window(w, at, unroll * self.width)
+                window, start = self._window(w, at)
                 for k in range(0, unroll, simd.isa.splat_group):
                     count = min(simd.isa.splat_group, unroll - k)
                     if self.streams:
                         self._prefetch(w, at, share, k, count)
-                    step_at = start + k * self.width
+                    step_at = start + k * self.panel_width
                     self._steps(acc, a, a_at + (turn * unroll + k), window, step_at, count)
         for k in range(self.depth - self.depth % unroll, self.depth):
-            self._steps(acc, a, a_at + k, w, weights + k * self.width, 1)
+            self._steps(acc, a, a_at + k, w, weights + k * self.panel_width, 1)
         return acc
+
+    def _place(self, vector: int) -> int:
+        """Where a register of columns lies from the first one on, in a row of the panels."""
+        panel, column = divmod(vector * self.simd.lanes, self.panel_width)
+        return panel * self._panel_size + column
+
+    @property
+    def _panel_size(self) -> int:
+        return (1 + self.depth) * self.panel_width
+
+    def _window(self, w: tirx.Buffer, at: Expr) -> tuple[tirx.Buffer, Expr | int]:
+        """The weights of one turn, where they are one piece."""
+        if self.width != self.panel_width:
+            return w, at
+        return self.simd.isa.window(w, at, self.depth_unroll * self.width)
 
     def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr, k: int, count: int) -> None:
         """Of this tile's share of the next panel, what belongs to `count` steps of a turn from `k`.
@@ -92,12 +110,14 @@ class RegisterTile:
         if not self.tiles_per_panel:
             return
         unroll = self.depth_unroll
-        lines = -(-unroll * self.width // CACHE_LINE_FLOATS)  # of one turn
+        panels = max(self.width // self.panel_width, 1)
+        lines = -(-unroll * self.panel_width // CACHE_LINE_FLOATS)  # of one turn, in each panel
         mine = -(-lines // self.tiles_per_panel)
-        next_panel = (1 + self.depth) * self.width
         for line in range(-(-mine * k // unroll), -(-mine * (k + count) // unroll)):
-            place = at + next_panel + (share * mine + line) * CACHE_LINE_FLOATS
-            self.simd.prefetch(w, place, level=1 if self.streams else 2)
+            for panel in range(panels):
+                place = at + (panels + panel) * self._panel_size
+                place += (share * mine + line) * CACHE_LINE_FLOATS
+                self.simd.prefetch(w, place, level=1 if self.streams else 2)
 
     def _steps(
         self,
@@ -110,24 +130,24 @@ class RegisterTile:
     ) -> None:
         """`count` steps of the depth."""
         rows = [a_at + i * self.row_stride for i in range(self.mr)]
-        starts = [w_at + step * self.width for step in range(count)]
-        places = [[at + v * self.simd.lanes for v in range(self.vectors)] for at in starts]
+        starts = [w_at + step * self.panel_width for step in range(count)]
+        places = [[at + self._place(v) for v in range(self.vectors)] for at in starts]
         add_products(self.simd, acc, a, rows, w, places)
 
 
 def branch_at_edge(
-    simd: Simd, column: Expr, columns: int, last: bool, body: Callable[[int], None]
+    simd: Simd, column: Expr, panels: Panels, rest: int, body: Callable[[int], None]
 ) -> None:
     """Emit `body(count)` for the `count` lanes of the vector at `column` that are columns.
 
-    `last`: whether it is the last vector of its tile; no other can reach over the edge.
+    `rest`: what is left of them there in the last tile, which alone can reach over the edge.
     """
-    rest = columns % simd.lanes
-    if not (last and rest):
+    if rest >= simd.lanes:
         body(simd.lanes)
         return
-    with T.If(column + simd.lanes <= columns):
+    with T.If(column + simd.lanes <= panels.columns):
         with T.Then():
             body(simd.lanes)
-        with T.Else():
-            body(rest)
+        if rest > 0:
+            with T.Else():
+                body(rest)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
 
@@ -28,20 +27,24 @@ class GemmTile:
     """The register tile: at most `mr` rows x `nr` columns, in vectors of `lanes` values.
 
     `nr` is a multiple of `lanes`; `lanes` is the target's. `depth_unroll`: steps of the depth in
-    one turn of the loop.
+    one turn of the loop. `shared`: the weights lie in panels of PANEL_COLUMNS, as for every other
+    target, so that one constant serves them all; `nr` is a multiple or a divisor of that. Else a
+    panel is as wide as its tile, and read from one end to the other.
     """
 
     mr: int
     nr: int
     lanes: int
     depth_unroll: int
+    shared: bool = False
 
     def __str__(self) -> str:
-        return f"{self.mr}x{self.nr}"
+        return f"{self.mr}x{self.nr}{' shared' * self.shared}"
 
-    def panels(self, columns: int) -> Blocks:
-        """The column panels, in vectors."""
-        return Blocks.of(-(-columns // self.lanes), self.nr // self.lanes)
+    def for_sharing(self) -> GemmTile:
+        """The nearest tile that reads shared panels."""
+        parts = self.nr // PANEL_COLUMNS * PANEL_COLUMNS or 1 << self.nr.bit_length() - 1
+        return replace(self, nr=parts, shared=True)
 
 
 @dataclass(frozen=True)

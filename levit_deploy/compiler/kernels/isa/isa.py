@@ -27,13 +27,18 @@ if TYPE_CHECKING:
 class IntegerProducts(NamedTuple):
     """How a CPU multiplies integers, by what kernels of each kind emit.
 
-    `tile`: of 8-bit matrix products. `dot`: of operands that attention packs. `blocks`: of
+    `tile`: of 8-bit matrix products; `shared_tile`: of those whose weights lie as every CPU of the
+    architecture can read them. `dot`: of operands that attention packs. `blocks`: of
     convolutions in 16 bits, the fastest first.
     """
 
     tile: type[Int8Tile]
+    shared_tile: type[Int8Tile]
     dot: type[PackedDot]
     blocks: tuple[type[Int16Block], ...]
+
+    def tile_for(self, shared: bool) -> type[Int8Tile]:
+        return self.shared_tile if shared else self.tile
 
 
 @dataclass(frozen=True)

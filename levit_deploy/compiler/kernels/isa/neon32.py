@@ -14,6 +14,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedFloat
 from levit_deploy.compiler.kernels.conv.block_int16 import LaneBlock
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.gemm.int8_shared_tiles import MlalSharedTile
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts
 from levit_deploy.compiler.kernels.isa.lanes import concat, half
 from levit_deploy.compiler.kernels.isa.neon import Neon
@@ -22,7 +23,9 @@ from levit_deploy.targets.target import Int8Dot
 
 
 class Neon32(Neon):
-    PRODUCTS: ClassVar = {Int8Dot.MLAL: IntegerProducts(MlalTile, PackedFloat, (LaneBlock,))}
+    PRODUCTS: ClassVar = {
+        Int8Dot.MLAL: IntegerProducts(MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,))
+    }
     NARROW = "llvm.arm.neon.vqmovns"
     LONG_PRODUCT = "llvm.arm.neon.vmulls"
 

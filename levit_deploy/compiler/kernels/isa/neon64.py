@@ -18,6 +18,7 @@ from levit_deploy.compiler.kernels.conv.block_int16 import LaneBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import SdotTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
+from levit_deploy.compiler.kernels.gemm.int8_shared_tiles import MlalSharedTile, SmmlaSharedTile
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts
 from levit_deploy.compiler.kernels.isa.neon import Neon
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -26,9 +27,11 @@ from levit_deploy.targets.target import Int8Dot
 
 class Neon64(Neon):
     PRODUCTS: ClassVar = {
-        Int8Dot.MLAL: IntegerProducts(MlalTile, PackedFloat, (LaneBlock,)),
-        Int8Dot.SDOT: IntegerProducts(SdotTile, PackedSdot, (SdotBlock, LaneBlock)),
-        Int8Dot.SMMLA: IntegerProducts(SmmlaTile, PackedSdot, (SmmlaBlock, LaneBlock)),
+        Int8Dot.MLAL: IntegerProducts(MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,)),
+        Int8Dot.SDOT: IntegerProducts(SdotTile, SdotTile, PackedSdot, (SdotBlock, LaneBlock)),
+        Int8Dot.SMMLA: IntegerProducts(
+            SmmlaTile, SmmlaSharedTile, PackedSdot, (SmmlaBlock, LaneBlock)
+        ),
     }
     NARROW = "llvm.aarch64.neon.sqxtn"
     LONG_PRODUCT = "llvm.aarch64.neon.smull"

@@ -26,8 +26,10 @@ class X86(Isa):
     """Operands may lie in memory, and a broadcast costs no more than a load."""
 
     PRODUCTS: ClassVar = {
-        Int8Dot.MADD: IntegerProducts(MaddubsTile, PackedPmaddwd, (PmaddwdBlock,)),
-        Int8Dot.VPDPBUSD: IntegerProducts(VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,)),
+        Int8Dot.MADD: IntegerProducts(MaddubsTile, MaddubsTile, PackedPmaddwd, (PmaddwdBlock,)),
+        Int8Dot.VPDPBUSD: IntegerProducts(
+            VpdpbusdTile, VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,)
+        ),
     }
     multiplies_by_lane = False
     load_group = 4

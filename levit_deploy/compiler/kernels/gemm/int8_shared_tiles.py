@@ -1,0 +1,113 @@
+"""8-bit products of weights that lie as sdot wants them, on ARM CPUs that have no sdot, or better.
+
+A panel's weights are [depth / 4][columns][4], so that one constant serves every CPU. What that
+costs beside an order of their own: smlal takes activations from registers that repeat four k; smmla
+interleaves two registers of weights where it loads them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.gemm.int8_dot_tile import GROUP, SdotTile
+from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
+from levit_deploy.compiler.kernels.gemm.int8_tile import int8_vectors
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.lanes import half, shuffle
+from levit_deploy.compiler.kernels.isa.neon import neon_of
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators
+
+
+class MlalSharedTile(MlalTile):
+    """Accumulators by row and pair of columns, two sums of each: four k of two columns are eight
+    products, to which those of the next four k are added in the same 16-bit lanes."""
+
+    column_step = GROUP
+    sums_per_vector = 2
+
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        # 16 times two sums of two columns, 4 times two splats of four k, 2 weights, products.
+        return (4, 2, 2) if isa.registers == 32 else (2, 1, 1)
+
+    @classmethod
+    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
+        return SdotTile.pack(weights)
+
+    @classmethod
+    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
+        """A lane adds k and k + 4 of 8."""
+        lanes = weights.astype(np.int32).reshape(-1, 2, GROUP, weights.shape[1])
+        ends = np.stack([-128 * lanes, 127 * lanes])
+        return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
+
+    def start(self, at: Expr) -> Accumulators:
+        acc = accumulators(self.simd, self.mr, 2 * self.vectors, "int32")
+        for row in acc:
+            for register in row:
+                self.simd.store(register, 0, T.broadcast(T.int32(0), self.simd.lanes))
+        return acc
+
+    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+        simd, neon = self.simd, neon_of(self.simd)
+        loaded = [
+            T.bind(T.reinterpret("int32x4", self.a.vload([row + k], "int8x16"))) for row in rows
+        ]
+        for eight in (0, 1):
+            fours = [2 * eight, 2 * eight + 1]
+            splats = [
+                [T.bind(T.reinterpret("int8x16", simd.lane(quads, four))) for four in fours]
+                for quads in loaded
+            ]
+            for v in range(self.vectors):
+                place = at + self.place(v * simd.lanes, GROUP)
+                weights = int8_vectors(
+                    self.w, [place + four * GROUP * self.panel_width for four in fours]
+                )
+                for registers, row in zip(acc, splats, strict=True):
+                    for pair in (0, 1):
+                        first, second = (
+                            neon.long_product("int16x8", half(w, pair), half(a, pair))
+                            for w, a in zip(weights, row, strict=True)
+                        )
+                        register = registers[2 * v + pair]
+                        total = neon.add_pairs(simd, simd.load(register, 0), first + second)
+                        simd.store(register, 0, total)
+
+    def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
+        initial = [self.initial(at, v) for v in range(self.vectors)]
+        sums = [[self.simd.load(register, 0) for register in row] for row in acc]
+        return [
+            [T.bind(_added_pairs(row[2 * v : 2 * v + 2]) + initial[v]) for v in range(self.vectors)]
+            for row in sums
+        ]
+
+
+class SmmlaSharedTile(SmmlaTile):
+    """As smmla's own, but for the order of the weights."""
+
+    column_step = GROUP
+
+    @classmethod
+    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
+        return SdotTile.pack(weights)
+
+    def weights(self, at: Expr, eight: int, pairs: range) -> list[Expr]:
+        """Two columns in each register, eight k of one after those of the other."""
+        registers = []
+        for pair in pairs:
+            place = at + self.place(pair // 2 * 4, GROUP)
+            fours = [place + four * GROUP * self.panel_width for four in (2 * eight, 2 * eight + 1)]
+            low, high = (T.reinterpret("int32x4", four) for four in int8_vectors(self.w, fours))
+            lanes = [0, 4, 1, 5] if pair % 2 == 0 else [2, 6, 3, 7]
+            registers.append(T.bind(T.reinterpret("int8x16", shuffle([low, high], lanes))))
+        return registers
+
+
+def _added_pairs(registers: list[Expr]) -> Expr:
+    """The sums of neighbouring lanes of two registers, in one."""
+    return shuffle(registers, [0, 2, 4, 6]) + shuffle(registers, [1, 3, 5, 7])
