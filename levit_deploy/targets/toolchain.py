@@ -58,6 +58,7 @@ _HARDENING = {
     Arch.AARCH64: ("-mbranch-protection=standard",),
     Arch.ARMV7: (),
 }
+_RESERVE_X18 = ("-Xclang", "-target-feature", "-Xclang", "+reserve-x18")  # zig drops -ffixed-x18
 _ELF_LINK_FLAGS = (
     "-nostartfiles",
     "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs",
@@ -254,7 +255,7 @@ def _compile_flags(target: Target) -> tuple[str, ...]:
     return (
         *_FORMAT_FLAGS[system.format],
         *hardening,
-        *(("-ffixed-x18",) if reserved else ()),
+        *(_RESERVE_X18 if reserved else ()),
         *(("-mfloat-abi=softfp",) if softfp else ()),
         *(("-isystem", str(_darwin_headers())) if system.family is Family.IOS else ()),
     )

@@ -98,9 +98,7 @@ def test_a_format_refuses_what_it_cannot_hold(cli: Cli, variant: Variant, format
     assert_refused(cli, "package", *folders, "--as", format, words=words)
 
 
-@pytest.mark.parametrize(
-    ("target", "system"), [("armv7", "android-21"), ("arm64", "android-21")]
-)
+@pytest.mark.parametrize(("target", "system"), [("armv7", "android-21"), ("arm64", "android-21")])
 def test_a_wheel_is_for_systems_that_pip_serves(
     cli: Cli, variant: Variant, target: str, system: str
 ) -> None:
