@@ -5,7 +5,8 @@
 ARTIFACT: what `levit-deploy compile --target host` made of a model; MODEL.onnx: what
 `levit-deploy export` made of the same. One thread, one process, all in turns, the shortest time of
 each: first the picture alone, then the whole way. OpenCV's resize is not the one that models are
-trained with; it is timed because programs use it. Needs an idle machine.
+trained with, and torch's has Pillow's weights in 16 bits; they are timed because programs use them.
+Needs an idle machine.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -41,6 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     library, model = Library(options.artifact), ExportedModel.load(options.model)
     for title, acts in (
         ("picture", pictures(library, model)),
@@ -74,6 +77,14 @@ def by_pillow(model: ExportedModel, rgb: Pixels) -> Pixels:
     return model_sized(rgb, model.card.preprocessing, model.image_size)
 
 
+def by_torch(model: ExportedModel, pixels: torch.Tensor) -> torch.Tensor:
+    """`pixels` (1, 3, height, width), as torchvision resizes uint8: all columns, not those of the
+    crop."""
+    side = model.card.preprocessing.resized_side(model.image_size)
+    size = (side, side * WIDTH // HEIGHT)
+    return torch.nn.functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+
+
 def by_opencv(model: ExportedModel, rgb: Pixels, interpolation: int) -> Pixels:
     size = model.image_size
     side = model.card.preprocessing.resized_side(size)
@@ -90,10 +101,12 @@ def pictures(library: Library, model: ExportedModel) -> dict[str, Act]:
         raise SystemExit("the artifact is of another preprocessing than the model")
     side = model.card.preprocessing.resized_side(model.image_size)
     image = Image.fromarray(pixels)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     return {
         "ours, RGB": lambda: library.prepare(rgb),
         "ours, NV12": lambda: library.prepare(nv12),
         "Pillow, RGB": lambda: image.resize((side * WIDTH // HEIGHT, side), filter_),
+        "torch, RGB": lambda: by_torch(model, tensor),
         "OpenCV area, RGB": lambda: by_opencv(model, pixels, cv2.INTER_AREA),
         "OpenCV linear, RGB": lambda: by_opencv(model, pixels, cv2.INTER_LINEAR),
         "OpenCV conversion and area, NV12": lambda: by_opencv(model, rgb_of(nv12), cv2.INTER_AREA),

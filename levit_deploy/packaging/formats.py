@@ -8,7 +8,7 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import new_file
-from levit_deploy.packaging import cargo, cmake, wheel
+from levit_deploy.packaging import aar, cargo, cmake, wheel
 from levit_deploy.packaging.archives import Tree, Writer, write_tar, write_zip
 from levit_deploy.packaging.contents import Contents
 
@@ -56,6 +56,14 @@ FORMATS = {
             cargo.file_name,
             cargo.tree,
             write_tar,
+        ),
+        Format(
+            "aar",
+            "Kotlin, Java and the NDK on Android by Gradle",
+            aar.check,
+            aar.file_name,
+            aar.tree,
+            write_zip,
         ),
     )
 }

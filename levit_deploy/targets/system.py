@@ -105,7 +105,7 @@ _FACTS = {
         zig={  # with musl's headers, whose types are as large as Android's or larger
             _X86_64: "x86_64-linux-musl",
             _AARCH64: "aarch64-linux-musl",
-            _ARMV7: "arm-linux-musleabihf",
+            _ARMV7: "arm-linux-musleabi",
         },
         needs=frozenset({"libc.so"}),
         oldest=(21,),

@@ -64,6 +64,9 @@ _ELF_LINK_FLAGS = (
     "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs",
     "-Wl,--as-needed",
 )
+# Floats in registers of integers where functions meet. For a target of soft floats zig forbids all
+# vectors that the source does not spell, so the C is compiled for the other one.
+_ANDROID_ARMV7_FLAGS = ("-target", "arm-linux-musleabihf", "-mfloat-abi=softfp")
 # API 21 reads the older hash table only; pages may have 16 KiB since Android 15.
 _ANDROID_LINK_FLAGS = (
     "-nostdlib",
@@ -240,7 +243,7 @@ def _zig_toolchain(zig: Path, target: Target) -> Toolchain:
         target,
         version,
         compiler(target.system),
-        compiler(MUSL if target.system.family is Family.GLIBC else target.system),
+        compiler(MUSL if target.system.format is ObjectFormat.ELF else target.system),
         (str(zig), "ar"),
         _vector_flags(target, target.cpu.replace("-", "_")),
     )
@@ -256,7 +259,7 @@ def _compile_flags(target: Target) -> tuple[str, ...]:
         *_FORMAT_FLAGS[system.format],
         *hardening,
         *(_RESERVE_X18 if reserved else ()),
-        *(("-mfloat-abi=softfp",) if softfp else ()),
+        *(_ANDROID_ARMV7_FLAGS if softfp else ()),
         *(("-isystem", str(_darwin_headers())) if system.family is Family.IOS else ()),
     )
 

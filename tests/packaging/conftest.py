@@ -14,6 +14,7 @@ from PIL import Image
 
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
+from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from tests.cli.conftest import cli, small_disk  # noqa: F401
@@ -23,9 +24,11 @@ LABELS = ("cat", "dog", "Käse", "plane", "ship")
 Variant = Callable[..., Artifact]
 
 
-def build_small(target: str, folder: Path, name: str = "small") -> Artifact:
+def build_small(
+    target: str, folder: Path, name: str = "small", system: System = OLDEST_GLIBC
+) -> Artifact:
     """The small network with labels."""
-    network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target))
+    network, toolchain = SmallNetwork.random(seed=0), find_toolchain(get_target(target).on(system))
     program = network.program(toolchain, folder / "kernels", name)
     program = replace(program, card=program.card.stated("a test", labels=LABELS))
     return build_artifact(program, toolchain, network.self_test(), folder)
@@ -49,6 +52,10 @@ def variant(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Var
             (folder / renamed).parent.mkdir(exist_ok=True)
             shutil.copyfile(artifact.folder / path, folder / renamed)
             files[renamed] = record
+        system = System.parse(str(changes.get("system", artifact.system)))
+        for library in set(system.libraries(name)) - set(files):  # what that system calls them
+            shutil.copyfile(artifact.shared_library, folder / library)
+            files[library] = artifact.manifest.files[artifact.shared_library.name]
         manifest = replace(artifact.manifest, name=name, files=files, **changes)
         manifest = replace(manifest, build_id=manifest.facts_digest)
         manifest.save(folder)
