@@ -58,6 +58,7 @@ _HARDENING = {
     Arch.AARCH64: ("-mbranch-protection=standard",),
     Arch.ARMV7: (),
 }
+_RESERVE_X18 = ("-Xclang", "-target-feature", "-Xclang", "+reserve-x18")  # zig drops -ffixed-x18
 _ELF_LINK_FLAGS = (
     "-nostartfiles",
     "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs",
@@ -242,7 +243,7 @@ def _zig_toolchain(zig: Path, target: Target) -> Toolchain:
         target,
         version,
         compiler(target.system),
-        compiler(MUSL if target.system.family is Family.GLIBC else target.system),
+        compiler(MUSL if target.system.format is ObjectFormat.ELF else target.system),
         (str(zig), "ar"),
         _vector_flags(target, target.cpu.replace("-", "_")),
     )
@@ -257,7 +258,7 @@ def _compile_flags(target: Target) -> tuple[str, ...]:
     return (
         *_FORMAT_FLAGS[system.format],
         *hardening,
-        *(("-ffixed-x18",) if reserved else ()),
+        *(_RESERVE_X18 if reserved else ()),
         *(_ANDROID_ARMV7_FLAGS if softfp else ()),
         *(("-isystem", str(_darwin_headers())) if system.family is Family.IOS else ()),
     )

@@ -45,10 +45,6 @@ def build(network: SmallNetwork, name: str, system: str, folder: Path) -> Artifa
     return build_artifact(program, toolchain, network.self_test(), folder)
 
 
-# zig builds a C library first that nothing else here is linked with: minutes.
-SOFT_FLOAT = pytest.param("armv7", marks=pytest.mark.slow)
-
-
 @pytest.fixture(scope="module", params=["arm64", "armv7", "x86-64"])
 def android(
     request: pytest.FixtureRequest, network: SmallNetwork, tmp_path_factory: pytest.TempPathFactory
@@ -68,7 +64,7 @@ def test_android_loads_it_since_api_21(android: Artifact) -> None:
     assert b"libc.so.6" not in android.shared_library.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["arm64", "x86-64", SOFT_FLOAT])
+@pytest.mark.parametrize("name", ["arm64", "x86-64", "armv7"])
 def test_android_code_runs(name: str, network: SmallNetwork, tmp_path: Path) -> None:
     """The objects of the static library, linked with another C library."""
     built = build(network, name, "android", tmp_path)
