@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow lint man clean
 
 setup: $(VENV)/.ready
 
@@ -29,6 +29,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+man: setup  # pages for `man -l build/man/levit-deploy.1`
+	$(BIN)/python -c "from click_man.core import write_man_pages; \
+	from levit_deploy import __version__; from levit_deploy.cli import commands; import os; \
+	os.makedirs('build/man', exist_ok=True); \
+	write_man_pages('levit-deploy', commands, version=__version__, target_dir='build/man')"
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache

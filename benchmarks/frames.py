@@ -24,7 +24,7 @@ from PIL import Image
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.images import normalize
 from levit_deploy.models.pictures import model_sized
-from levit_deploy.runtime.frame import Format, Frame
+from levit_deploy.runtime.levit import Format, Frame
 from levit_deploy.runtime.loader import Library
 
 WIDTH, HEIGHT = 1920, 1080

@@ -33,7 +33,7 @@ from PIL import Image
 from levit_deploy.models.demo import DEMO_MODEL, DemoSplit, demo_images
 from levit_deploy.models.spec import get_spec
 from levit_deploy.models.weights import DEMO, load_weights
-from levit_deploy.runtime.frame import Frame
+from levit_deploy.runtime.levit import Frame
 from levit_deploy.runtime.loader import Library
 
 SIZE, RESIZED = 224, 248  # of timm's levit: crop_pct 0.9

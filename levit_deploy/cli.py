@@ -22,7 +22,9 @@ from levit_deploy.commands.audit import audit_command
 from levit_deploy.commands.bench import bench_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
 from levit_deploy.commands.classify import classify_command
+from levit_deploy.commands.completion import completion_command
 from levit_deploy.commands.output import printable_lines
+from levit_deploy.commands.package import package_command
 from levit_deploy.commands.quantize import quantize_command
 from levit_deploy.commands.show import (
     doctor_command,
@@ -30,6 +32,7 @@ from levit_deploy.commands.show import (
     models_command,
     targets_command,
 )
+from levit_deploy.commands.sign import sign_command
 from levit_deploy.commands.tune import tune_command
 from levit_deploy.errors import DeployError
 from levit_deploy.urls import public
@@ -58,12 +61,15 @@ for command in (
     verify_command,
     audit_command,
     classify_command,
+    package_command,
+    sign_command,
     bench_command,
     tune_command,
     inspect_command,
     models_command,
     targets_command,
     doctor_command,
+    completion_command,
 ):
     commands.add_command(command)
 

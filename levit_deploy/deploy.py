@@ -22,6 +22,7 @@ from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact, Taps
 from levit_deploy.runtime.build import build_artifact, build_debug
 from levit_deploy.runtime.manifest import Provenance
+from levit_deploy.runtime.signature import Signer
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.report import Outcome, Verification
@@ -55,6 +56,7 @@ def deploy(
     calibration: Calibration | None = None,
     debug_taps: bool = False,
     dump_ir: Path | None = None,
+    signer: Signer | None = None,
     command_line: Iterable[str] = (),
     provenance: Provenance | None = None,
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
@@ -65,8 +67,8 @@ def deploy(
     Runtime. `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how
     to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
-    and the compile log. The manifest keeps `command_line` and `provenance`. `on_phase` is told of
-    each step, as (phase, detail), before it is made.
+    and the compile log. `signer`: what signs the artifact. The manifest keeps `command_line` and
+    `provenance`. `on_phase` is told of each step, as (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
@@ -117,12 +119,14 @@ def deploy(
         verification.save(artifact.folder)
         verifications.append(verification)
         _refuse_wrong(verification)
+        if signer:
+            signer.sign(artifact.folder)
 
     def add_files(folder: Path) -> None:
         if calibration_table:
             calibration_table.save(folder / CALIBRATION_FILE)
             if not program.levels:
-                Taps.of(program).save(folder)
+                Taps.of(program, toolchain.target.system).save(folder)
         if debug_taps:
             on_phase("link", "debug build")
             build_debug(program, toolchain, self_test, folder / DEBUG_FOLDER)

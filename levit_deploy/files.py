@@ -63,6 +63,23 @@ def write_files(contents: Mapping[Path, bytes], *, hint: str = _OTHER_FILE) -> N
                 put_in_place(partial, path)
 
 
+@contextmanager
+def new_file(path: Path, *, replace: bool, hint: str = _OTHER_FILE) -> Iterator[Path]:
+    """Yield an empty file that becomes `path` at the end of the block; its folder is made.
+
+    It is removed instead if the block raises. Raises DeployError if the file exists and not
+    `replace`, or with `hint` if it cannot be written.
+    """
+    if not replace and os.path.lexists(path):
+        raise DeployError(f"`{path}` exists", hint=f"replace it with --force, or {hint}")
+    with _explained(path, hint):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path, hint=hint)
+        with _partial(path, Path.touch) as partial:
+            yield partial
+            put_in_place(partial, path)
+
+
 def put_in_place(partial: Path, path: Path) -> None:
     """Make the complete file `partial`, of the same folder, the file `path`. Raises OSError."""
     _sync(partial)

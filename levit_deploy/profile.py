@@ -8,7 +8,6 @@ from pathlib import Path
 from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.instrument import build_profile_library
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.kernel_profile import KernelTime, measure_peak_gflops, profile_library
 
@@ -26,8 +25,8 @@ def profile_kernels(
             f"`{artifact.name}` has kernels for several CPUs, which cannot be timed one by one",
             hint=f"compile it for one: --target {manifest.levels[0]}",
         )
-    toolchain = find_toolchain(get_target(manifest.base_target))
-    library = work / f"lib{manifest.name}.so"
+    toolchain = find_toolchain(manifest.device)
+    library = work / artifact.shared_library.name
     on_step("link")
     build_profile_library(artifact, toolchain, library)
     on_step("multiply-add peak")

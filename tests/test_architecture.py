@@ -48,7 +48,8 @@ ROOMS = {
         ("tvm", "numpy"),
     ),
     "runtime": Room(
-        (*LEAVES, "models.card", "compiler.program", "targets"), ("numpy", "jinja2", "PIL")
+        (*LEAVES, "models.card", "compiler.program", "targets"),
+        ("numpy", "jinja2", "PIL", "cyclonedx", "packageurl", "minisign"),
     ),
     "verify": Room(
         (
@@ -61,12 +62,15 @@ ROOMS = {
         ALL_ROOMS,
         *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
     ),
+    "packaging": Room((*LEAVES, "models.card", "targets", "runtime"), ("jinja2",)),
     "deploy": Room((*ALL_ROOMS,)),
     "profile": Room((*ALL_ROOMS,)),
     "tune": Room((*ALL_ROOMS,), ("torch",)),
     "start": Room(("cli",)),
     "cli": Room((*LEAVES, "commands"), ("click",)),
-    "commands": Room((*ALL_ROOMS, "audit", "deploy", "profile", "tune"), ("click", "rich")),
+    "commands": Room(
+        (*ALL_ROOMS, "audit", "packaging", "deploy", "profile", "tune"), ("click", "rich")
+    ),
 }
 # compiler.program is plain data on the far side of the compiler: it must load without tvm, and
 # what it holds of a model without torch.

@@ -45,7 +45,6 @@ from levit_deploy.runtime.artifact import Artifact, DebugBuild
 from levit_deploy.runtime.instrument import build_taps
 from levit_deploy.runtime.manifest import AuditRecord, Build
 from levit_deploy.targets.host import read_cpu
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.model_of import check_weights, quantized_model_of, table_of
@@ -151,7 +150,7 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
         return
     check_weights(artifact, checkpoint)
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
-        toolchain = find_toolchain(get_target(artifact.manifest.base_target))
+        toolchain = find_toolchain(artifact.manifest.device)
         if artifact.debug_folder is None:
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from levit_deploy.audit.result import Latency
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.emulator import run_prefix
-from levit_deploy.targets.table import get_target
 from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.latency import Contender, measure
 from levit_deploy.verify.peer import Peer
@@ -21,8 +20,8 @@ def time_artifact(artifact: Artifact, machine: str) -> Latency | None:
 
     Raises DeployError if the library dies.
     """
-    native = run_prefix(get_target(artifact.manifest.base_target)) == ()
-    if not native or not loads_here(artifact.manifest.libc):
+    device = artifact.manifest.device
+    if run_prefix(device) != () or not loads_here(device.system):
         return None
     library, size = artifact.shared_library, artifact.manifest.image_size
     contender = Contender(artifact.folder.name, Peer.ARTIFACT, library, 1, size)

@@ -340,7 +340,7 @@ class AuditResult:
     gain first; empty if not measured. `plan`: None if none was wanted.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
     DERIVED: ClassVar[tuple[str, ...]] = ("verdict", "passed", "images_needed")
 
     audited: Audited

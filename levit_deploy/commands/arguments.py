@@ -63,9 +63,9 @@ def _target(name: str) -> object:
 
 
 def _libc(name: str) -> object:
-    from levit_deploy.targets.toolchain import Libc
+    from levit_deploy.targets.system import System
 
-    return Libc.parse(name)
+    return System.parse(name)
 
 
 def _recipe(name: str) -> object:
@@ -100,12 +100,18 @@ target_option: Decorator = click.option(
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
+os_option: Decorator = click.option(
+    "--os",
+    type=click.Choice(["linux", "windows", "macos", "ios"]),
+    default="linux",
+    show_default=True,
+    help="The system of the device; for Android it is `--libc android`.",
+)
 libc_option: Decorator = click.option(
     "--libc",
-    default="glibc-2.17",
-    show_default=True,
     type=Named("libc", _libc),
-    help="The C library of the device: `glibc-2.28` (that release or newer), or `musl`.",
+    help="The C library of the device: `glibc-2.28` (that release or newer), `musl`, or `android`."
+    "  [default: glibc-2.17]",
 )
 name_option: Decorator = click.option(
     "--name",

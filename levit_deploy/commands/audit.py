@@ -193,6 +193,14 @@ def audit_command(
                 )
         phases.begin("report")
         result = audit.report_on([report], report, gate, artifact, choices)
+    from levit_deploy.runtime.signature import is_signed
+
+    if is_signed(folder):
+        click.echo(
+            "warning: the manifest has the verdict now, and its signature does not fit any more: "
+            f"levit-deploy sign {folder} --key KEY",
+            err=True,
+        )
     finish(result, report, as_json)
 
 
@@ -202,10 +210,9 @@ def _how_many(
     """(images, images to look inside for); fewer by default where an emulator runs them."""
     from levit_deploy.audit import audit_artifact as audit
     from levit_deploy.targets.emulator import run_prefix
-    from levit_deploy.targets.table import get_target
 
     defaults: tuple[int | None, int] = None, audit.LAYER_IMAGES
-    if run_prefix(get_target(artifact.manifest.base_target)) != ():
+    if run_prefix(artifact.manifest.device) != ():
         defaults = audit.EMULATED_IMAGES, audit.EMULATED_LAYER_IMAGES
     return images or defaults[0], defaults[1] if layer_images is None else layer_images
 

@@ -15,6 +15,7 @@ from levit_deploy.commands.arguments import (
     model_or_file_argument,
     name_option,
     optional_model_argument,
+    os_option,
     recipe_option,
     skip_broken_option,
     target_option,
@@ -25,6 +26,7 @@ from levit_deploy.commands.quantize import open_calibration
 from levit_deploy.commands.remembered import recall
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
 from levit_deploy.commands.settings import load_source, say_what_runs, show_settings
+from levit_deploy.commands.sign import open_signer, public_key_option, sign_option
 from levit_deploy.commands.weights import (
     OPTION_NAMES,
     WeightsChoice,
@@ -42,8 +44,8 @@ if TYPE_CHECKING:
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.runtime.manifest import Provenance
+    from levit_deploy.targets.system import System
     from levit_deploy.targets.target import Target
-    from levit_deploy.targets.toolchain import Libc
     from levit_deploy.verify.report import Verification
 
 _TYPED = click.core.ParameterSource.COMMANDLINE
@@ -103,6 +105,7 @@ def export_command(
     help="The folder that gets the artifact's folder.  [default: here]",
 )
 @name_option
+@os_option
 @libc_option
 @click.option(
     "--precision",
@@ -129,6 +132,7 @@ def export_command(
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder that gets each compiler phase's result as text.",
 )
+@sign_option
 @json_option
 @click.pass_obj
 def compile_command(
@@ -140,7 +144,8 @@ def compile_command(
     features: bool,
     output: Path | None,
     name: str | None,
-    libc: Libc,
+    os: str,
+    libc: System | None,
     precision: str,
     tiles: Path | None,
     data: str | None,
@@ -148,6 +153,7 @@ def compile_command(
     skip_broken: bool,
     debug_taps: bool,
     dump_ir: Path | None,
+    secret_key: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL into a C library for one CPU.
@@ -169,6 +175,9 @@ def compile_command(
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
     """
+    from levit_deploy.targets.system import System
+
+    target = target.on(System.of(os, libc))
     parent = output or Path()
     source: ExportedModel | Checkpoint | None = None
     checkpoint: Checkpoint | None = None
@@ -185,7 +194,9 @@ def compile_command(
     from levit_deploy.targets.toolchain import find_toolchain
 
     def check(model_name: str) -> Path:
-        destination = parent / folder_name(name or model_name, target.name, precision)
+        destination = parent / folder_name(
+            name or model_name, target.name, precision, target.system.os
+        )
         check_destination(destination)
         return destination
 
@@ -196,7 +207,8 @@ def compile_command(
             "a debug build shows the tensors of one CPU's code",
             hint=f"compile for one: --target {target.levels[0].name}",
         )
-    toolchain = find_toolchain(target, libc)
+    signer = open_signer(secret_key) if secret_key else None
+    toolchain = find_toolchain(target)
     with Phases() as phases:
         if not isinstance(model, Path):
             source = checkpoint = choice.load(phases, model, features=features, size=size)
@@ -208,7 +220,7 @@ def compile_command(
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
                 "precision": f"int8, {recipe.name}, calibrated on {data}" if data else precision,
-                "libc": str(libc),
+                "system": str(target.system),
                 "linker": toolchain.version,
                 "output": str(destination),
             },
@@ -229,6 +241,7 @@ def compile_command(
             calibration=calibration,
             debug_taps=debug_taps,
             dump_ir=dump_ir,
+            signer=signer,
             command_line=command_line,
             provenance=_provenance(model, choice, data, calibration),
             on_phase=phases.show,
@@ -250,8 +263,15 @@ def compile_command(
     type=click.IntRange(1, 500),
     help="How many test images to classify.  [default: 16, or 2 under an emulator]",
 )
+@public_key_option
 @json_option
-def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_json: bool) -> None:
+def verify_command(
+    folder: Path,
+    choice: WeightsChoice,
+    images: int | None,
+    public_key: Path | None,
+    as_json: bool,
+) -> None:
     """Compare the artifact in DIR with its reference.
 
     That is PyTorch with the weights, or the model in a .onnx file; where none are named, those that
@@ -268,10 +288,15 @@ def verify_command(folder: Path, choice: WeightsChoice, images: int | None, as_j
       levit-deploy verify build/levit_128s-arm64-fp32
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
       levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
+      levit-deploy verify build/levit_128s-rpi4-int8 --public-key levit.pub
     """
     from levit_deploy.runtime.artifact import open_artifact
 
     with Phases() as phases, open_artifact(folder) as artifact:
+        if public_key:
+            from levit_deploy.runtime.signature import check_signature
+
+            check_signature(artifact, public_key)
         choice, _ = recall(phases, choice, artifact)
         say_what_runs(phases, artifact)
         source = load_source(phases, choice, artifact.manifest)

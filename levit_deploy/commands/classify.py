@@ -64,24 +64,31 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
 def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[dict[str, Any]]:
     """`path` and `answers` of each picture, in order; made in a process of its own."""
     from levit_deploy.verify.artifact_runner import level_here
-    from levit_deploy.verify.images import Function
-    from levit_deploy.verify.library_runner import LibraryRunner
+    from levit_deploy.verify.description import expected_description
     from levit_deploy.verify.process import run_child, worker_command
-    from levit_deploy.verify.runner import RunError
+    from levit_deploy.verify.runner import NotExecutedError, RunError
 
     if not artifact.manifest.card.heads:
         raise DeployError(
             f"`{artifact.name}` gives features, not classes",
             hint="compile the model without --output features",
         )
-    LibraryRunner(artifact, Function.RUN, level=level_here(artifact.manifest)).check()
+    level = level_here(artifact.manifest)
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
-        output = Path(work) / "answers.json"
-        paths = [str(Path(path).absolute()) for path in pictures]
-        library = str(artifact.shared_library.absolute())
-        arguments = (library, str(top), str(output), *paths)
+        description, output = Path(work) / "description", Path(work) / "answers.json"
+        description.write_text(expected_description(artifact.manifest, level))
+        command = worker_command(
+            "levit_deploy.verify.classify_worker",
+            artifact.shared_library.absolute(),
+            description,
+            str(top),
+            output,
+            *(Path(path).absolute() for path in pictures),
+        )
         try:
-            run_child(worker_command("levit_deploy.verify.classify_worker", *arguments))
+            run_child(command, level=level)
+        except NotExecutedError:
+            raise
         except RunError as error:
             raise DeployError(error.message, hint="name picture files, such as cat.jpg") from error
         answers: list[dict[str, Any]] = json.loads(output.read_text())
@@ -100,13 +107,12 @@ def _require_files(pictures: tuple[str, ...]) -> None:
 
 def _require_this_machine(artifact: Artifact) -> None:
     from levit_deploy.targets.emulator import run_prefix
-    from levit_deploy.targets.table import get_target
     from levit_deploy.verify.artifact_runner import loads_here
 
     manifest = artifact.manifest
-    if run_prefix(get_target(manifest.base_target)) != () or not loads_here(manifest.libc):
+    if run_prefix(manifest.device) != () or not loads_here(manifest.device.system):
         raise DeployError(
-            f"`{artifact.folder}` is for `{manifest.target}` with {manifest.libc}: this machine "
+            f"`{artifact.folder}` is for `{manifest.target}` with {manifest.system}: this machine "
             "cannot load it",
             hint="compile the model for this CPU: --target host",
         )

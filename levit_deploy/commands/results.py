@@ -39,8 +39,9 @@ def print_manifest(artifact: Artifact) -> None:
     target = m.target if m.target == code else f"{m.target} ({code})"
     facts = {
         "model": f"{m.model}, {m.image_size} px, {m.classes} classes, {m.precision}",
-        "target": f"{target}, {m.libc}",
+        "target": f"{target}, {m.system}",
         "pictures": m.card.recipe,
+        "licence": m.card.licence or "unknown",
         "labels": ", ".join(m.card.labels[:5]) + ", ..." * (len(m.card.labels) > 5) or "none",
         "assumed": ", ".join(m.card.assumed) or "nothing",
         "weights": m.weights_digest,

@@ -1,4 +1,4 @@
-"""Kernels -> one relocatable ELF object, through TVM's TIR and LLVM; the same bytes every time.
+"""Kernels -> one relocatable object, through TVM's TIR and LLVM; the same bytes every time.
 
 Before: `f(A: T.Buffer((M * K,), "float32"), ..., begin: T.int32, end: T.int32)`, flat loops with
 explicit vectors.
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from typing import BinaryIO
 
 import tvm
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
 from levit_deploy.compiler.kernels.kernel import Kernel
-from levit_deploy.compiler.object_file import finish_object
+from levit_deploy.compiler.llvm_target import llvm_target
+from levit_deploy.compiler.llvm_text import finish_text
 from levit_deploy.compiler.program import ALIGNMENT_BYTES
+from levit_deploy.targets.target import Target
 
 Functions = Mapping[str, tirx.PrimFunc]
 
@@ -41,13 +44,22 @@ def lower_kernels(
     return lowered
 
 
-def emit_object(functions: Functions, target: tvm.target.Target) -> bytes:
+def emit_object(functions: Functions, target: Target) -> bytes:
     """All functions through LLVM; the object's symbols are hidden and it has no debug info."""
-    library = translate(functions, target)
+    text = finish_text(translate(functions, llvm_target(target)).inspect_source("ll"), target)
     # In memory: on a full disk LLVM would end the process.
-    with os.fdopen(os.memfd_create("kernels.o"), "rb") as file:
-        library.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
-        return finish_object(file.read())
+    with _memory_file("kernels.ll") as source, _memory_file("kernels.o") as output:
+        source.write(text.encode())
+        source.flush()
+        load = tvm.get_global_func("ffi.Module.load_from_file.ll")
+        load(f"/proc/self/fd/{source.fileno()}", "ll").write_to_file(
+            f"/proc/self/fd/{output.fileno()}", "o"
+        )
+        return output.read()
+
+
+def _memory_file(name: str) -> BinaryIO:
+    return os.fdopen(os.memfd_create(name), "w+b")
 
 
 def translate(functions: Functions, target: tvm.target.Target) -> tvm.runtime.Module:

@@ -62,7 +62,7 @@ def compile_model(
 
     # Phase 5: machine code
     phase.begin("emit_object")
-    kernels_object = emit_object(functions, llvm)
+    kernels_object = emit_object(functions, target)
 
     return Program(
         name=name,

@@ -21,7 +21,7 @@ from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import IMAGE, LOGITS, Network, Precision
 from levit_deploy.records import from_plain, parse_json, to_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 INPUT_NAME = IMAGE
 OUTPUT_NAME = LOGITS
 

@@ -43,7 +43,8 @@ class ModelCard:
     The network sees `(value * rescale - mean) / std` of each 8-bit value; `mean` and `std`: one
     number for each of `in_chans` channels, RGB or grey (Pillow's `L`). `heads`: 0, then the output
     is features; of two, the mean. `labels`: what each class is called, empty if nobody says.
-    `class_order`: of folders, where names do not decide. `sources`: where each value came from, by
+    `class_order`: of folders, where names do not decide. `licence`: of the weights, empty if nobody
+    says. `sources`: where each value came from, by
     the names of these fields and of those of `preprocessing`.
     """
 
@@ -58,6 +59,7 @@ class ModelCard:
     rescale: float
     labels: tuple[str, ...]
     class_order: ClassOrder
+    licence: str
     sources: Mapping[str, str]
 
     @property
@@ -108,6 +110,7 @@ class ModelCard:
             "rescale": "1/255" if self.rescale == RESCALE else f"{self.rescale:g}",
             "labels": _labels(self.labels),
             "class_order": self.class_order.value,
+            "licence": self.licence or "unknown",
         }
         return [(name, value, _from(self._source(name))) for name, value in values.items()]
 
@@ -172,6 +175,7 @@ def default_card(origin: Origin, spec: ModelSpec) -> ModelCard:
         rescale=RESCALE,
         labels=(),
         class_order=ClassOrder.NATURAL if origin is Origin.TIMM else ClassOrder.STRING,
+        licence="",
         sources={
             **weights,
             "activation": habit,
@@ -181,6 +185,7 @@ def default_card(origin: Origin, spec: ModelSpec) -> ModelCard:
             "rescale": habit,
             "labels": nothing,
             "class_order": habit,
+            "licence": nothing,
         },
     )
 

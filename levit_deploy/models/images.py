@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional as F
 
 from levit_deploy.models.spec import ModelSpec, Normalization
 
@@ -55,7 +53,9 @@ def rgb8_input(images: npt.NDArray[np.uint8], image_size: int) -> npt.NDArray[np
 
 
 def _bilinear(images: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    resized: npt.NDArray[np.float32] = F.interpolate(
+    import torch  # who only runs a library does without
+
+    resized: npt.NDArray[np.float32] = torch.nn.functional.interpolate(
         torch.from_numpy(images), (size, size), mode="bilinear", align_corners=False
     ).numpy()
     return resized

@@ -90,14 +90,19 @@ def _official_card(checkpoint: Checkpoint) -> ModelCard:
     words = imagenet_classes().values()
     if classes == len(words):
         card = with_labels(card, words, classes, "ImageNet-1k, official weights")
-    return _certain(card, "the original repository")
+    source = "the original repository"
+    return _certain(card.stated(source, licence="Apache-2.0"), source)
 
 
 def _demo_card(card: ModelCard) -> ModelCard:
     """How the demo's weights were trained."""
     labels = demo_images(DemoSplit.TEST).classes
     card = card.stated(
-        "the demo", preprocessing=DEMO_PREPROCESSING, origin=Origin.OURS, labels=labels
+        "the demo",
+        preprocessing=DEMO_PREPROCESSING,
+        origin=Origin.OURS,
+        labels=labels,
+        licence="CC0-1.0",
     )
     return _certain(card, "the demo")
 

@@ -26,6 +26,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.files import write_files
 from levit_deploy.records import load_record, to_json
 from levit_deploy.runtime.manifest import Manifest
+from levit_deploy.targets.system import Os, System
 
 CALIBRATION_FILE = "calibration.json"
 DEBUG_FOLDER = "debug"
@@ -44,17 +45,34 @@ class Libraries(ABC):
         """The library's, which its symbols begin with."""
 
     @property
+    @abstractmethod
+    def system(self) -> System:
+        """What they are for; their files are called by it."""
+
+    @property
     def files(self) -> Path:
         """Where to read what it has."""
         return self.folder
 
     @property
     def shared_library(self) -> Path:
-        return self.files / f"lib{self.name}.so"
+        """Raises DeployError if the system has none."""
+        name = self.system.shared_library(self.name)
+        if name is None:
+            raise DeployError(
+                f"`{self.folder}` has no shared library: apps of {self.system.os} are linked with "
+                f"`{self.static_library.name}`"
+            )
+        return self.files / name
+
+    @property
+    def built_files(self) -> tuple[str, ...]:
+        """The names of the libraries and of the header."""
+        return (*self.system.libraries(self.name), self.header.name)
 
     @property
     def static_library(self) -> Path:
-        return self.files / f"lib{self.name}.a"
+        return self.files / self.system.static_library(self.name)
 
     @property
     def header(self) -> Path:
@@ -72,6 +90,10 @@ class Artifact(Libraries):
     @property
     def name(self) -> str:
         return self.manifest.name
+
+    @property
+    def system(self) -> System:
+        return System.parse(self.manifest.system)
 
     @property
     def files(self) -> Path:
@@ -100,11 +122,9 @@ class Artifact(Libraries):
             raise DeployError(
                 f"the manifest of `{folder}` was changed: its `build_id` is of others", hint=hint
             )
-        for path in (artifact.shared_library, artifact.static_library, artifact.header):
-            if path.name not in artifact.manifest.files:
-                raise DeployError(
-                    f"the manifest of `{folder}` does not name `{path.name}`", hint=hint
-                )
+        for name in artifact.built_files:
+            if name not in artifact.manifest.files:
+                raise DeployError(f"the manifest of `{folder}` does not name `{name}`", hint=hint)
         for name, record in artifact.manifest.files.items():
             path = folder / name
             try:
@@ -134,17 +154,18 @@ def open_artifact(folder: Path) -> Iterator[Artifact]:
 
 @dataclass(frozen=True)
 class Taps:
-    """The content of taps.json. The fields are as in Program."""
+    """The content of taps.json. The fields are as in Program, and `system` as in the manifest."""
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
 
     name: str
     program_digest: str
+    system: str
     tensors: tuple[QuantizedTensor, ...]
 
     @staticmethod
-    def of(program: Program) -> Taps:
-        return Taps(program.name, program.digest, program.tensors)
+    def of(program: Program, system: System) -> Taps:
+        return Taps(program.name, program.digest, str(system), program.tensors)
 
     def save(self, folder: Path) -> None:
         """Write `folder`/taps.json, the numbers of a tensor in one line."""
@@ -167,12 +188,18 @@ class DebugBuild(Libraries):
     def name(self) -> str:
         return self.taps.name
 
+    @property
+    def system(self) -> System:
+        return System.parse(self.taps.system)
+
     @staticmethod
     def load(folder: Path) -> DebugBuild:
         """Raises DeployError as `Taps.load` does."""
         return DebugBuild(folder, Taps.load(folder))
 
 
-def folder_name(name: str, target: str, precision: str) -> str:
-    """`levit_128s-arm64-int8`, for the library `levit_128s_int8` too."""
-    return f"{name.removesuffix(f'_{precision}')}-{target}-{precision}"
+def folder_name(name: str, target: str, precision: str, os: Os = Os.LINUX) -> str:
+    """`levit_128s-arm64-int8`, for the library `levit_128s_int8` too, or
+    `levit_128s-arm64-android-int8`."""
+    place = target if os is Os.LINUX else f"{target}-{os}"
+    return f"{name.removesuffix(f'_{precision}')}-{place}-{precision}"

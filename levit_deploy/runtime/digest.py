@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.pe import Coff
+from levit_deploy.targets.system import ObjectFormat
 
 _BLOCK_BYTES = 4096
 _LANES = 4
@@ -35,19 +37,23 @@ def digest(data: bytes) -> int:
     return _mix_all(np.concatenate(sums)) if sums else 0
 
 
-def seal(library: Path, constants_bytes: int) -> None:
+def seal(library: Path, constants_bytes: int, form: ObjectFormat) -> None:
     """Put the digest of a shared library into it, in the place of LIBRARY_PLACEHOLDER.
 
     It is of all that is mapped and not written, but for the file's headers, the constants and the
-    digests behind them. Raises ValueError if there is not exactly one such place.
+    digests behind them; of a DLL only of its code. Mach-O libraries stay as they are: each page is
+    signed, and the system checks that. Raises ValueError if there is not exactly one such place, or
+    if the loader changes the code.
     """
+    if form is ObjectFormat.MACHO:
+        return
     data, placeholder = library.read_bytes(), LIBRARY_PLACEHOLDER.to_bytes(8, "little")
     if data.count(placeholder) != 1:
         raise ValueError(f"`{library.name}` has {data.count(placeholder)} places for its digest")
     place = data.index(placeholder)
     hole = slice(place - 8 - -(-constants_bytes // 8) * 8, place + 8)
     parts: list[slice] = []
-    for part in Elf.parse(data).read_only:
+    for part in Elf.parse(data).read_only if form is ObjectFormat.ELF else Coff.parse(data).code:
         if part.start <= hole.start < part.stop:
             parts.append(slice(part.start, hole.start))
             part = slice(hole.stop, part.stop)

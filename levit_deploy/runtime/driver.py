@@ -6,15 +6,12 @@ step through; everything else about a program is a macro in program.h.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import jinja2
 
 from levit_deploy import __version__
 from levit_deploy.compiler.program import (
@@ -31,23 +28,24 @@ from levit_deploy.errors import DeployError
 from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.cpu_features import required_bits
 from levit_deploy.runtime.digest import LIBRARY_PLACEHOLDER, digest
+from levit_deploy.runtime.levit import ABI_VERSION
 from levit_deploy.runtime.manifest import Facts, KernelRecord
 from levit_deploy.runtime.self_test import SelfTest
+from levit_deploy.runtime.templating import render
+from levit_deploy.targets.system import ObjectFormat, Os
 from levit_deploy.targets.toolchain import Toolchain
 
-ABI_VERSION = 2
 CSRC = Path(__file__).parent / "csrc"
-_TEMPLATES = Path(__file__).parent / "templates"
 _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
-# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h
-# would be found in their place.
+# Words of C and C++, macros, and headers that a program, or the library itself, includes: NAME.h or
+# NAME.hpp would be found in their place.
 _TAKEN = """
 alignas alignof alloca and arm asm assert auto bitand bitor bool break byteswap case catch char
 class compl complex concept const constexpr continue cpu crypt ctype decltype default delete
 description dirent dlfcn do double elf else endian enum eof err errno error explicit export extern
 false fcntl features fenv float fnmatch for friend getopt glob goto grp i386 iconv if import
-inline int inttypes iso646 langinfo libgen library limits link linux locale long malloc math
-memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
+inline int inttypes iso646 langinfo levit_deploy libgen library limits link linux locale long malloc
+math memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
 override poll private profile program protected pthread public pwd regex register resolv restrict
 return sched search semaphore setjmp short signal signed sizeof spawn static stdalign stdarg
 stdatomic stdbit stdbool stdckdint stddef stderr stdin stdint stdio stdlib stdnoreturn stdout
@@ -149,7 +147,7 @@ def generate_driver(
 
     Raises DeployError if the program's name cannot begin a C symbol.
     """
-    normalization = program.card.normalization
+    normalization, system = program.card.normalization, toolchain.target.system
     check_name(program.name)
     if len(self_test.logits) != program.classes:
         raise ValueError(f"{len(self_test.logits)} self test logits, {program.classes} classes")
@@ -195,12 +193,16 @@ def generate_driver(
         "constants_digest": digest(program.constants),
         "library_placeholder": LIBRARY_PLACEHOLDER,
         "file": constants_file,
+        "format": system.format,
+        "prefix": "_" if system.format is ObjectFormat.MACHO else "",
+        "api": f"{program.name.upper()}_API " if system.os is Os.WINDOWS else "",
+        "library_files": " or ".join(system.libraries(program.name)[-2:]),
     }
-    header = _render("header.h.j2", settings)
-    constants_source = _render("constants.S.j2", settings)
-    front_header = _render("front.h.j2", settings)
-    program_header = _render("program.h.j2", settings)
-    draft = _render("program.c.j2", {**settings, "build_id": ""})
+    header = render("header.h.j2", settings)
+    constants_source = render("constants.c.j2", settings)
+    front_header = render("front.h.j2", settings)
+    program_header = render("program.h.j2", settings)
+    draft = render("program.c.j2", {**settings, "build_id": ""})
     sources = hashlib.sha256()
     for part in (header, program_header, draft, *_hand_written()):
         sources.update(hashlib.sha256(part.encode()).digest())
@@ -208,7 +210,7 @@ def generate_driver(
         **Identity.of(program),
         base_target=toolchain.target.base or toolchain.target.name,
         levels=tuple(level.target for level in program.levels),
-        libc=str(toolchain.libc),
+        system=str(system),
         toolchain=toolchain.version,
         image_size=program.image_size,
         classes=program.classes,
@@ -225,7 +227,7 @@ def generate_driver(
     return Driver(
         header=header,
         program_header=program_header,
-        program_source=_render(
+        program_source=render(
             "program.c.j2",
             {**settings, "build_id": front.build_id if front else facts.facts_digest},
         ),
@@ -297,19 +299,6 @@ def _comment(text: str) -> str:
 def _bytes(text: str) -> str:
     """The initializer of a C string: numbers, so that no character has a meaning of its own."""
     return ", ".join(map(str, (*text.encode(), 0)))
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-
-
-def _render(template: str, settings: dict[str, object]) -> str:
-    return _environment().get_template(template).render(settings)
 
 
 def _hand_written() -> list[str]:

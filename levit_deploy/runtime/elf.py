@@ -25,7 +25,13 @@ class _SectionType(IntEnum):
     SYMTAB = 2
     DYNAMIC = 6
     DYNSYM = 11
+    NOTE = 7
     GNU_VERNEED = 0x6FFFFFFE
+
+
+# Of GNU_PROPERTY_X86_FEATURE_1_AND and GNU_PROPERTY_AARCH64_FEATURE_1_AND: bits and their names.
+_HARDENING = {0xC0000002: {1: "IBT", 2: "SHSTK"}, 0xC0000000: {1: "BTI", 2: "PAC"}}
+_GNU_PROPERTIES = 5  # type of a note
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class Elf:
     `symbols`: of a shared library the dynamic ones, of an object all named ones.
     `needed`: the libraries it asks for. `versions`: the symbol versions it asks of them, such as
     `GLIBC_2.17`. `read_only`: where in the file is what is mapped and never written, without the
-    headers.
+    headers. `alignments`: of loaded segments. `dynamic`: tags of the dynamic section. `hardening`:
+    what all of its code is marked for, of IBT and SHSTK (x86 CET), BTI and PAC (AArch64).
     """
 
     arch: Arch | None
@@ -52,6 +59,9 @@ class Elf:
     needed: tuple[str, ...]
     versions: tuple[str, ...]
     read_only: tuple[slice, ...]
+    alignments: tuple[int, ...]
+    dynamic: frozenset[int]
+    hardening: frozenset[str]
 
     @staticmethod
     def read(path: Path) -> Elf:
@@ -79,7 +89,18 @@ class Elf:
             versions=tuple(
                 v for s in reader.of_type(_SectionType.GNU_VERNEED) for v in reader.versions(s)
             ),
-            read_only=tuple(reader.read_only_segments()),
+            read_only=tuple(
+                slice(segment.begin, segment.end)
+                for segment in reader.loaded()
+                if not segment.writable
+            ),
+            alignments=tuple(segment.alignment for segment in reader.loaded()),
+            dynamic=frozenset(
+                tag for s in reader.of_type(_SectionType.DYNAMIC) for tag, _ in reader.dynamic(s)
+            ),
+            hardening=frozenset(
+                name for s in reader.of_type(_SectionType.NOTE) for name in reader.hardening(s)
+            ),
         )
 
 
@@ -90,6 +111,16 @@ class _Section:
     size: int
     link: int
     info: int
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """`begin` and `end` in the file, the file's headers left out."""
+
+    begin: int
+    end: int
+    alignment: int
+    writable: bool
 
 
 class _Reader:
@@ -107,18 +138,23 @@ class _Reader:
         _, kind, _, _, offset, size, link, info = struct.unpack_from(layout, self.data, at)
         return _Section(kind, offset, size, link, info)
 
-    def read_only_segments(self) -> Iterator[slice]:
+    def loaded(self) -> Iterator[_Segment]:
         (table,) = struct.unpack_from(
             "<Q" if self.wide else "<I", self.data, 32 if self.wide else 28
         )
         step, count = struct.unpack_from("<HH", self.data, 54 if self.wide else 42)
         for at in (table + i * step for i in range(count)):
             if self.wide:
-                kind, flags, offset, _, _, size = struct.unpack_from("<IIQQQQ", self.data, at)
+                kind, flags, offset, _, _, size, _, align = struct.unpack_from(
+                    "<IIQQQQQQ", self.data, at
+                )
             else:
-                kind, offset, _, _, size, _, flags = struct.unpack_from("<IIIIIII", self.data, at)
-            if kind == _LOADED and not flags & _WRITABLE:
-                yield slice(offset or table + step * count, offset + size)
+                kind, offset, _, _, size, _, flags, align = struct.unpack_from(
+                    "<IIIIIIII", self.data, at
+                )
+            if kind == _LOADED:
+                begin = offset or table + step * count
+                yield _Segment(begin, offset + size, align, bool(flags & _WRITABLE))
 
     def of_type(self, kind: _SectionType) -> list[_Section]:
         return [section for section in self.sections if section.type == kind]
@@ -146,12 +182,33 @@ class _Reader:
                 )
         return found
 
-    def needed(self, section: _Section) -> list[str]:
+    def dynamic(self, section: _Section) -> Iterator[tuple[int, int]]:
         layout = struct.Struct("<qQ" if self.wide else "<iI")
-        entries = layout.iter_unpack(self.data[section.offset : section.offset + section.size])
+        yield from layout.iter_unpack(self._content(section))
+
+    def needed(self, section: _Section) -> list[str]:
         return [
-            self._string(section.link, value) for tag, value in entries if tag == _DYNAMIC_NEEDED
+            self._string(section.link, value)
+            for tag, value in self.dynamic(section)
+            if tag == _DYNAMIC_NEEDED
         ]
+
+    def hardening(self, section: _Section) -> Iterator[str]:
+        """Of a section of notes, those of the GNU properties."""
+        data = self._content(section)
+        name_size, size, kind = struct.unpack_from("<III", data)
+        if data[12 : 12 + name_size] != b"GNU\0" or kind != _GNU_PROPERTIES:
+            return
+        at, end = 16, 16 + size
+        while at < end:
+            kind, length = struct.unpack_from("<II", data, at)
+            if kind in _HARDENING:
+                (bits,) = struct.unpack_from("<I", data, at + 8)
+                yield from (name for bit, name in _HARDENING[kind].items() if bits & bit)
+            at += 8 + length + -length % (8 if self.wide else 4)
+
+    def _content(self, section: _Section) -> bytes:
+        return self.data[section.offset : section.offset + section.size]
 
     def versions(self, section: _Section) -> list[str]:
         found = []

@@ -18,6 +18,7 @@ from levit_deploy.targets.toolchain import Toolchain
 
 # What these files ask of the program.h that the library was made with.
 _PROGRAM_HEADER = """\
+#define {upper}_STATIC
 #include "{name}.h"
 #define NAME(suffix) {name}_##suffix
 #define CODE(suffix) {upper}_##suffix

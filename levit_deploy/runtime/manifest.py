@@ -19,6 +19,9 @@ from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular, write_files
 from levit_deploy.models.card import ModelCard
 from levit_deploy.records import Text, load_record, printable, to_json
+from levit_deploy.targets.system import System
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.target import Target
 
 FILE_NAME = "manifest.json"
 MAX_FILE_BYTES = 1 << 32
@@ -111,7 +114,7 @@ class Facts(Identity):
     `base_target`: the CPU class that `target` stands for, if that is a board or `host`; of a
     library for several CPUs the least demanding one. `levels`: their targets, the most capable
     first, of which `kernels` are; else empty.
-    `libc`: what the libraries were linked for, by `toolchain`.
+    `system`: what the libraries were linked for, by `toolchain`.
     `card`: how pictures become its images, and what its outputs mean.
     `program_digest`: of kernels, constants and calls; `sources_digest`: of the C around them, the
     self test among it. Both are hexadecimal SHA-256.
@@ -121,7 +124,7 @@ class Facts(Identity):
 
     base_target: str
     levels: tuple[str, ...]
-    libc: str
+    system: str
     toolchain: str
     image_size: int
     classes: int
@@ -158,7 +161,7 @@ class Manifest(Build, Facts):
     of the artifact, None before the first.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 4
+    SCHEMA_VERSION: ClassVar[int] = 5
 
     command_line: tuple[Text, ...]
     provenance: Provenance | None
@@ -174,6 +177,15 @@ class Manifest(Build, Facts):
             path = PurePosixPath(name)
             if path.is_absolute() or ".." in path.parts or printable(name) != str(path):
                 raise ValueError(f"`files` has `{printable(name)}`, which is no file of the folder")
+
+    @property
+    def device(self) -> Target:
+        """The CPU and the system that it is for; raises DeployError if we know none such."""
+        return self.on_device(self.base_target)
+
+    def on_device(self, target: str) -> Target:
+        """The same of one of its `levels`."""
+        return get_target(target).on(System.parse(self.system))
 
     def save(self, folder: Path) -> None:
         write_files({folder / FILE_NAME: to_json(self).encode()}, hint=f"chmod u+w {folder}")

@@ -15,6 +15,7 @@ from functools import partial
 
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.host import host_target, read_cpu
+from levit_deploy.targets.system import Os
 from levit_deploy.targets.target import Arch, Emulator, Int8Dot, Target
 
 KIB = 1024
@@ -26,11 +27,10 @@ _X86_V2 = ("sse4_2", "popcnt")
 _X86_V3 = (*_X86_V2, "avx2", "fma", "bmi1", "bmi2", "abm", "movbe", "f16c")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
-_X86_64 = partial(Target, arch=Arch.X86_64, triple="x86_64-linux-gnu")
+_X86_64 = partial(Target, arch=Arch.X86_64)
 _AARCH64 = partial(
     Target,
     arch=Arch.AARCH64,
-    triple="aarch64-linux-gnu",
     vector_bytes=16,
     vector_registers=32,
     fma=True,
@@ -145,7 +145,6 @@ _CPUS = (
         name="armv7",
         description="32-bit ARMv7-A with NEON, hard float, no FMA (Cortex-A7, A9 and newer)",
         arch=Arch.ARMV7,
-        triple="armv7a-linux-gnueabihf",
         cpu="generic",
         features=("+neon",),
         vector_bytes=16,
@@ -205,7 +204,7 @@ TARGETS: dict[str, Target] = {target.name: target for target in (*_CPUS, *_BOARD
 
 
 # What people ask for and is not built: said to be that, not taken for a misspelt board.
-NOT_YET = frozenset({"android", "ios", "macos", "windows", "wasm", "riscv64", "armv6", "cuda"})
+NOT_YET = frozenset({"wasm", "riscv64", "armv6", "cuda"})
 
 
 def get_target(name: str) -> Target:
@@ -217,9 +216,14 @@ def get_target(name: str) -> Target:
         return host_target(read_cpu(), _CPUS)
     if name in TARGETS:
         return TARGETS[name]
+    if name.lower() in list(Os):
+        option = "--libc android" if name.lower() == Os.ANDROID else f"--os {name.lower()}"
+        raise DeployError(
+            f"`{name}` is a system, not a CPU", hint=f"{option}, and --target is its CPU"
+        )
     if name.lower() in NOT_YET:
         raise DeployError(
-            f"`{name}` is not a target yet: there are Linux libraries for x86-64 and ARM",
+            f"`{name}` is not a target yet: there are libraries for x86-64 and ARM",
             hint="`levit-deploy targets` lists all of them",
         )
     near = difflib.get_close_matches(name, [HOST, *TARGETS], n=2, cutoff=0.5)

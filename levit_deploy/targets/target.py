@@ -1,15 +1,12 @@
-"""What a CPU is to this project: a value, never a name to be compared."""
+"""What code is made for, a CPU under a system: a value, never a name to be compared."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-
-class Arch(StrEnum):
-    X86_64 = "x86_64"
-    AARCH64 = "aarch64"
-    ARMV7 = "armv7"
+from levit_deploy.targets.system import OLDEST_GLIBC, System
+from levit_deploy.targets.system import Arch as Arch
 
 
 class Int8Dot(StrEnum):
@@ -37,7 +34,8 @@ class Emulator:
 
 @dataclass(frozen=True)
 class Target:
-    """One CPU type. Sizes are bytes; `features` are LLVM attribute names with their sign.
+    """One CPU type, and the system on it. Sizes are bytes; `features` are LLVM attribute names with
+    their sign.
 
     `fma`: fused multiply-add exists and every kernel uses it, so all such targets compute the same
     bits. `required_features`: what the library checks for when it is entered, and what a host must
@@ -50,7 +48,6 @@ class Target:
     name: str
     description: str
     arch: Arch
-    triple: str
     cpu: str
     features: tuple[str, ...]
     vector_bytes: int
@@ -63,11 +60,23 @@ class Target:
     emulator: Emulator | None
     base: str | None = None  # the target that a board name stands for
     levels: tuple[Target, ...] = ()
+    system: System = OLDEST_GLIBC
 
     @property
     def float_lanes(self) -> int:
         """float32 values in one vector register."""
         return self.vector_bytes // 4
+
+    @property
+    def triple(self) -> str:
+        """What LLVM calls architecture and system."""
+        return self.system.llvm_triple(self.arch)
+
+    def on(self, system: System) -> Target:
+        """The same CPU under another system; raises DeployError where there is no such thing."""
+        system.llvm_triple(self.arch)
+        levels = tuple(level.on(system) for level in self.levels)
+        return replace(self, system=system, levels=levels)
 
     def levels_for(self, *, int8: bool) -> tuple[Target, ...]:
         """Those of `levels` whose kernels differ; floats know nothing of dot products."""

@@ -26,13 +26,9 @@ from pathlib import Path
 import platformdirs
 
 from levit_deploy.errors import DeployError
+from levit_deploy.targets.system import MUSL, Family, ObjectFormat, Os, System
 from levit_deploy.targets.target import Arch, Target
 
-_ZIG_ARCH = {
-    Arch.X86_64: ("x86_64", ""),
-    Arch.AARCH64: ("aarch64", ""),
-    Arch.ARMV7: ("arm", "eabihf"),  # hard float
-}
 _MACHINE = {Arch.X86_64: "x86_64", Arch.AARCH64: "aarch64", Arch.ARMV7: "armv7l"}
 # The hand-written C must run far enough on any CPU of the architecture to say what is missing,
 # so it is compiled for the oldest one; only the kernels use the target's own instructions.
@@ -44,54 +40,42 @@ _COMPILE_FLAGS = (
     "-std=gnu11",
     "-O2",
     "-g0",
-    "-fPIC",
     "-fvisibility=hidden",
     "-ffp-contract=off",
     "-fno-stack-protector",  # its guard is one more symbol that the library would ask of libc
-    "-fno-asynchronous-unwind-tables",
     "-Wall",
     "-Wextra",
     "-Werror",
 )
-_LINK_FLAGS = (
-    "-O2",
-    "-s",
+_FORMAT_FLAGS = {
+    ObjectFormat.ELF: ("-fPIC", "-fno-asynchronous-unwind-tables"),
+    ObjectFormat.COFF: (),  # position independent as it is; without unwind tables nothing debugs it
+    ObjectFormat.MACHO: ("-fno-asynchronous-unwind-tables",),
+}
+# Marks where indirect jumps may land and guards return addresses; see also compiler/llvm_text.py.
+_HARDENING = {
+    Arch.X86_64: ("-fcf-protection=full",),
+    Arch.AARCH64: ("-mbranch-protection=standard",),
+    Arch.ARMV7: (),
+}
+_ELF_LINK_FLAGS = (
     "-nostartfiles",
     "-Wl,-z,relro,-z,now,-z,noexecstack,-z,defs",
     "-Wl,--as-needed",
 )
-
-
-@dataclass(frozen=True)
-class Libc:
-    """The C library a device has: `glibc` with the oldest release to run on, or `musl`."""
-
-    family: str
-    floor: tuple[int, int] = (0, 0)
-
-    @staticmethod
-    def parse(text: str) -> Libc:
-        """Read `glibc-2.17` or `musl`; raises DeployError on anything else."""
-        if text == "musl":
-            return Libc("musl")
-        match = re.fullmatch(r"glibc-(2)\.(\d+)", text)
-        if match is None:
-            raise DeployError(
-                f"unknown C library `{text}`", hint="--libc glibc-2.28 or --libc musl"
-            )
-        floor = int(match[1]), int(match[2])
-        if floor < OLDEST_GLIBC.floor:
-            raise DeployError(
-                f"`{text}` is older than any release that can be linked for",
-                hint=f"--libc {OLDEST_GLIBC}",
-            )
-        return Libc("glibc", floor)
-
-    def __str__(self) -> str:
-        return "musl" if self.family == "musl" else f"glibc-{self.floor[0]}.{self.floor[1]}"
-
-
-OLDEST_GLIBC = Libc("glibc", (2, 17))
+# API 21 reads the older hash table only; pages may have 16 KiB since Android 15.
+_ANDROID_LINK_FLAGS = (
+    "-nostdlib",
+    "-Wl,--gc-sections",
+    "-Wl,--hash-style=both",
+    "-Wl,-z,max-page-size=16384",
+)
+# Android's libc has its symbols without versions. All that we ask of it, there since API 21.
+_ANDROID_LIBC = """\
+__aeabi_memclr __aeabi_memclr4 __aeabi_memclr8 __aeabi_memcpy __aeabi_memcpy4 __aeabi_memcpy8
+__aeabi_memmove __aeabi_memset free getauxval getenv getpid memcmp memcpy memmove memset
+posix_memalign pthread_create pthread_join pthread_sigmask sigfillset strcmp syscall
+"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +87,6 @@ class Toolchain:
     """
 
     target: Target
-    libc: Libc
     version: str
     compiler: tuple[str, ...]
     static_compiler: tuple[str, ...]  # makes programs that need no files of the target's system
@@ -111,23 +94,47 @@ class Toolchain:
     vector_flags: tuple[str, ...] = ()  # for C that may use all of the target's instructions
 
     def compile(self, source: Path, output: Path, flags: Iterable[str] = ()) -> None:
-        """C or assembly -> object: position independent, hidden symbols, warnings are errors."""
-        dialect = _COMPILE_FLAGS if source.suffix == ".c" else ()
+        """C -> object: position independent, hidden symbols, warnings are errors."""
+        dialect = (*_COMPILE_FLAGS, *_compile_flags(self.target))
         self._run(
             (*self.compiler, *dialect, *flags, "-c", _beside(source, output)), "compile", output
         )
 
     def link_shared(self, objects: Iterable[Path], output: Path) -> None:
-        """Objects -> shared library that names itself by its file name."""
-        names = (_beside(path, output) for path in objects)
-        soname = f"-Wl,-soname,{output.name}"
-        self._run((*self.compiler, "-shared", *_LINK_FLAGS, soname, *names), "link", output)
+        """Objects -> shared library that names itself by its file name; for Windows also the import
+        library, beside it."""
+        names = [_beside(path, output) for path in objects]
+        flags: tuple[str, ...]
+        match self.target.system.family:
+            case Family.WINDOWS:
+                implib = self.target.system.import_library(output.stem)
+                flags = ("-nostdlib", f"-Wl,--out-implib,{implib}")
+                names += ["-lkernel32", "-lcompiler_rt"]
+            case Family.MACOS | Family.IOS:
+                flags = (f"-Wl,-install_name,@rpath/{output.name}",)
+            case Family.ANDROID:
+                stub = self._make_android_libc(output.parent)
+                flags = (*_ELF_LINK_FLAGS, *_ANDROID_LINK_FLAGS, f"-Wl,-soname,{output.name}")
+                names += [_beside(stub, output), "-lcompiler_rt"]
+            case _:
+                flags = (*_ELF_LINK_FLAGS, f"-Wl,-soname,{output.name}")
+        self._run((*self.compiler, "-shared", "-O2", "-s", *flags, *names), "link", output)
         _write_anew(output)
+
+    def _make_android_libc(self, folder: Path) -> Path:
+        """What a library for Android is linked against: names without code."""
+        source, stub = folder / "android_libc.c", folder / "libc.so"
+        functions = (f"void {name}(void) {{}}\n" for name in _ANDROID_LIBC.split())
+        source.write_text("".join(functions))
+        flags = ("-shared", "-nostdlib", "-fno-builtin", "-w", f"-Wl,-soname,{stub.name}")
+        self._run((*self.compiler, *flags, source.name), "link", stub)
+        return stub
 
     def link_program(self, inputs: Iterable[Path], output: Path, flags: Iterable[str] = ()) -> None:
         """C sources, objects and archives -> static program, which an emulator runs as it is."""
         names = (_beside(path, output) for path in inputs)
-        self._run((*self.static_compiler, "-O2", "-static", *flags, *names), "link", output)
+        static = ("-static",) if self.target.system.format is ObjectFormat.ELF else ()
+        self._run((*self.static_compiler, "-O2", *static, *flags, *names), "link", output)
 
     def archive(self, objects: Iterable[Path], output: Path) -> None:
         """Objects -> static library, without times or owners."""
@@ -192,18 +199,18 @@ def check_place(folder: Path, *, hint: str) -> None:
         )
 
 
-def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
+def find_toolchain(target: Target) -> Toolchain:
     """The tools that build for `target`: zig, or for this machine's own CPU the system's `cc`.
 
     Raises DeployError if there are none.
     """
     if zig := _find_zig():
-        return _zig_toolchain(zig, target, libc)
+        return _zig_toolchain(zig, target)
     compiler, archiver = shutil.which("cc"), shutil.which("ar")
     if (
         compiler
         and archiver
-        and libc.family == "glibc"
+        and target.system.family is Family.GLIBC
         and platform.machine() == _MACHINE[target.arch]
         and platform.libc_ver()[0] == "glibc"
     ):
@@ -212,7 +219,6 @@ def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
         ).stdout.splitlines()[0]
         return Toolchain(
             target,
-            libc,
             first_line,
             (compiler,),
             (compiler,),
@@ -222,36 +228,46 @@ def find_toolchain(target: Target, libc: Libc = OLDEST_GLIBC) -> Toolchain:
     raise DeployError(f"no cross linker for `{target.name}`", hint="pip install ziglang")
 
 
-def _zig_toolchain(zig: Path, target: Target, libc: Libc) -> Toolchain:
-    arch, abi = _ZIG_ARCH[target.arch]
-    glibc = ".".join(map(str, libc.floor))
-    musl = f"{arch}-linux-musl{abi}"
-    triple = musl if libc.family == "musl" else f"{arch}-linux-gnu{abi}.{glibc}"
-
-    def compiler(triple: str) -> tuple[str, ...]:
+def _zig_toolchain(zig: Path, target: Target) -> Toolchain:
+    def compiler(system: System) -> tuple[str, ...]:
         baseline = _BASELINE[target.arch]
+        triple = system.zig_triple(target.arch)
         return (str(zig), "cc", "-target", triple, *baseline, "-fno-sanitize=all")
 
     version = f"zig {importlib.metadata.version('ziglang')}"
     return Toolchain(
         target,
-        libc,
         version,
-        compiler(triple),
-        compiler(musl),
+        compiler(target.system),
+        compiler(MUSL if target.system.family is Family.GLIBC else target.system),
         (str(zig), "ar"),
         _vector_flags(target, target.cpu.replace("-", "_")),
     )
 
 
+def _compile_flags(target: Target) -> tuple[str, ...]:
+    """What the C of every library gets, beside its dialect."""
+    system = target.system
+    hardening = _HARDENING[target.arch] if system.format is ObjectFormat.ELF else ()
+    reserved = system.reserves_x18 and target.arch is Arch.AARCH64
+    softfp = system.os is Os.ANDROID and target.arch is Arch.ARMV7  # its calling convention
+    return (
+        *_FORMAT_FLAGS[system.format],
+        *hardening,
+        *(("-ffixed-x18",) if reserved else ()),
+        *(("-mfloat-abi=softfp",) if softfp else ()),
+        *(("-isystem", str(_darwin_headers())) if system.family is Family.IOS else ()),
+    )
+
+
 def _vector_flags(target: Target, cpu: str) -> tuple[str, ...]:
-    """`cpu`: as the compiler spells it. AArch64's C needs no more than every such CPU has."""
+    """`cpu`: as the compiler spells it. AArch64's C gains by dot products alone."""
     match target.arch:
         case Arch.X86_64:
             vnni = [f"-m{feature[1:]}" for feature in target.features if "vnni" in feature]
             return f"-march={cpu}", f"-mprefer-vector-width={8 * target.vector_bytes}", *vnni
         case Arch.AARCH64:
-            return ()
+            return ("-mcpu=generic+dotprod",) if "asimddp" in target.required_features else ()
         case Arch.ARMV7:
             return ("-mcpu=generic+v7a+neon",)
 
@@ -263,6 +279,13 @@ def _find_zig() -> Path | None:
         if os.access(path, os.X_OK):
             return path
     return None
+
+
+def _darwin_headers() -> Path:
+    """zig finds them for macOS only; those of iOS are the same."""
+    zig = _find_zig()
+    assert zig is not None
+    return zig.parent / "lib" / "libc" / "include" / "any-darwin-any"
 
 
 def _zig_cache() -> Path:

@@ -17,6 +17,7 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.manifest import Manifest
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.system import Family, System
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import Logits
@@ -38,7 +39,7 @@ class ArtifactRunner(Runner):
 
     def __init__(self, artifact: Artifact) -> None:
         self._level = level_here(artifact.manifest)
-        target = get_target(self._level or artifact.manifest.base_target)
+        target = artifact.manifest.on_device(self._level or artifact.manifest.base_target)
         command = run_prefix(target)
         if command is None:
             missing, hint = missing_emulator(target)
@@ -48,7 +49,7 @@ class ArtifactRunner(Runner):
 
     def __enter__(self) -> Self:
         self._work = tempfile.TemporaryDirectory(prefix="levit-deploy-")
-        if not self.emulated and loads_here(self._artifact.manifest.libc):
+        if not self.emulated and loads_here(self._target.system):
             self._runner: LibraryRunner | ProgramRunner = LibraryRunner(
                 self._artifact, Function.RUN, level=self._level
             )
@@ -90,6 +91,6 @@ def level_here(manifest: Manifest) -> str | None:
     return next(fitting, manifest.levels[-1])
 
 
-def loads_here(libc: str) -> bool:
+def loads_here(system: System) -> bool:
     """Whether this Python's C library is of the family that a shared library was linked for."""
-    return libc.startswith(platform.libc_ver()[0] or "musl")
+    return system.family == (platform.libc_ver()[0] or Family.MUSL)

@@ -1,7 +1,7 @@
 """The child of `classify`: load a shared library, classify picture files, leave.
 
-Run as a module: `classify_worker LIBRARY COUNT ANSWERS.json PICTURE...`. ANSWERS.json gets a list
-of `path` and `answers`, in the order of the pictures.
+Run as a module: `classify_worker LIBRARY DESCRIPTION COUNT ANSWERS.json PICTURE...`, DESCRIPTION as
+of library_worker. ANSWERS.json gets a list of `path` and `answers`, in the order of the pictures.
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
-from levit_deploy.runtime.loader import Library
-from levit_deploy.verify.library_worker import CANNOT_EXECUTE, may_not_execute
+from levit_deploy.verify.library_worker import CANNOT_EXECUTE, load_described, may_not_execute
 
 
-def main(library: str, count: str, output: str, *pictures: str) -> None:
-    loaded = Library(Path(library))
+def main(library: str, description: str, count: str, output: str, *pictures: str) -> None:
+    loaded = load_described(library, description)
     loaded.self_test()
     answers = [
         {"path": path, "answers": [asdict(answer) for answer in loaded.classify(path, int(count))]}

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
-from levit_deploy.runtime.frame import Frame
+from levit_deploy.runtime.levit import Frame
 from levit_deploy.runtime.loader import Library
 
 CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed
@@ -41,14 +41,20 @@ def _text(value: object) -> str:
     return str(int(value) if isinstance(value, bool) else value)
 
 
-def main(library: str, description: str, *job: str) -> None:
-    loaded = Library(Path(library), threads=int(job[1]) if job else 1)
+def load_described(library: str, description: str, threads: int = 1) -> Library:
+    """The library, if it is the one of the file `description`; ends this process if it is not."""
+    loaded = Library(Path(library), threads=threads)
     said = description_text(vars(loaded.describe())).split("\n")
     expected = Path(description).read_text().split("\n")
     if said != expected:
         others = [line for line, right in zip(said, expected, strict=False) if line != right]
         print(f"it says `{others[0]}`", file=sys.stderr)
         sys.exit(ANOTHER_LIBRARY)
+    return loaded
+
+
+def main(library: str, description: str, *job: str) -> None:
+    loaded = load_described(library, description, int(job[1]) if job else 1)
     if not job:
         return
     function, _, inputs, outputs = job

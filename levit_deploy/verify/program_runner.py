@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import EIGHT_BIT
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.frame import Frame
+from levit_deploy.runtime.levit import Frame
+from levit_deploy.targets.emulator import spelled
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.description import expected_description
@@ -40,6 +41,7 @@ def link_run_images(
     flags = (
         "-I.",  # the program's folder, where the compiler runs
         f"-DMODEL={manifest.name}",
+        f"-D{manifest.name.upper()}_STATIC",
         f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
         f'-DHEADER="{artifact.header.name}"',
         f"-I{artifact.files.resolve()}",
@@ -64,7 +66,7 @@ class ProgramRunner(Runner):
     ) -> None:
         self._program, self._function = program, function
         self._emulator, self._level = emulator, level
-        place = " ".join((Path(emulator[0]).name, *emulator[1:])) if emulator else "this CPU"
+        place = spelled(emulator) if emulator else "this CPU"
         used = f" as {level}" if level else ""
         self.name = f"{function} in a C program{used} on {place}"
 

@@ -17,7 +17,6 @@ from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
-from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.artifact_runner import loads_here
@@ -64,7 +63,7 @@ def verify_artifact(
     result, and so is what this machine does not execute.
     """
     manifest = artifact.manifest
-    native = run_prefix(get_target(manifest.base_target)) == ()
+    native = run_prefix(manifest.device) == ()
     count = images or (NATIVE_IMAGES if native else EMULATED_IMAGES)
     batch = (
         own_images(reference, count, pictures)
@@ -75,14 +74,14 @@ def verify_artifact(
     expected = expect(reference, manifest.precision, batch)
     checks: list[Check] = []
     for level in manifest.levels or (None,):
-        target = get_target(level or manifest.base_target)
+        target = manifest.on_device(level or manifest.base_target)
         emulator = run_prefix(target)
         if emulator is None:
             missing, hint = missing_emulator(target)
             used = f" as {level}" if level else ""
-            checks.append(Check(f"lib{manifest.name}{used}", Outcome.NOT_EXECUTED, missing))
+            checks.append(Check(f"{manifest.name}{used}", Outcome.NOT_EXECUTED, missing))
             continue
-        if emulator == () and loads_here(manifest.libc):
+        if emulator == () and loads_here(target.system):
             checks += _check_shared(artifact, level, batch, expected, on_check)
         checks += _check_static(artifact, target, level, emulator, batch, expected, on_check)
     if not hint and any(check.outcome is Outcome.NOT_EXECUTED for check in checks):

@@ -26,6 +26,14 @@ FILES = {
     "liblevit_tiny.so",
     "liblevit_tiny.a",
     "levit_tiny.h",
+    "levit_tiny.hpp",
+    "levit_deploy.hpp",
+    "levit_tiny.pc",
+    "cmake",
+    "levit.py",
+    "labels.txt",
+    "README.md",
+    "sbom.cdx.json",
     "manifest.json",
     "verify.json",
 }
@@ -129,14 +137,14 @@ def test_export_writes_what_onnx_runtime_runs(cli: Cli):
 
 def test_settings_are_told_before_the_work_and_stdout_stays_clean(cli: Cli):
     done = cli.compile("--dump-ir", "ir")
-    settings = dict(line.split(maxsplit=1) for line in done.stderr.splitlines()[:16])
+    settings = dict(line.split(maxsplit=1) for line in done.stderr.splitlines()[:17])
     assert settings["model"] == "levit_tiny, 64 px, 10 classes"
     assert settings["mean"] == "0.485 0.456 0.406  assumed: original evaluates so"
-    assert settings["libc"] == "glibc-2.17"
+    assert settings["system"] == "glibc-2.17"
     assert settings["output"] == "levit_tiny-host-fp32"
-    phases = [line.split()[0] for line in done.stderr.splitlines()[16:21]]
+    phases = [line.split()[0] for line in done.stderr.splitlines()[17:22]]
     assert phases == ["weights", "export", "compile", "link", "verify"]
-    summary = "\n".join(done.stderr.splitlines()[21:])
+    summary = "\n".join(done.stderr.splitlines()[22:])
     assert "million multiply-adds" in summary
     assert "constants 0.50 MB" in summary
     *dumps, log = sorted(path.name for path in (cli.folder / "ir").iterdir())

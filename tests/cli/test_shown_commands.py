@@ -11,8 +11,8 @@ from levit_deploy.calibration.recipe import DEFAULT_RECIPE
 from levit_deploy.cli import commands
 from tests.cli.conftest import ROOT
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "examples" / "c" / "README.md", *ROOT.glob("docs/*.md"))
-WITH_ARGUMENTS = r"levit-deploy (?:audit|bench|compile|export|quantize|tune|verify) .+"
+DOCUMENTS = (ROOT / "README.md", *ROOT.glob("examples/*/README.md"), *ROOT.glob("docs/*.md"))
+WITH_ARGUMENTS = r"levit-deploy (?:audit|bench|compile|export|package|quantize|tune|verify) .+"
 
 
 def in_documents() -> Iterator[str]:

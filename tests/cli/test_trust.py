@@ -60,7 +60,13 @@ def test_a_manifest_that_contradicts_itself(fp32: Path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("target", "arm64"), ("classes", 11), ("libc", "musl"), ("kernels", []), ("abi_version", 99)],
+    [
+        ("target", "arm64"),
+        ("classes", 11),
+        ("system", "musl"),
+        ("kernels", []),
+        ("abi_version", 99),
+    ],
 )
 def test_a_forged_manifest(cli: Cli, fp32: Path, field: str, value: object):
     before = (fp32 / "verify.json").read_text()
@@ -93,7 +99,7 @@ def test_a_verification_of_another_build(cli: Cli, fp32: Path):
 
 
 def test_what_is_opened_stays(fp32: Path):
-    names = [path.name for path in fp32.iterdir() if path.suffix != ".json"]
+    names = [path.name for path in fp32.iterdir() if path.suffix not in ("", ".json")]
     before = {name: (fp32 / name).read_bytes() for name in names}
     with open_artifact(fp32) as artifact:
         shutil.rmtree(fp32)

@@ -25,6 +25,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.runtime.artifact import Artifact, folder_name
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
+from levit_deploy.targets.system import Os
 from levit_deploy.targets.toolchain import Toolchain
 from tests.runtime.small_network import SmallNetwork, random_image
 
@@ -32,7 +33,8 @@ FOLDER = "small-host-fp32"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -86,13 +88,17 @@ def start_build(
 
 def test_manifest_lists_what_is_there(artifact: Artifact, program: Program) -> None:
     manifest = json.loads((artifact.folder / "manifest.json").read_text())
-    files = {path.name for path in artifact.folder.iterdir()}
-    assert files == {"libsmall.so", "libsmall.a", "small.h", "manifest.json"}
+    files = set(contents(artifact.folder))
+    assert files == {
+        *("libsmall.so", "libsmall.a", "small.h", "manifest.json", "levit.py", "labels.txt"),
+        *("README.md", "small.hpp", "levit_deploy.hpp", "small.pc", "sbom.cdx.json"),
+        *("cmake/smallConfig.cmake", "cmake/smallConfigVersion.cmake"),
+    }
     assert set(manifest["files"]) == files - {"manifest.json"}
     for name, record in manifest["files"].items():
         data = (artifact.folder / name).read_bytes()
         assert record == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    assert manifest["schema_version"] == 4
+    assert manifest["schema_version"] == 5
     assert manifest["arena_bytes"] == program.arena_bytes
     assert manifest["weights_digest"] == program.weights_digest
     assert manifest["toolchain"].startswith("zig ")
@@ -341,8 +347,8 @@ def test_damaged_artifact_is_told(build_of: Callable[..., Artifact], tmp_path: P
     (folder / "libsmall.a").unlink()
     with pytest.raises(DeployError, match="cannot read"):
         Artifact.load(folder)
-    (folder / "manifest.json").write_text('{"schema_version": 4}')
-    with pytest.raises(DeployError, match="schema version `4`"):
+    (folder / "manifest.json").write_text('{"schema_version": 6}')
+    with pytest.raises(DeployError, match="schema version `6`"):
         Artifact.load(folder)
     (folder / "manifest.json").write_text("[]")
     with pytest.raises(DeployError, match="not an object"):
@@ -385,3 +391,4 @@ def test_files_elsewhere_are_not_believed(
 def test_folder_names() -> None:
     assert folder_name("levit_128s", "arm64", "fp32") == "levit_128s-arm64-fp32"
     assert folder_name("levit_128s_int8", "arm64", "int8") == "levit_128s-arm64-int8"
+    assert folder_name("levit_128s", "arm64", "fp32", Os.IOS) == "levit_128s-arm64-ios-fp32"

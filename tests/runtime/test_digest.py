@@ -15,6 +15,7 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.digest import digest, seal
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.targets.system import ObjectFormat
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.machine import prefix_for
@@ -122,7 +123,7 @@ def test_a_library_that_is_sealed_already(
     copy = tmp_path / "libsmall.so"
     copy.write_bytes(artifact.shared_library.read_bytes())
     with pytest.raises(ValueError, match="0 places"):
-        seal(copy, len(program.constants))
+        seal(copy, len(program.constants), ObjectFormat.ELF)
 
 
 def test_a_stripped_library(artifact: Artifact, host_toolchain: Toolchain, tmp_path: Path) -> None:

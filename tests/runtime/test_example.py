@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from PIL import Image
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.driver import public_functions
-from levit_deploy.runtime.frame import Format, Frame
+from levit_deploy.runtime.levit import Format, Frame
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.toolchain import Toolchain
 from tests.runtime.small_network import CARD, SmallNetwork
@@ -139,13 +140,12 @@ def test_cpp_of_the_document_classifies(levit: Artifact, tmp_path: Path) -> None
 
 
 def test_python_of_the_document_classifies(
-    levit: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    levit: Artifact, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     text = (ROOT / "docs" / "camera.md").read_text()
     (block,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "levit_128s-host-fp32").symlink_to(levit.folder)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(levit.folder)
+    monkeypatch.delitem(sys.modules, "levit", raising=False)
     rgb = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     exec(block, {"rgb": rgb})
     library = Library(levit.folder)

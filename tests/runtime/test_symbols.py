@@ -16,8 +16,9 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.elf import Elf
 from levit_deploy.runtime.loader import Library
+from levit_deploy.targets.system import System
 from levit_deploy.targets.table import get_target
-from levit_deploy.targets.toolchain import Libc, Toolchain, find_toolchain
+from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from tests.machine import prefix_for
 from tests.runtime.c_program import self_test_shared_library
 from tests.runtime.small_network import SmallNetwork
@@ -40,7 +41,7 @@ def built(
     request: pytest.FixtureRequest, network: SmallNetwork, tmp_path_factory: pytest.TempPathFactory
 ) -> Artifact:
     target, libc = request.param
-    toolchain = find_toolchain(get_target(target), Libc.parse(libc))
+    toolchain = find_toolchain(get_target(target).on(System.parse(libc)))
     folder = tmp_path_factory.mktemp("built")
     program = network.program(toolchain, folder / "work")
     return build_artifact(program, toolchain, network.self_test(), folder)
@@ -75,10 +76,10 @@ def test_no_symbol_is_newer_than_the_floor(built: Artifact) -> None:
         tuple(map(int, version.removeprefix("GLIBC_").split(".")))
         for version in Elf.read(built.shared_library).versions
     }
-    if built.manifest.libc == "musl":
+    if built.manifest.system == "musl":
         assert not releases
     else:
-        floor = tuple(map(int, built.manifest.libc.removeprefix("glibc-").split(".")))
+        floor = tuple(map(int, built.manifest.system.removeprefix("glibc-").split(".")))
         assert releases
         assert max(releases) <= floor
 
@@ -156,8 +157,8 @@ def test_system_compiler_must_keep_the_floor(
     network: SmallNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("levit_deploy.targets.toolchain._find_zig", lambda: None)
-    own_libc = Libc.parse(f"glibc-{platform.libc_ver()[1]}")
-    toolchain = find_toolchain(get_target("host"), own_libc)
+    own_libc = System.parse(f"glibc-{platform.libc_ver()[1]}")
+    toolchain = find_toolchain(get_target("host").on(own_libc))
     program = network.program(toolchain, tmp_path / "work")
     built = build_artifact(program, toolchain, network.self_test(), tmp_path)
     Library(built.folder, threads=2).self_test()

@@ -66,7 +66,7 @@ def test_a_name_like_no_other_gets_the_list():
     assert caught.value.hint == "`levit-deploy targets` lists all of them"
 
 
-@pytest.mark.parametrize("name", ["android", "Windows", "riscv64"])
+@pytest.mark.parametrize("name", ["wasm", "RISCV64"])
 def test_a_platform_that_is_not_built_is_said_to_be_that(name):
     with pytest.raises(DeployError, match=f"`{name}` is not a target yet") as caught:
         get_target(name)

@@ -11,8 +11,9 @@ import pytest
 
 from levit_deploy.errors import DeployError
 from levit_deploy.targets import toolchain as module
+from levit_deploy.targets.system import MUSL
 from levit_deploy.targets.table import get_target
-from levit_deploy.targets.toolchain import OLDEST_GLIBC, Libc, find_toolchain
+from levit_deploy.targets.toolchain import find_toolchain
 from tests.machine import prefix_for
 
 HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
@@ -21,29 +22,6 @@ HELLO = '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n'
 @pytest.fixture
 def without_zig(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_find_zig", lambda: None)
-
-
-@pytest.mark.parametrize(
-    ("text", "libc"), [("glibc-2.17", OLDEST_GLIBC), ("glibc-2.28", Libc("glibc", (2, 28)))]
-)
-def test_libc_round_trip(text: str, libc: Libc) -> None:
-    assert Libc.parse(text) == libc
-    assert str(libc) == text
-    assert str(Libc.parse("musl")) == "musl"
-
-
-@pytest.mark.parametrize(
-    "text", ["glibc", "glibc-2", "uclibc", "glibc-2.28.1", "glibc-22.8", "", "musl-1.2"]
-)
-def test_unknown_libc(text: str) -> None:
-    with pytest.raises(DeployError, match=f"unknown C library `{text}`"):
-        Libc.parse(text)
-
-
-def test_too_old_libc() -> None:
-    with pytest.raises(DeployError, match=r"`glibc-2\.5` is older") as caught:
-        Libc.parse("glibc-2.5")
-    assert caught.value.hint == "--libc glibc-2.17"
 
 
 @pytest.mark.parametrize("name", ["host", "arm64", "armv7"])
@@ -84,7 +62,7 @@ def test_no_cross_linker(without_zig: None) -> None:
 
 def test_system_compiler_does_not_serve_another_libc(without_zig: None) -> None:
     with pytest.raises(DeployError, match="no cross linker for `host`"):
-        find_toolchain(get_target("host"), Libc.parse("musl"))
+        find_toolchain(get_target("host").on(MUSL))
 
 
 @pytest.mark.skipif(

@@ -135,10 +135,10 @@ class KernelTimer:
 
 
 def _build(kernels: Sequence[Kernel], toolchain: Toolchain, work: Path) -> ctypes.CDLL:
-    llvm = llvm_target(toolchain.target)
     by_symbol = {kernel.symbol: kernel for kernel in kernels}
     unaligned = {kernel.symbol: kernel.unaligned for kernel in kernels}
-    (work / "kernels.o").write_bytes(emit_object(lower_kernels(by_symbol, unaligned, llvm), llvm))
+    functions = lower_kernels(by_symbol, unaligned, llvm_target(toolchain.target))
+    (work / "kernels.o").write_bytes(emit_object(functions, toolchain.target))
     (work / "timing.c").write_text(
         _SOURCE + "".join(_timed(index, kernel) for index, kernel in enumerate(kernels))
     )

@@ -2,7 +2,8 @@
  * Does this CPU have what the kernels use? Asked at every entry, so the answer is kept nowhere.
  *
  * x86: CPUID and XGETBV, Intel SDM volume 2 (leaves 1, 7, 80000001H) and volume 1, 13.3 (XCR0).
- * ARM: the kernel's AT_HWCAP and AT_HWCAP2. A register that no feature needs is not read: under a
+ * ARM: the kernel's AT_HWCAP and AT_HWCAP2; Windows and Apple's systems are asked for the same by
+ * name (winnt.h; Apple, "Determining Instruction Set Characteristics"). A register that no feature needs is not read: under a
  * hypervisor one CPUID costs microseconds.
  */
 #ifndef CPU_H
@@ -14,6 +15,9 @@ static inline int has(uint32_t bits, uint32_t required)
 {
     return (bits & required) == required;
 }
+
+/* Of REQUIRED_HWCAP and REQUIRED_HWCAP2, as Linux numbers them: all that targets ask for. */
+enum { DOT_PRODUCT_BIT = 1 << 20, MATRIX_MULTIPLY_BIT = 1 << 13 };
 
 #if defined(__x86_64__)
 
@@ -52,6 +56,42 @@ static inline int cpu_is_supported(void)
     if (REQUIRED_LEAF7_1_EAX != 0 && !has(cpuid(7, 1).eax, REQUIRED_LEAF7_1_EAX))
         return 0;
     if (REQUIRED_EXTENDED1_ECX != 0 && !has(cpuid(0x80000001u, 0).ecx, REQUIRED_EXTENDED1_ECX))
+        return 0;
+    return 1;
+}
+
+#elif defined(__APPLE__)
+
+#include <sys/sysctl.h>
+
+static inline int says_yes(const char *name)
+{
+    int answer = 0;
+    size_t bytes = sizeof answer;
+    return sysctlbyname(name, &answer, &bytes, NULL, 0) == 0 && answer;
+}
+
+static inline int cpu_is_supported(void)
+{
+    if (REQUIRED_HWCAP & DOT_PRODUCT_BIT && !says_yes("hw.optional.arm.FEAT_DotProd"))
+        return 0;
+    if (REQUIRED_HWCAP2 & MATRIX_MULTIPLY_BIT && !says_yes("hw.optional.arm.FEAT_I8MM"))
+        return 0;
+    return 1;
+}
+
+#elif defined(_WIN32)
+
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+
+enum { DOT_PRODUCT = 43, MATRIX_MULTIPLY = 66 }; /* PF_ARM_V82_.._INSTRUCTIONS_AVAILABLE */
+
+static inline int cpu_is_supported(void)
+{
+    if (REQUIRED_HWCAP & DOT_PRODUCT_BIT && !IsProcessorFeaturePresent(DOT_PRODUCT))
+        return 0;
+    if (REQUIRED_HWCAP2 & MATRIX_MULTIPLY_BIT && !IsProcessorFeaturePresent(MATRIX_MULTIPLY))
         return 0;
     return 1;
 }

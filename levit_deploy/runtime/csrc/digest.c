@@ -46,7 +46,27 @@ static uint64_t digest(const unsigned char *bytes, size_t count)
     return sum;
 }
 
-#ifdef SHARED
+#if defined(SHARED) && defined(_WIN32)
+
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+
+extern const IMAGE_DOS_HEADER __ImageBase; /* the linker's: where the file is mapped */
+
+/* All sections to be executed: the loader writes nothing there, see levit_deploy/runtime/pe.py. */
+static int library_is_intact(void)
+{
+    const unsigned char *base = (const unsigned char *)&__ImageBase;
+    const IMAGE_NT_HEADERS *headers = (const void *)(base + __ImageBase.e_lfanew);
+    const IMAGE_SECTION_HEADER *section = IMAGE_FIRST_SECTION(headers);
+    uint64_t sum = 0;
+    for (int i = 0; i < headers->FileHeader.NumberOfSections; i++, section++)
+        if (section->Characteristics & IMAGE_SCN_MEM_EXECUTE)
+            sum = mix(sum, digest(base + section->VirtualAddress, section->Misc.VirtualSize));
+    return sum == NAME(digests).library;
+}
+
+#elif defined(SHARED) && !defined(__APPLE__)
 
 #include <link.h>
 
@@ -81,7 +101,8 @@ static int library_is_intact(void)
 
 #else
 
-/* In a program's file code and tables are what its linker made of them. */
+/* In a program's file code and tables are what its linker made of them; Apple's systems check the
+ * signature of each page themselves. */
 static int library_is_intact(void)
 {
     return 1;

@@ -7,10 +7,8 @@
 enum {
     SIDE_MAX = CODE(FRAME_SIDE_MAX),
     PICTURE_BYTES = CODE(IMAGE_SIZE) * IMAGE_ROW_BYTES,
-    STRIPS = STRIP_COLUMNS / LANES,
-    BLOCK_BYTES = LANES * STRIP_COLUMNS * CHANNELS
+    STRIPS = BLOCK_COLUMNS / LANES
 };
-_Static_assert((int)PITCH <= (int)BLOCK_BYTES, "rows that no output needs go to the block");
 
 static int32_t smaller(int32_t a, int32_t b)
 {
@@ -59,6 +57,11 @@ static int32_t ring_rows(room r)
     return r.weights + LANES;
 }
 
+static size_t ring_bytes(room r)
+{
+    return (size_t)ring_rows(r) / TAPS * PITCH;
+}
+
 static room room_for(int32_t width, int32_t height)
 {
     int32_t longer = larger(width, height);
@@ -66,14 +69,13 @@ static room room_for(int32_t width, int32_t height)
     int32_t kept = RESIZE == RESIZE_SHORTER  ? RESIZED_SIDE - 1
                    : RESIZE == RESIZE_SQUASH ? RESIZED_SIDE
                                              : across;
-    room r = {.weights = (NAME(pass_most)(across, kept) + 2) / 2 * 2};
+    room r = {.weights = NAME(pass_room)(across, kept)};
     int64_t reach = (int64_t)CODE(IMAGE_SIZE) * across / kept + r.weights;
     size_t columns = (size_t)(reach < longer ? reach : longer);
-    columns = (columns / STRIP_COLUMNS + 2) * STRIP_COLUMNS;
-    r.strip_bytes = columns * LANES * CHANNELS;
+    columns = (columns / BLOCK_COLUMNS + 2) * BLOCK_COLUMNS;
+    r.strip_bytes = columns / TAPS * STEP_BYTES;
     size_t terms = (size_t)r.weights * sizeof(double), strips = STRIPS * r.strip_bytes;
-    r.bytes = 2 * table_bytes(r) + (size_t)ring_rows(r) * PITCH + BLOCK_BYTES +
-              (strips > terms ? strips : terms);
+    r.bytes = 2 * table_bytes(r) + ring_bytes(r) + BLOCK_BYTES + (strips > terms ? strips : terms);
     return r;
 }
 
@@ -136,7 +138,7 @@ static int check(const NAME(frame) *f)
     return CODE(OK);
 }
 
-/* Which inputs the tables of a pass reach: [first, end), from an even one on. */
+/* Which inputs the tables of a pass reach: [first, end), multiples of 16. */
 typedef struct {
     int32_t first, end;
 } range;
@@ -144,45 +146,9 @@ typedef struct {
 static range reach(const pass *p)
 {
     int32_t last = CODE(IMAGE_SIZE) - 1;
-    return (range){smaller(p->first[0], p->first[last]) / 2 * 2,
-                   larger(p->first[0] + p->count[0], p->first[last] + p->count[last])};
-}
-
-/* Lanes are rows: LANES of them from `from` on, columns [columns.first, columns.end). */
-static void read_strip(const NAME(frame) *f, int32_t from, range columns, uint8_t *block,
-                       uint8_t *strip)
-{
-    enum { ROW = STRIP_COLUMNS * CHANNELS, PAIR = PAIR_BYTES * CHANNELS };
-    int32_t rows = smaller(LANES, f->height - from);
-    for (int32_t x = columns.first; x < columns.end; x += STRIP_COLUMNS) {
-        int32_t count = smaller(STRIP_COLUMNS, f->width - x);
-        for (int32_t l = 0; l < rows; l++)
-            NAME(read_pixels)(f, from + l, x, count, block + l * ROW);
-        for (int32_t j = 0; j < STRIP_COLUMNS; j += LANES, strip += LANES / 2 * PAIR)
-            for (int c = 0; c < CHANNELS; c++)
-                for (int l = 0; l < LANES; l += 8)
-                    transpose_pairs(block + l * ROW + c * STRIP_COLUMNS + j, ROW,
-                                    strip + c * PAIR_BYTES + 2 * l, PAIR);
-    }
-}
-
-/* Lanes are columns: STRIPS strips from column `from` on, rows [rows.first, rows.end). */
-static void read_turned_strips(const NAME(frame) *f, int32_t from, range rows, uint8_t *block,
-                               uint8_t *strips, size_t strip_bytes)
-{
-    int32_t count = smaller(STRIP_COLUMNS, f->width - from);
-    uint8_t *second = block + STRIP_COLUMNS * CHANNELS;
-    for (int32_t y = rows.first; y < rows.end; y += 2) {
-        NAME(read_pixels)(f, y, from, count, block);
-        if (y + 1 < f->height)
-            NAME(read_pixels)(f, y + 1, from, count, second);
-        for (int c = 0; c < CHANNELS; c++, strips += PAIR_BYTES)
-            for (int s = 0; s < STRIPS; s++) {
-                ptrdiff_t at = c * STRIP_COLUMNS + s * LANES;
-                bytes_x32 pairs = pairs_of(load_bytes(block + at), load_bytes(second + at));
-                __builtin_memcpy(strips + (size_t)s * strip_bytes, &pairs, sizeof pairs);
-            }
-    }
+    int32_t end = larger(p->first[0] + p->count[0], p->first[last] + p->count[last]);
+    return (range){smaller(p->first[0], p->first[last]) / LANES * LANES,
+                   (end + LANES - 1) / LANES * LANES};
 }
 
 /* One side of the upright picture: `reversed` if its pixels lie the other way round in the frame. */
@@ -222,38 +188,39 @@ static void resize(const NAME(frame) *f, int turned, side x, side y, uint8_t *pi
         passes[i] = (pass){r.weights, numbers, numbers + CODE(IMAGE_SIZE),
                            numbers + 2 * CODE(IMAGE_SIZE)};
     }
-    unsigned char *ring = memory, *block = ring + (size_t)ring_rows(r) * PITCH;
-    unsigned char *strips = block + BLOCK_BYTES;
+    unsigned char *ring = memory, *block = ring + ring_bytes(r), *strips = block + BLOCK_BYTES;
     double *terms = (double *)(void *)strips;
-    NAME(pass_plan)(&passes[0], x.length, x.resized, crop_start(x.resized), x.reversed, 1, terms);
-    NAME(pass_plan)(&passes[1], y.length, y.resized, crop_start(y.resized), 0, 0, terms);
+    NAME(pass_plan)(&passes[0], x.length, x.resized, crop_start(x.resized), x.reversed, terms);
+    NAME(pass_plan)(&passes[1], y.length, y.resized, crop_start(y.resized), y.reversed, terms);
 
-    range along = reach(&passes[0]), rows = reach(&passes[1]);
-    range across = y.reversed ? (range){y.length - rows.end, y.length - rows.first} : rows;
-    int32_t first_strip = across.first / LANES, last_strip = (across.end - 1) / LANES;
-    int32_t read = -1, output = 0; /* the group of turned strips in memory; rows that are made */
-    for (int32_t i = 0; i <= last_strip - first_strip; i++) {
-        int32_t number = y.reversed ? last_strip - i : first_strip + i, from = number * LANES;
-        uint8_t *strip = strips + (turned ? (size_t)(number % STRIPS) * r.strip_bytes : 0);
-        if (!turned) {
-            read_strip(f, from, along, block, strip);
-        } else if (number / STRIPS != read) {
-            read = number / STRIPS;
-            read_turned_strips(f, read * STRIP_COLUMNS, along, block, strips, r.strip_bytes);
+    reader pixels;
+    NAME(reader_start)(&pixels, f, turned, block);
+    range along = reach(&passes[0]), across = reach(&passes[1]);
+    int32_t made = 0; /* rows of the picture */
+    for (int32_t from = across.first; from < across.end; from += LANES) {
+        uint8_t *strip = strips;
+        if (turned) {
+            int32_t number = (from - across.first) / LANES % STRIPS;
+            strip += (size_t)number * r.strip_bytes;
+            int32_t columns = smaller(across.end - from, BLOCK_COLUMNS);
+            for (int32_t i = along.first; number == 0 && i < along.end; i += LANES)
+                NAME(read_block)(&pixels, i, from, columns,
+                                 strip + (i - along.first) / TAPS * STEP_BYTES, r.strip_bytes);
+        } else {
+            for (int32_t i = along.first; i < along.end; i += BLOCK_COLUMNS)
+                NAME(read_block)(&pixels, from, i, smaller(along.end - i, BLOCK_COLUMNS),
+                                 strip + (i - along.first) / TAPS * STEP_BYTES, 0);
         }
-        uint8_t *into[LANES];
-        int32_t complete = 0; /* upright rows before it are in the ring */
-        for (int l = 0; l < LANES; l++) {
-            int32_t row = y.reversed ? y.length - 1 - from - l : from + l;
-            int kept = row >= rows.first && row < rows.end;
-            into[l] = kept ? ring + (ptrdiff_t)(row % ring_rows(r)) * PITCH : block;
-            complete = kept ? larger(complete, row + 1) : complete;
-        }
-        NAME(horizontal_pass)(&passes[0], strip, along.first, into);
-        for (; output < CODE(IMAGE_SIZE); output++, picture += IMAGE_ROW_BYTES) {
-            if (passes[1].first[output] + passes[1].count[output] > complete)
+        uint8_t *rows[LANES / TAPS];
+        for (int l = 0; l < LANES; l += TAPS)
+            rows[l / TAPS] = ring + (from + l) % ring_rows(r) / TAPS * PITCH;
+        NAME(horizontal_pass)(&passes[0], strip, along.first, rows);
+        for (; made < CODE(IMAGE_SIZE); made++) {
+            int32_t output = y.reversed ? CODE(IMAGE_SIZE) - 1 - made : made;
+            if (passes[1].first[output] + passes[1].count[output] > from + LANES)
                 break;
-            NAME(vertical_pass)(&passes[1], output, ring, ring_rows(r), picture);
+            NAME(vertical_pass)(&passes[1], output, ring, ring_rows(r),
+                                picture + output * IMAGE_ROW_BYTES);
         }
     }
 }

@@ -44,7 +44,11 @@ enum { COUNT = sizeof levels / sizeof *levels };
 
 static int choose(void)
 {
+#ifdef _WIN32 /* there the library has no C library to ask */
+    const char *forced = NULL;
+#else
     const char *forced = getenv(FORCED);
+#endif
     for (int i = 0; i < COUNT; i++)
         if (forced ? !strcmp(forced, levels[i].target) : levels[i].is_supported())
             return i;

@@ -1,8 +1,9 @@
 /*
  * From a frame to the model's picture: what the files of this part know of each other.
  *
- * frame -> strips of 16 upright rows, a byte for each lane -> horizontal pass -> ring of rows ->
- * vertical pass -> picture. Between the passes are 8 bits, as in Pillow, whose bits come out.
+ * frame -> strips of 16 upright rows -> horizontal pass -> ring of rows -> vertical pass ->
+ * picture. Between the passes are 8 bits, as in Pillow, whose bits come out. A lane of a strip or
+ * of the ring has the next four inputs of a sum: columns in a strip, rows in the ring.
  */
 #ifndef PICTURE_H
 #define PICTURE_H
@@ -11,46 +12,63 @@
 #include "vectors.h"
 
 enum {
-    STRIP_COLUMNS = 64, /* pixels that are read at once */
+    LANES = 16, /* upright rows of a strip */
+    LANES_BYTES = LANES * TAPS,
+    STEP_BYTES = CHANNELS * LANES_BYTES, /* four columns of a strip */
+    BLOCK_COLUMNS = 64,                  /* of a frame, that are read at once */
+    BLOCK_STEPS = BLOCK_COLUMNS / TAPS,
+    BLOCK_BYTES = 2 * LANES * BLOCK_COLUMNS * 4, /* to read a block: copies of rows, and tiles */
     IMAGE_ROW_BYTES = CHANNELS * CODE(IMAGE_SIZE),
-    PITCH = (IMAGE_ROW_BYTES + LANES - 1) / LANES * LANES /* of a row in the ring */
+    PITCH = ((CODE(IMAGE_SIZE) + TAPS - 1) / TAPS * TAPS * CHANNELS + VECTOR_BYTES - 1) /
+            VECTOR_BYTES * VECTOR_BYTES * TAPS /* of four rows in the ring */
 };
 
 /*
  * One pass of the resize, cut to the outputs that the crop keeps: output i is the sum of inputs
- * first[i] + k times weights, k < count[i], in 22 bits behind the point. Its weights begin at
- * weights[i * room], packed in pairs; the last one of an odd number has a 0 beside it.
+ * first[i] + k times weights, k < count[i], in 22 bits behind the point. first and count are
+ * multiples of four, and so weights of 0 are among them. They begin at weights[i * room], and are
+ * split, four at a time.
  */
 typedef struct {
-    int32_t room; /* even, for one more than `pass_most` */
+    int32_t room;
     int32_t *first, *count, *weights;
 } pass;
 
-/* How many inputs an output is made of at most, from `length` to `resized` pixels. */
-HIDDEN int32_t NAME(pass_most)(int32_t length, int32_t resized);
+/* How many inputs an output is made of at most, from `length` to `resized` pixels: the `room`. */
+HIDDEN int32_t NAME(pass_room)(int32_t length, int32_t resized);
 
 /*
  * Fills the tables at p->first ...: outputs start .. start + IMAGE_SIZE - 1 of `resized`, made of
- * `length` inputs. `reversed`: inputs are numbered from the other end. `aligned`: every first[i] is
- * even. `terms`: room for p->room doubles.
+ * `length` inputs. `reversed`: inputs are numbered from the other end. `terms`: p->room doubles.
  */
 HIDDEN void NAME(pass_plan)(pass *p, int32_t length, int32_t resized, int32_t start, int reversed,
-                            int aligned, double *terms);
+                            double *terms);
 
-/*
- * 16 upright rows at once, into rows[lane]. A strip has channel c of inputs origin + 2 j and the
- * one after it, in pairs, at (j * CHANNELS + c) * PAIR_BYTES.
- */
+/* A strip that begins with input `origin` -> its 16 rows in the ring, four at each of `rows`. */
 HIDDEN void NAME(horizontal_pass)(const pass *p, const uint8_t *strip, int32_t origin,
-                                  uint8_t *const rows[LANES]);
+                                  uint8_t *const rows[LANES / TAPS]);
 
 /* Row `output` of the picture; input y is row y % ring_rows of the ring. */
 HIDDEN void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ring,
                                 int32_t ring_rows, uint8_t *picture_row);
 
-/* Pixels [x, x + count) of row y of a frame: channel c of pixel i at c * STRIP_COLUMNS + i. */
-HIDDEN void NAME(read_pixels)(const NAME(frame) *f, int32_t y, int32_t x, int32_t count,
-                              uint8_t *planes);
+/* How to read a frame; `turned`: its columns are the lanes. */
+typedef struct {
+    const NAME(frame) *frame;
+    int turned;
+    uint8_t *memory;         /* BLOCK_BYTES */
+    uint8_t orders[3][4][TILE_BYTES]; /* see colour.c */
+} reader;
+
+HIDDEN void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint8_t *memory);
+
+/*
+ * 16 rows from `y` and `columns`, 16 to 64, from `x` on, all multiples of four; what lies beyond
+ * the frame is 0 or the last row. Into a strip from `to` on; or, turned, four steps into each of four strips
+ * that lie `strip_bytes` apart.
+ */
+HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns, uint8_t *to,
+                             size_t strip_bytes);
 
 #if HAS_ANSWERS
 /* The `count` best classes in order, with their probabilities. */

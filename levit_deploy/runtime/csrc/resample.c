@@ -5,9 +5,13 @@
  */
 #include "picture.h"
 
-#include "products.h"
-
 #define POINT 22
+#define HALF ((sums){.low = (ints){0} + (1 << (POINT - 1))})
+#ifdef __clang__ /* which else takes more than there are terms */
+#define VECTORS_OF_4 _Pragma("clang loop vectorize_width(4) interleave(disable)")
+#else
+#define VECTORS_OF_4
+#endif
 #define PI 3.14159265358979323846
 
 #if FILTER == FILTER_LANCZOS || FILTER == FILTER_HAMMING
@@ -70,7 +74,8 @@ static double filter(double x)
 
 #if FILTER == FILTER_NEAREST
 
-int32_t NAME(pass_most)(int32_t length, int32_t resized)
+/* How many inputs an output is made of at most. */
+static int32_t most(int32_t length, int32_t resized)
 {
     (void)length, (void)resized;
     return 1;
@@ -97,13 +102,14 @@ static double maximum(double a, double b)
     return a > b ? a : b;
 }
 
-int32_t NAME(pass_most)(int32_t length, int32_t resized)
+/* How many inputs an output is made of at most. */
+static int32_t most(int32_t length, int32_t resized)
 {
     double support = SUPPORT * maximum((double)length / resized, 1);
     return 2 * ((int32_t)support + 1) + 1;
 }
 
-/* The tables as Pillow makes them, unpacked. */
+/* The tables as Pillow makes them. */
 static void plan(pass *p, int32_t length, int32_t resized, int32_t start, double *terms)
 {
     double scale = (double)length / resized, filter_scale = maximum(scale, 1);
@@ -113,13 +119,17 @@ static void plan(pass *p, int32_t length, int32_t resized, int32_t start, double
         int32_t first = (int32_t)maximum(centre - support + 0.5, 0);
         int32_t end = (int32_t)(centre + support + 0.5);
         int32_t count = (end < length ? end : length) - first;
-        for (int32_t k = 0; k < count; k++)
+        int32_t *weights = p->weights + i * p->room, whole = (count + TAPS - 1) / TAPS * TAPS;
+        VECTORS_OF_4
+        for (int32_t k = 0; k < whole; k++)
             terms[k] = filter((k + first - centre + 0.5) * narrow);
         for (int32_t k = 0; k < count; k++)
             sum += terms[k];
-        for (int32_t k = 0; k < count; k++) {
-            double weight = (sum != 0 ? terms[k] / sum : terms[k]) * (1 << POINT);
-            p->weights[i * p->room + k] = (int32_t)(weight + (weight < 0 ? -0.5 : 0.5));
+        sum = sum != 0 ? sum : 1;
+        VECTORS_OF_4
+        for (int32_t k = 0; k < whole; k++) {
+            double weight = terms[k] / sum * (1 << POINT);
+            weights[k] = (int32_t)(weight + (weight < 0 ? -0.5 : 0.5));
         }
         p->first[i] = first;
         p->count[i] = count;
@@ -137,93 +147,97 @@ static void reverse(int32_t *numbers, int32_t count)
     }
 }
 
+int32_t NAME(pass_room)(int32_t length, int32_t resized)
+{
+    return (most(length, resized) + 2 * (TAPS - 1)) / TAPS * TAPS; /* up to three 0 before them */
+}
+
 void NAME(pass_plan)(pass *p, int32_t length, int32_t resized, int32_t start, int reversed,
-                     int aligned, double *terms)
+                     double *terms)
 {
     plan(p, length, resized, start, terms);
     for (int32_t i = 0; i < CODE(IMAGE_SIZE); i++) {
-        int32_t *weights = p->weights + (ptrdiff_t)i * p->room;
+        int32_t *weights = p->weights + (ptrdiff_t)i * p->room, count = p->count[i];
         if (reversed) {
-            reverse(weights, p->count[i]);
-            p->first[i] = length - p->first[i] - p->count[i];
+            reverse(weights, count);
+            p->first[i] = length - p->first[i] - count;
         }
-        if (aligned && p->first[i] % 2) {
-            for (int32_t k = p->count[i]; k > 0; k--)
-                weights[k] = weights[k - 1];
-            weights[0] = 0;
-            p->first[i]--;
-            p->count[i]++;
-        }
-        if (p->count[i] % 2)
-            weights[p->count[i]] = 0;
-        for (int32_t k = 0; k < p->count[i]; k += 2)
-            pack_weights(weights[k], weights[k + 1], weights + k);
+        int32_t before = p->first[i] % TAPS, whole = (before + count + TAPS - 1) / TAPS * TAPS;
+        __builtin_memmove(weights + before, weights, (size_t)count * sizeof *weights);
+        __builtin_memset(weights, 0, (size_t)before * sizeof *weights);
+        for (int32_t k = before + count; k < whole; k++)
+            weights[k] = 0;
+        for (int32_t k = 0; k < whole; k += TAPS)
+            split(weights + k);
+        p->first[i] -= before;
+        p->count[i] = whole;
     }
 }
 
-/* Sums with the bits behind the point -> bytes, rounded. */
-static inline bytes_x16 rounded(const sums *s)
+/* Sums with the bits behind the point, which began with a half -> integers. */
+static inline ints rounded(const sums *s)
 {
-    ints_x16 v = (total(s) + (1 << (POINT - 1))) >> POINT;
-    v &= ~(v >> 31);                 /* below 0: 0 */
-    v = (v | ((255 - v) >> 31)) & 255; /* above 255: 255 */
-    return __builtin_convertvector(v, bytes_x16);
+    return total(s) >> POINT;
 }
 
-/* 16 columns of 16 lanes -> 16 bytes of each lane's row, `count` of them. */
-static void store_columns(const uint8_t *columns, int32_t count, uint8_t *const rows[LANES],
-                          int32_t at)
+/*
+ * Where columns 4 i .. 4 i + 3 of four rows lie in the ring: so that the vertical pass, which packs
+ * the lanes of four vectors, gets its columns in order.
+ */
+static inline ptrdiff_t place(int32_t i)
 {
-    uint8_t turned[LANES * LANES];
-    transpose(columns, LANES, turned, LANES);
-    for (int l = 0; l < LANES; l++)
-        if (count == LANES)
-            store_bytes(rows[l] + at, load_bytes(turned + l * LANES));
-        else
-            __builtin_memcpy(rows[l] + at, turned + l * LANES, (size_t)count);
+    enum { TILES = VECTOR_BYTES / TILE_BYTES };
+    int32_t in_four = i % (4 * TILES);
+    return (i - in_four + in_four % 4 * TILES + in_four / 4) * (ptrdiff_t)TILE_BYTES;
 }
 
 void NAME(horizontal_pass)(const pass *p, const uint8_t *strip, int32_t origin,
-                           uint8_t *const rows[LANES])
+                           uint8_t *const rows[LANES / TAPS])
 {
-    uint8_t columns[LANES * LANES];
-    int32_t at = 0, filled = 0; /* columns that are stored, and that wait */
-    for (int32_t i = 0; i < CODE(IMAGE_SIZE); i++) {
-        const uint8_t *input = strip + (p->first[i] - origin) / 2 * (CHANNELS * PAIR_BYTES);
-        const int32_t *weights = p->weights + (ptrdiff_t)i * p->room;
-        sums s[CHANNELS] = {0};
-        for (int32_t k = 0; k < p->count[i]; k += 2, input += CHANNELS * PAIR_BYTES)
-            for (int c = 0; c < CHANNELS; c++)
-                add_products(&s[c], load_pairs(input + c * PAIR_BYTES), weights + k);
-        for (int c = 0; c < CHANNELS; c++) {
-            store_bytes(columns + filled * LANES, rounded(&s[c]));
-            if (++filled == LANES) {
-                store_columns(columns, LANES, rows, at);
-                at += LANES;
-                filled = 0;
+    for (int32_t lanes = 0; lanes < LANES_BYTES; lanes += VECTOR_BYTES)
+        for (int32_t i = 0; i < CODE(IMAGE_SIZE); i += 4) {
+            ints columns[4 * CHANNELS];
+            for (int32_t j = 0; j < 4; j++) {
+                int32_t output = i + j < CODE(IMAGE_SIZE) ? i + j : i;
+                const uint8_t *input =
+                    strip + (p->first[output] - origin) / TAPS * STEP_BYTES + lanes;
+                const int32_t *weights = p->weights + (ptrdiff_t)output * p->room;
+                sums s[CHANNELS];
+                for (int c = 0; c < CHANNELS; c++)
+                    s[c] = HALF;
+                for (int32_t k = 0; k < p->count[output]; k += TAPS, input += STEP_BYTES)
+                    for (int c = 0; c < CHANNELS; c++)
+                        add_products(&s[c], load(input + c * LANES_BYTES), weights + k);
+                for (int c = 0; c < CHANNELS; c++)
+                    columns[j * CHANNELS + c] = rounded(&s[c]);
+            }
+            for (int32_t n = 0; n < CHANNELS; n++) {
+                const ints *four = columns + 4 * n;
+                bytes whole = packed(four[0], four[1], four[2], four[3]);
+                const uint8_t *tile = (const uint8_t *)&whole;
+                for (int t = 0; t < VECTOR_BYTES / TILE_BYTES; t++, tile += TILE_BYTES)
+                    __builtin_memcpy(rows[lanes / TILE_BYTES + t] + place(i / 4 * CHANNELS + n),
+                                     tile, TILE_BYTES);
             }
         }
-    }
-    if (filled)
-        store_columns(columns, filled, rows, at);
 }
 
 void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ring, int32_t ring_rows,
                          uint8_t *picture_row)
 {
-    const int32_t *weights = p->weights + output * p->room;
-    const uint8_t *end = ring + (ptrdiff_t)ring_rows * PITCH;
-    const uint8_t *first = ring + (ptrdiff_t)(p->first[output] % ring_rows) * PITCH;
-    for (int32_t x = 0; x < IMAGE_ROW_BYTES; x += LANES) {
-        const uint8_t *input = first;
-        sums s = {0};
-        for (int32_t k = 0; k < p->count[output]; k += 2) {
-            const uint8_t *next = input + PITCH == end ? ring : input + PITCH;
-            add_products(&s, pairs_of(load_bytes(input + x), load_bytes(next + x)), weights + k);
-            input = next + PITCH == end ? ring : next + PITCH;
+    const int32_t *weights = p->weights + (ptrdiff_t)output * p->room;
+    for (int32_t x = 0; x < IMAGE_ROW_BYTES; x += VECTOR_BYTES) {
+        int32_t row = p->first[output] % ring_rows;
+        sums s[4] = {HALF, HALF, HALF, HALF};
+        for (int32_t k = 0; k < p->count[output]; k += TAPS) {
+            const uint8_t *input = ring + (ptrdiff_t)(row / TAPS) * PITCH + x * TAPS;
+            for (int n = 0; n < 4; n++)
+                add_products(&s[n], load(input + n * VECTOR_BYTES), weights + k);
+            row = row + TAPS == ring_rows ? 0 : row + TAPS;
         }
-        bytes_x16 result = rounded(&s);
+        bytes result = packed(rounded(&s[0]), rounded(&s[1]), rounded(&s[2]), rounded(&s[3]));
         int32_t rest = IMAGE_ROW_BYTES - x;
-        __builtin_memcpy(picture_row + x, &result, rest < LANES ? (size_t)rest : LANES);
+        __builtin_memcpy(picture_row + x, &result,
+                         rest < VECTOR_BYTES ? (size_t)rest : VECTOR_BYTES);
     }
 }

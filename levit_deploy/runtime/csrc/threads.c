@@ -4,31 +4,21 @@
  * In every step each thread takes portions of the tasks until none is left; the step is complete
  * when the last portion is done, and then all go on. Nobody waits for a thread that holds no
  * portion: one that the system has put aside finds out, when it comes back, how far the others
- * are. Waiting is spinning for some microseconds, the usual length of a step, and then sleeping on
- * a futex. All memory is allocated when the threads are created: each thread but the caller's has
+ * are. Waiting is spinning for some microseconds, the usual length of a step, and then sleeping.
+ * All memory is allocated when the threads are created: each thread but the caller's has
  * its own scratch there.
  */
 #include "library.h"
 
-#include <linux/futex.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdalign.h>
 #include <stdatomic.h>
-#include <stdlib.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "float_mode.h"
-
-#ifdef WEAK_PTHREAD
-/* Before glibc 2.34 these live in libpthread, which a program without threads need not load. */
-#pragma weak pthread_create
-#pragma weak pthread_join
-#pragma weak pthread_sigmask
-#define HAVE_PTHREAD (pthread_create && pthread_join && pthread_sigmask)
+#ifdef _WIN32
+#include "threads_windows.h"
 #else
-#define HAVE_PTHREAD 1
+#include "threads_posix.h"
+#define WINAPI
 #endif
 
 #define SPINS 4096     /* about 50 microseconds */
@@ -38,6 +28,7 @@
 typedef struct {
     alignas(CACHE_LINE) atomic_uint value;
     atomic_int sleepers;
+    bed bed;
 } counter;
 
 /* Number of the run << 32 | first task that nobody has taken. */
@@ -50,11 +41,11 @@ typedef struct {
 
 struct NAME(threads) {
     int count; /* the caller's thread included */
-    pid_t process;
+    process process;
     unsigned char *scratch; /* of workers 1 .. count - 1, or of lent tasks 0 .. count - 1 */
     NAME(parallel_for) parallel_for; /* NULL: threads of our own */
     void *context;
-    pthread_t handles[CODE(THREADS_MAX)];
+    thread handles[CODE(THREADS_MAX)];
     worker workers[CODE(THREADS_MAX)];
     atomic_flag busy;
     atomic_int stop;
@@ -101,7 +92,7 @@ static void wait_for(counter *c, uint32_t goal)
     /* Counted as asleep before the last look: whoever changes the value after it will wake us. */
     atomic_fetch_add(&c->sleepers, 1);
     for (uint32_t seen; !reached(seen = atomic_load(&c->value), goal);)
-        syscall(SYS_futex, &c->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+        sleep_while(&c->bed, &c->value, seen);
     atomic_fetch_sub(&c->sleepers, 1);
 }
 
@@ -109,7 +100,7 @@ static void advance(counter *c)
 {
     atomic_fetch_add(&c->value, 1);
     if (atomic_load(&c->sleepers))
-        syscall(SYS_futex, &c->value, FUTEX_WAKE_PRIVATE, CODE(THREADS_MAX), NULL, NULL, 0);
+        wake_all(&c->bed, &c->value);
 }
 
 /*
@@ -166,7 +157,7 @@ static frame frame_of_worker(NAME(threads) *t, int index)
     };
 }
 
-static void *serve(void *argument)
+static thread_result WINAPI serve(void *argument)
 {
     const worker *w = argument;
     NAME(threads) *t = w->threads;
@@ -175,7 +166,7 @@ static void *serve(void *argument)
         wait_for(&t->runs, run + 1);
         run = atomic_load(&t->runs.value);
         if (atomic_load(&t->stop))
-            return NULL;
+            return 0;
         frame f = frame_of_worker(t, w->index);
         work(t, &f, run);
     }
@@ -212,7 +203,7 @@ static uint32_t start_run(NAME(threads) *t, int entry, const frame *f)
 static int run(int entry, const void *image, float *logits, void *workspace, NAME(threads) *t)
 {
     /* The child of a fork has the memory of its parent's threads, but not the threads. */
-    if (!t || t->process != getpid())
+    if (!t || t->process != this_process())
         return entry == ENTRY_FLOAT ? NAME(run)(image, logits, workspace)
                                     : RUN_8BIT(image, logits, workspace);
     frame f;
@@ -251,17 +242,18 @@ static NAME(threads) *allocate(int count)
 {
     if (count < 1 || count > CODE(THREADS_MAX))
         return NULL;
-    void *memory;
     size_t bytes = sizeof(NAME(threads)) + (size_t)count * SCRATCH_BYTES;
-    if (posix_memalign(&memory, CACHE_LINE, bytes))
+    NAME(threads) *t = allocate_memory(CACHE_LINE, bytes);
+    if (!t)
         return NULL;
-    NAME(threads) *t = memory;
     *t = (NAME(threads)){
         .count = count,
-        .process = getpid(),
-        .scratch = (unsigned char *)memory + sizeof *t,
+        .process = this_process(),
+        .scratch = (unsigned char *)(t + 1),
         .busy = ATOMIC_FLAG_INIT,
     };
+    make_bed(&t->runs.bed);
+    make_bed(&t->steps_done.bed);
     return t;
 }
 
@@ -271,27 +263,23 @@ static void end_workers(NAME(threads) *t, int count)
     atomic_store(&t->stop, 1);
     advance(&t->runs);
     for (int i = 1; i < count; i++)
-        pthread_join(t->handles[i], NULL);
+        join_thread(t->handles[i]);
 }
 
 NAME(threads) *NAME(threads_create)(int count)
 {
-    NAME(threads) *t = HAVE_PTHREAD ? allocate(count) : NULL;
+    NAME(threads) *t = HAVE_THREADS ? allocate(count) : NULL;
     if (!t)
         return NULL;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* workers inherit it: signals are the caller's */
     int started = 1;
     for (; started < count; started++) {
         t->workers[started] = (worker){t, started};
-        if (pthread_create(&t->handles[started], NULL, serve, &t->workers[started]))
+        if (!start_thread(&t->handles[started], serve, &t->workers[started]))
             break;
     }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (started < count) {
         end_workers(t, started);
-        free(t);
+        free_memory(t);
         return NULL;
     }
     return t;
@@ -309,7 +297,7 @@ NAME(threads) *NAME(threads_adopt)(int count, NAME(parallel_for) parallel_for, v
 
 void NAME(threads_destroy)(NAME(threads) *t)
 {
-    if (t && !t->parallel_for && t->process == getpid())
+    if (t && !t->parallel_for && t->process == this_process())
         end_workers(t, t->count);
-    free(t);
+    free_memory(t);
 }

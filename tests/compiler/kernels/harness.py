@@ -112,4 +112,4 @@ class _Memory:
 def _object(kernels: dict[str, Kernel], target: Target) -> bytes:
     llvm = llvm_target(target)
     unaligned = {symbol: kernel.unaligned for symbol, kernel in kernels.items()}
-    return emit_object(lower_kernels(kernels, unaligned, llvm), llvm)
+    return emit_object(lower_kernels(kernels, unaligned, llvm), target)
