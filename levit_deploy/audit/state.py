@@ -61,14 +61,13 @@ class State:
     def begin(self, settings: Settings, *, anew: bool) -> None:
         """Write the settings, if they are not there yet. `anew`: remove all work before.
 
-        An older report stays until there is a new one.
+        An older report stays until there is a new one; at any moment there is something to resume.
         """
         if anew:
             for chunk in self._folder.glob("chunk-*.npz"):
                 chunk.unlink()
-            for name in (_SETTINGS, _TIMING):
-                (self._folder / name).unlink(missing_ok=True)
-        if not self.exists():
+            (self._folder / _TIMING).unlink(missing_ok=True)
+        if anew or not self.exists():
             write_files({self._folder / _SETTINGS: to_json(settings).encode()}, hint=_OTHER)
 
     def store(self, number: int, chunk: Chunk) -> None:
