@@ -14,11 +14,13 @@ _VARIABLE = "_LEVIT_DEPLOY_COMPLETE"
 def completion_command(context: click.Context, shell: str) -> None:
     """Print a script that completes commands and options in SHELL.
 
+    It belongs into ~/.local/share/bash-completion/completions/levit-deploy, ~/.zfunc/_levit-deploy
+    or ~/.config/fish/completions/levit-deploy.fish.
+
     \b
     Examples:
-      levit-deploy completion bash > ~/.local/share/bash-completion/completions/levit-deploy
-      levit-deploy completion zsh > ~/.zfunc/_levit-deploy
-      levit-deploy completion fish > ~/.config/fish/completions/levit-deploy.fish
+      levit-deploy completion bash
+      levit-deploy completion fish
     """
     from click.shell_completion import get_completion_class
 
