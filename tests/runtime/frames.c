@@ -110,7 +110,8 @@ static int random_frames(int count)
                         : frame.format > 7 ? 2 * width : frame.format == 7 && p ? width / 2 : width;
             int64_t rows = frame.format >= 5 && frame.format <= 7 && p ? height / 2 : height;
             planes[p] = allocate(rows > 0 ? (size_t)(row * rows) : 1);
-            frame.strides[p] = rows == 1 ? PTRDIFF_MIN : below(20) ? row : row - 1 - below(9);
+            int32_t wrong = (int32_t)row - 1 - below((int32_t)(2 * row - (row > 0))); /* too short */
+            frame.strides[p] = rows == 1 ? PTRDIFF_MIN : below(20) ? row : wrong;
             frame.planes[p] = below(100) ? planes[p].memory : NULL;
         }
         guarded workspace = allocate(MODEL_(_frame_workspace_bytes)((int32_t)width, (int32_t)height));

@@ -104,14 +104,17 @@ static rows rows_at(const reader *r, int plane, int every, int32_t y, int32_t x,
     rows source = {(const uint8_t *)f->planes[plane], f->strides[plane]};
     source.first = row_of(source, y / every) + x;
     int32_t last = (f->height - y) / every - 1;
-    if (count == wanted && last >= LANES / every - 1)
-        return source;
-    for (int32_t l = 0; l < LANES / every; l++) {
-        uint8_t *copy = copies + l * wanted;
-        __builtin_memcpy(copy, row_of(source, l < last ? l : last), (size_t)count);
-        __builtin_memset(copy + count, 0, (size_t)(wanted - count));
+    if (count < wanted || last < LANES / every - 1) {
+        for (int32_t l = 0; l < LANES / every; l++) {
+            uint8_t *copy = copies + l * wanted;
+            __builtin_memcpy(copy, row_of(source, l < last ? l : last), (size_t)count);
+            __builtin_memset(copy + count, 0, (size_t)(wanted - count));
+        }
+        return (rows){copies, wanted};
     }
-    return (rows){copies, wanted};
+    for (int32_t l = 0; l < LANES / every && wanted == BLOCK_COLUMNS; l++)
+        __builtin_prefetch(row_of(source, l + LANES / every), 0, 2); /* what strides hide from CPUs */
+    return source;
 }
 
 /* The colours of a group's pixels -> a step of the strip. */
