@@ -18,9 +18,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt tests/requirements-nodeps.txt
 demo: setup
 	$(BIN)/python examples/demo.py
 
-# A file's tests run in one process, which compiles once what they share.
+# A file's tests run in one process, which compiles once what they share; the last ones are shared out.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)

@@ -104,6 +104,7 @@ def test_a_planted_fault_is_named(cli: Cli, int8: Path, fault: str, layer: str):
     assert Artifact.load(artifact.folder).manifest.audit.verdict is Verdict.FAILED
 
 
+@pytest.mark.slow  # tests/audit/test_probe.py has other CPUs in the gate
 def test_another_cpu_gives_the_same_figures(cli: Cli, int8: Path):
     target = get_target("arm64-dotprod")
     prefix_for(target)

@@ -46,7 +46,7 @@ def test_another_schema_version(saved):
         if prop.key == "levit_deploy.schema_version":
             prop.value = "99"
     onnx.save(model, saved)
-    with pytest.raises(DeployError, match="schema version `99`, expected `2`"):
+    with pytest.raises(DeployError, match="schema version `99`, expected `3`"):
         ExportedModel.load(saved)
 
 

@@ -100,7 +100,7 @@ ARM_CPUS = {
 @pytest.mark.parametrize(
     ("target", "precision", "cpus"),
     [
-        (X86, "fp32", X86_CPUS),
+        pytest.param(X86, "fp32", X86_CPUS, marks=pytest.mark.slow),
         (X86, "int8", X86_CPUS),
         (ARM, "int8", ARM_CPUS),
         pytest.param(ARM, "fp32", dict.fromkeys(ARM_CPUS, "arm64"), marks=pytest.mark.slow),
@@ -153,7 +153,12 @@ def test_each_level_is_verified(
             assert any(f"{function} of liblevit_tiny.so as {level} " in what for what in tried)
 
 
+@pytest.mark.parametrize(
+    ("precision", "levels"), [("int8", 5), pytest.param("fp32", 3, marks=pytest.mark.slow)]
+)
 def test_levels_share_their_weights(
+    precision: str,
+    levels: int,
     artifact_of: Callable[[str, str], Artifact],
     host_artifact: Artifact,
     int8_deployment: Deployment,
@@ -163,7 +168,6 @@ def test_levels_share_their_weights(
         "fp32": host_artifact.manifest.constants_bytes,
         "int8": int8_deployment.artifact.manifest.constants_bytes,
     }
-    for precision, levels in (("fp32", 3), ("int8", 5)):
-        manifest = artifact_of(X86, precision).manifest
-        assert len(manifest.levels) == levels
-        assert manifest.constants_bytes < 1.1 * for_one[precision]
+    manifest = artifact_of(X86, precision).manifest
+    assert len(manifest.levels) == levels
+    assert manifest.constants_bytes < 1.1 * for_one[precision]
