@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -75,12 +75,8 @@ def build_artifact(
             versions=package_versions(),
             files=_file_records(folder),
         )
-        for path, content in handout(Artifact(folder, manifest), toolchain.target).items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_bytes(content)
-        manifest = replace(manifest, files=_file_records(folder))
-        (folder / BILL).write_bytes(bill_of_materials(manifest))
-        manifest = replace(manifest, files=_file_records(folder))
+        manifest = _add(folder, manifest, handout(Artifact(folder, manifest), toolchain.target))
+        manifest = _add(folder, manifest, {BILL: bill_of_materials(manifest)})
         manifest.save(folder)
         if check is not None:
             check(Artifact(folder, manifest))
@@ -281,6 +277,17 @@ def _check_shared_library(library: Path, exports: frozenset[str], system: System
 def _glibc_release(version: str) -> tuple[int, ...]:
     """`GLIBC_2.17` -> (2, 17)."""
     return tuple(int(part) for part in version.removeprefix("GLIBC_").split("."))
+
+
+def _add(folder: Path, manifest: Manifest, contents: Mapping[str, bytes]) -> Manifest:
+    """Write files into the artifact; its manifest with them. What was there is not read again."""
+    records = dict(manifest.files)
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        records[name] = FileRecord.of(path)
+    return replace(manifest, files=dict(sorted(records.items(), key=lambda item: Path(item[0]))))
 
 
 def _file_records(folder: Path) -> dict[str, FileRecord]:

@@ -24,12 +24,11 @@ class Family(Generic[SpecT, TileT]):
 
     `name`: in files of tiles. `default_tile`: the tile where none was found by search.
     `shared_tile`: one whose constants are the same for all CPUs of an architecture; None where the
-    constants are small. `is_legal`:
-    whether a tile computes the right result and keeps its accumulators in registers; how fast it
-    is, measurements say. `neighbours`: tiles that a search tries besides the default one, which it
-    gets, the nearest first; not all are legal. `generate`: the kernel of a symbol, with its result
-    stored in one of the ways that it can be. `symbol`: the symbol without the program's name, which
-    decides which kernel it is.
+    constants are small. `is_legal`: whether a tile computes the right result and keeps its
+    accumulators in registers; how fast it is, measurements say. `neighbours`: tiles that a search
+    tries besides the default one, which it gets, the nearest first; not all are legal. `generate`:
+    the kernel of a symbol, with its result stored in one of the ways that it can be. `symbol`: the
+    symbol without the program's name, which decides which kernel it is.
     """
 
     name: str

@@ -86,6 +86,7 @@ def test_the_later_file_counts(tmp_path: Path) -> None:
         GemmTile(4, 12, 8, 4),  # half a vector
         GemmTile(0, 16, 8, 4),
         GemmTile(4, 16, 8, 0),
+        GemmTile(4, 24, 8, 4, shared=True),  # neither a part of a panel nor whole ones
         ConvTile(3, (8,), 7, False),  # another family
     ],
 )

@@ -33,7 +33,8 @@ def _is_legal_int8(tile: GemmTile, spec: GemmInt8Spec, target: Target) -> bool:
 
 
 def _is_whole(tile: GemmTile, target: Target) -> bool:
-    return tile.lanes == target.float_lanes and tile.depth_unroll >= 1
+    shares = not tile.shared or tile == tile.for_sharing()
+    return shares and tile.lanes == target.float_lanes and tile.depth_unroll >= 1
 
 
 def _near(spec: GemmSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:

@@ -37,12 +37,6 @@ class _DotTile(Int8Tile):
 
     column_step = GROUP
 
-    @classmethod
-    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        depth, columns = weights.shape
-        grouped = weights.reshape(depth // GROUP, GROUP, columns)
-        return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
-
     def start(self, at: Expr) -> Accumulators:
         acc = accumulators(self.simd, self.mr, self.vectors, "int32")
         for v in range(self.vectors):
@@ -148,8 +142,8 @@ class SdotTile(_DotTile):
         ]
         for lane in range(4):
             for group in simd.load_groups(self.vectors):
-                four = at + lane * GROUP * self.panel_width
-                places = [four + self.place(v * simd.lanes, GROUP) for v in group]
+                start = at + lane * GROUP * self.panel_width
+                places = [start + self.place(v * simd.lanes, GROUP) for v in group]
                 weights = int8_vectors(self.w, places)
                 for registers, quads in zip(acc, loaded, strict=True):
                     four = T.reinterpret("int8x16", simd.lane(quads, lane))

@@ -31,6 +31,7 @@ class MlalTile(Int8Tile):
     step_depth = _BYTES
     column_step = _BYTES
     sums_per_vector = 4
+    apart = _BYTES // 2  # a lane of 16 bits adds the products of k and of that many k on
 
     @staticmethod
     def largest(isa: Isa) -> tuple[int, int, int]:
@@ -41,20 +42,13 @@ class MlalTile(Int8Tile):
         return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
 
     @classmethod
-    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        depth, columns = weights.shape
-        blocks = weights.reshape(depth // cls.step_depth, cls.step_depth, columns)
-        return np.ascontiguousarray(blocks.transpose(0, 2, 1)).ravel()
-
-    @classmethod
     def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
-        """A lane adds k and k + 8 of 16."""
-        lanes = weights.astype(np.int32).reshape(-1, 2, _BYTES // 2, weights.shape[1])
+        lanes = weights.astype(np.int32).reshape(-1, 2, cls.apart, weights.shape[1])
         ends = np.stack([-128 * lanes, 127 * lanes])
         return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
 
     def start(self, at: Expr) -> Accumulators:
-        acc = accumulators(self.simd, self.mr, self.width, "int32")
+        acc = accumulators(self.simd, self.mr, self.vectors * self.sums_per_vector, "int32")
         for row in acc:
             for register in row:
                 self.simd.store(register, 0, T.broadcast(T.int32(0), self.simd.lanes))

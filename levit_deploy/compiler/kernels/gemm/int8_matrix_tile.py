@@ -7,8 +7,6 @@ operand. A panel's weights are [depth / 8][columns / 2][2][8]. Source: Arm ARM, 
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -35,12 +33,6 @@ class SmmlaTile(Int8Tile):
     @staticmethod
     def largest(isa: Isa) -> tuple[int, int, int]:
         return 6, 4, 2  # 24 sums of 2x2, 3 times two rows, 2 weights
-
-    @classmethod
-    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        depth, columns = weights.shape
-        pairs = weights.reshape(depth // PAIR_CHANNELS, PAIR_CHANNELS, columns // 2, 2)
-        return np.ascontiguousarray(pairs.transpose(0, 2, 3, 1)).ravel()
 
     def start(self, at: Expr) -> Accumulators:
         acc = accumulators(self.simd, self.mr // 2, 2 * self.vectors, "int32")

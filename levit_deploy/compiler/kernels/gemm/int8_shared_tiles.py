@@ -7,19 +7,17 @@ interleaves two registers of weights where it loads them.
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_dot_tile import GROUP, SdotTile
+from levit_deploy.compiler.kernels.gemm.int8_dot_tile import GROUP
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
 from levit_deploy.compiler.kernels.gemm.int8_tile import int8_vectors
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import half, shuffle
 from levit_deploy.compiler.kernels.isa.neon import neon_of
-from levit_deploy.compiler.kernels.product import Accumulators, accumulators
+from levit_deploy.compiler.kernels.product import Accumulators
 
 
 class MlalSharedTile(MlalTile):
@@ -28,29 +26,12 @@ class MlalSharedTile(MlalTile):
 
     column_step = GROUP
     sums_per_vector = 2
+    apart = GROUP
 
     @staticmethod
     def largest(isa: Isa) -> tuple[int, int, int]:
         # 16 times two sums of two columns, 4 times two splats of four k, 2 weights, products.
         return (4, 2, 2) if isa.registers == 32 else (2, 1, 1)
-
-    @classmethod
-    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        return SdotTile.pack(weights)
-
-    @classmethod
-    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
-        """A lane adds k and k + 4 of 8."""
-        lanes = weights.astype(np.int32).reshape(-1, 2, GROUP, weights.shape[1])
-        ends = np.stack([-128 * lanes, 127 * lanes])
-        return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
-
-    def start(self, at: Expr) -> Accumulators:
-        acc = accumulators(self.simd, self.mr, 2 * self.vectors, "int32")
-        for row in acc:
-            for register in row:
-                self.simd.store(register, 0, T.broadcast(T.int32(0), self.simd.lanes))
-        return acc
 
     def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
         simd, neon = self.simd, neon_of(self.simd)
@@ -91,10 +72,6 @@ class SmmlaSharedTile(SmmlaTile):
     """As smmla's own, but for the order of the weights."""
 
     column_step = GROUP
-
-    @classmethod
-    def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        return SdotTile.pack(weights)
 
     def weights(self, at: Expr, eight: int, pairs: range) -> list[Expr]:
         """Two columns in each register, eight k of one after those of the other."""

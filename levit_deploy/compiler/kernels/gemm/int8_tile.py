@@ -58,7 +58,7 @@ class Int8Tile(ABC):
     storage: ClassVar[ActivationStorage]
     # k that one step takes; a divisor of CHANNEL_ALIGNMENT.
     step_depth: ClassVar[int]
-    # Bytes from a column to the next one, where the weights of a step are.
+    # Neighbouring k of a column that lie together: so many bytes on are those of the next column.
     column_step: ClassVar[int]
     # Rows, and registers of columns, that belong together: `mr` and `vectors` are multiples.
     row_alignment: ClassVar[int] = 1
@@ -72,9 +72,12 @@ class Int8Tile(ABC):
         """(rows, registers of columns, steps in one turn of the loop) that fit without spills."""
 
     @classmethod
-    @abstractmethod
     def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        """The weights of a panel in their order, flat, from (padded depth, columns)."""
+        """The weights of a panel in their order, [depth / column_step][columns][column_step], flat,
+        from (padded depth, columns)."""
+        depth, columns = weights.shape
+        grouped = weights.reshape(depth // cls.column_step, cls.column_step, columns)
+        return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
 
     @classmethod
     def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int] | None:
