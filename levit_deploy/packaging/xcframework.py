@@ -48,7 +48,7 @@ def check(contents: Contents) -> None:
         )
     seen: dict[str, Target] = {}
     for artifact, target in contents.pairs:
-        if artifact.system.os not in _SYSTEMS or target.arch not in _ARCHS:
+        if artifact.system.os not in _SYSTEMS:
             raise DeployError(
                 f"an xcframework cannot hold `{artifact.folder}`, for `{target.name}` with "
                 f"{artifact.system}",

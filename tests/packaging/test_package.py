@@ -96,7 +96,7 @@ def test_a_format_refuses_what_it_cannot_hold(cli: Cli, variant: Variant, format
         "xcframework": ({"system": "glibc-2.17"}, "an xcframework cannot hold"),
     }[format]
     system = {"aar": "android-21", "xcframework": "macos-11.0"}.get(format, "glibc-2.17")
-    first = {"base_target": "x86-64", "system": system}
+    first = {"base_target": "arm64" if format == "xcframework" else "x86-64", "system": system}
     folders = variant(**first).folder, variant(**{**first, **change}).folder
     assert_refused(cli, "package", *folders, "--as", format, words=words)
 
@@ -108,6 +108,12 @@ def test_a_wheel_is_for_systems_that_pip_serves(
     folder = variant(base_target=target, system=system).folder
     words = f"for `{target}` with {system}"
     assert_refused(cli, "package", folder, "--as", "wheel", words=words, hint="glibc, musl")
+
+
+def test_a_system_that_no_such_cpu_has(cli: Cli, variant: Variant) -> None:
+    folder = variant(base_target="armv7", system="windows").folder
+    words = "there are no windows libraries for `armv7`"
+    assert_refused(cli, "package", folder, "--as", "cargo", words=words)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,6 @@ def test_what_is_refused(cli: Cli, variant: Variant) -> None:
     other = variant(base_target="arm64-dotprod", system="macos-11.0")
     words = "`arm64-dotprod` and `arm64` are both `macos-arm64`"
     assert_refused(cli, *package, mac.folder, other.folder, words=words)
-    swift = variant(name="guard", system="macos-11.0")
+    swift = variant(name="guard", base_target="arm64", system="macos-11.0")
     words = "`guard` cannot be a Swift module's name"
     assert_refused(cli, *package, swift.folder, words=words, hint="--name levit_guard")
