@@ -130,10 +130,10 @@ skip_broken_option: Decorator = click.option(
 )
 
 
-def data_option(required: bool) -> Decorator:
-    return click.option(
-        "--data",
-        required=required,
-        metavar="FOLDER|FILE.npz|demo",
-        help="The pictures to calibrate int8 on; `demo` are those in the package.",
-    )
+data_option: Decorator = click.option(
+    "--data",
+    metavar="FOLDER|FILE.npz|demo|none",
+    callback=lambda ctx, param, value: None if value == "none" else value,
+    help="The pictures to calibrate int8 on; `demo` are those in the package. With `none` ranges "
+    "come from the checkpoint's BatchNorms.  [default: none]",
+)
