@@ -79,16 +79,16 @@ def bench_command(
 
         LibraryRunner(artifact, Function.RUN, level=level_here(artifact.manifest)).check()
         contenders, missing = contenders_for(artifact, names, threads, Path(work))
-        phases.begin("bench")
-        latencies = measure(
-            contenders, rounds, lambda done: phases.detail(f"round {done} of {rounds}")
-        )
         profile: Sequence[KernelTime] = ()
         if per_kernel:
             phases.begin("profile")
             from levit_deploy.profile import profile_kernels
 
             profile = profile_kernels(artifact, Path(work), phases.detail)
+        phases.begin("bench")
+        latencies = measure(
+            contenders, rounds, lambda done: phases.detail(f"round {done} of {rounds}")
+        )
     if as_json:
         print_json(
             {
