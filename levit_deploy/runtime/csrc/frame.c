@@ -49,7 +49,7 @@ typedef struct {
 
 static size_t table_bytes(room r)
 {
-    return (2 + (size_t)r.weights) * CODE(IMAGE_SIZE) * sizeof(int32_t);
+    return (1 + (size_t)r.weights) * CODE(IMAGE_SIZE) * sizeof(int32_t);
 }
 
 static int32_t ring_rows(room r)
@@ -145,9 +145,8 @@ typedef struct {
 
 static range reach(const pass *p)
 {
-    int32_t last = CODE(IMAGE_SIZE) - 1;
-    int32_t end = larger(p->first[0] + p->count[0], p->first[last] + p->count[last]);
-    return (range){smaller(p->first[0], p->first[last]) / LANES * LANES,
+    int32_t a = p->first[0], b = p->first[CODE(IMAGE_SIZE) - 1], end = larger(a, b) + p->count;
+    return (range){smaller(a, b) / LANES * LANES,
                    (end + LANES - 1) / LANES * LANES};
 }
 
@@ -185,8 +184,8 @@ static void resize(const NAME(frame) *f, int turned, side x, side y, uint8_t *pi
     pass passes[2]; /* horizontal, vertical */
     for (int i = 0; i < 2; i++, memory += table_bytes(r)) {
         int32_t *numbers = (int32_t *)(void *)memory;
-        passes[i] = (pass){r.weights, numbers, numbers + CODE(IMAGE_SIZE),
-                           numbers + 2 * CODE(IMAGE_SIZE)};
+        passes[i] = (pass){.room = r.weights, .first = numbers,
+                           .weights = numbers + CODE(IMAGE_SIZE)};
     }
     unsigned char *ring = memory, *block = ring + ring_bytes(r), *strips = block + BLOCK_BYTES;
     double *terms = (double *)(void *)strips;
@@ -217,7 +216,7 @@ static void resize(const NAME(frame) *f, int turned, side x, side y, uint8_t *pi
         NAME(horizontal_pass)(&passes[0], strip, along.first, rows);
         for (; made < CODE(IMAGE_SIZE); made++) {
             int32_t output = y.reversed ? CODE(IMAGE_SIZE) - 1 - made : made;
-            if (passes[1].first[output] + passes[1].count[output] > from + LANES)
+            if (passes[1].first[output] + passes[1].count > from + LANES)
                 break;
             NAME(vertical_pass)(&passes[1], output, ring, ring_rows(r),
                                 picture + output * IMAGE_ROW_BYTES);
