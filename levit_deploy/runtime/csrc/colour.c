@@ -85,8 +85,6 @@ static rows rows_at(const reader *r, int plane, int every, int32_t y, int32_t x,
         }
         return (rows){copies, wanted};
     }
-    for (int32_t l = 0; l < LANES / every && wanted == BLOCK_COLUMNS; l++)
-        __builtin_prefetch(row_of(source, l + LANES / every), 0, 2); /* what strides hide from CPUs */
     return source;
 }
 
@@ -216,6 +214,12 @@ static conversion conversion_of(const NAME(frame) *f)
     };
 }
 
+#ifdef __clang__
+#define UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define UNROLLED
+#endif
+
 /* What chroma adds to the luma of a pixel. */
 typedef struct {
     ints red, green, blue;
@@ -234,17 +238,17 @@ static inline tint tint_of(const conversion *m, bytes pairs, int first, int red_
     };
 }
 
-/* Tiles whose lanes have the luma of 2 x 2 pixels; tints: of the upper two and the lower two. */
+/* Tiles whose lanes have the luma of 2 x 2 pixels: two of an even row, two of an odd one. */
 static inline __attribute__((always_inline)) void
 convert(const reader *r, const conversion *m, target to, int row, int column, bytes squares,
-        const tint tints[2])
+        tint even, tint odd)
 {
     ints red[4], green[4], blue[4];
     for (int k = 0; k < 4; k++) {
         ints light = factors(squares, k, 4);
-        red[k] = plus_product(tints[k / 2].red, light, m->y) >> POINT;
-        green[k] = plus_product(tints[k / 2].green, light, m->y) >> POINT;
-        blue[k] = plus_product(tints[k / 2].blue, light, m->y) >> POINT;
+        red[k] = plus_product(k < 2 ? even.red : odd.red, light, m->y) >> POINT;
+        green[k] = plus_product(k < 2 ? even.green : odd.green, light, m->y) >> POINT;
+        blue[k] = plus_product(k < 2 ? even.blue : odd.blue, light, m->y) >> POINT;
     }
     write(r, to, row, column, packed(red[0], red[1], red[2], red[3]),
           packed(green[0], green[1], green[2], green[3]),
@@ -262,9 +266,14 @@ static inline __attribute__((always_inline)) void read_yuv(const reader *r, int 
     find_yuv(r, y, x, &luma, &chroma);
     const conversion m = conversion_of(r->frame);
     int red_is_first = r->frame->format == CODE(NV21);
-    for (int column = 0; column < columns; column += 4 * TAPS)
+    for (int column = 0; column < columns; column += 4 * TAPS) {
+        for (int l = 0; l < 4; l++) { /* of the next strip, a few at a time: strides hide it from CPUs */
+            __builtin_prefetch(row_of(luma, LANES + column / 4 + l), 0, 2);
+            if (l < 2)
+                __builtin_prefetch(row_of(chroma, LANES / 2 + column / 8 + l), 0, 2);
+        }
         for (int row = 0; row < LANES; row += VECTOR_ROWS) {
-            bytes v[4], a[2], b[2];
+            bytes v[4], pairs[2][2];
             for (int l = 0; l < 4; l++) {
                 v[l] = load_apart(row_of(luma, row + l) + column, 4 * luma.stride);
                 v[l] = (v[l] - m.black) & (bytes)(v[l] > m.black);
@@ -272,25 +281,23 @@ static inline __attribute__((always_inline)) void read_yuv(const reader *r, int 
             for (int odd = 0; odd < 1 + by_row; odd++) {
                 int first = by_row ? row + odd : row / 2, every = 1 + by_row;
                 ptrdiff_t apart = 2 * every * chroma.stride;
-                a[odd] = load_apart(row_of(chroma, first) + column, apart);
-                b[odd] = load_apart(row_of(chroma, first + every) + column, apart);
+                bytes a = load_apart(row_of(chroma, first) + column, apart);
+                bytes b = load_apart(row_of(chroma, first + every) + column, apart);
+                pairs[odd][0] = LOW_INTS(a, b);
+                pairs[odd][1] = HIGH_INTS(a, b);
             }
-            for (int half = 0; half < 2; half++) {
-                bytes upper = half ? HIGH_SHORTS(v[0], v[1]) : LOW_SHORTS(v[0], v[1]);
-                bytes lower = half ? HIGH_SHORTS(v[2], v[3]) : LOW_SHORTS(v[2], v[3]);
-                tint tints[2][2];
-                for (int odd = 0; odd < 1 + by_row; odd++) {
-                    bytes pairs = half ? HIGH_INTS(a[odd], b[odd]) : LOW_INTS(a[odd], b[odd]);
-                    tints[0][odd] = tint_of(&m, pairs, 0, red_is_first);
-                    tints[1][odd] = tint_of(&m, pairs, 8, red_is_first);
-                }
-                if (!by_row)
-                    tints[0][1] = tints[0][0], tints[1][1] = tints[1][0];
-                int at = column + half * 2 * TAPS;
-                convert(r, &m, to, row, at, LOW_LONGS(upper, lower), tints[0]);
-                convert(r, &m, to, row, at + TAPS, HIGH_LONGS(upper, lower), tints[1]);
+            bytes upper[2] = {LOW_SHORTS(v[0], v[1]), HIGH_SHORTS(v[0], v[1])};
+            bytes lower[2] = {LOW_SHORTS(v[2], v[3]), HIGH_SHORTS(v[2], v[3])};
+            UNROLLED
+            for (int q = 0; q < 4; q++) {
+                bytes squares = q % 2 ? HIGH_LONGS(upper[q / 2], lower[q / 2])
+                                      : LOW_LONGS(upper[q / 2], lower[q / 2]);
+                tint even = tint_of(&m, pairs[0][q / 2], q % 2 * 8, red_is_first);
+                tint odd = by_row ? tint_of(&m, pairs[1][q / 2], q % 2 * 8, red_is_first) : even;
+                convert(r, &m, to, row, column + q * TAPS, squares, even, odd);
             }
         }
+    }
 }
 
 void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns,
