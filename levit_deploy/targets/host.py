@@ -17,7 +17,7 @@ _ARCH_OF_MACHINE = {
     "armv8l": Arch.ARMV7,  # a 32-bit process on a 64-bit ARM kernel
 }
 _FEATURE_KEYS = ("flags", "Features")  # x86, ARM
-_SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @dataclass(frozen=True)
@@ -54,32 +54,45 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     return model, features or frozenset()
 
 
-def parse_caches(folder: Path) -> dict[int, int]:
-    """{level: bytes} of the data or unified caches that sysfs lists in `folder`."""
+def parse_caches(text: str) -> dict[int, int]:
+    """{level: bytes} of the data or unified caches; a line of `text` is the type, level and size
+    that sysfs has of one, or fewer where virtual machines and old ARM kernels leave files out."""
     sizes = {}
-    for index in sorted(folder.glob("index*")):
-        try:
-            kind, level, size = (
-                (index / name).read_text().strip() for name in ("type", "level", "size")
-            )
-        except OSError:  # virtual machines and old ARM kernels leave files out
-            continue
-        if kind != "Instruction":
-            sizes[int(level)] = int(size.removesuffix("K")) * 1024
+    for line in text.splitlines():
+        match line.split():
+            case [kind, level, size] if kind != "Instruction":
+                sizes[int(level)] = int(size.removesuffix("K")) * 1024
     return sizes
+
+
+def parse_cpu(system: str, machine: str, cpuinfo: str, caches: str) -> Cpu:
+    """`system` and `machine` as `uname -s -m` says, the text of /proc/cpuinfo, and that of
+    `parse_caches`; raises DeployError for an architecture that we do not know."""
+    arch = _ARCH_OF_MACHINE.get(machine)
+    if system != "Linux" or arch is None:
+        raise DeployError(
+            f"`{system} {machine}` cannot run the libraries made here",
+            hint="name the device's target: `levit-deploy targets` lists all of them",
+        )
+    model, features = parse_cpuinfo(cpuinfo)
+    sizes = parse_caches(caches)
+    return Cpu(arch, model, features, sizes.get(1), sizes.get(2))
 
 
 def read_cpu() -> Cpu:
     """The CPU of this machine; raises DeployError where it is of no architecture we know."""
-    arch = _ARCH_OF_MACHINE.get(platform.machine())
-    if platform.system() != "Linux" or arch is None:
-        raise DeployError(
-            f"`{platform.system()} {platform.machine()}` cannot run the libraries made here",
-            hint="name the device's target: `levit-deploy targets` lists all of them",
-        )
-    model, features = parse_cpuinfo(Path("/proc/cpuinfo").read_text())
-    caches = parse_caches(_SYSFS_CACHES)
-    return Cpu(arch, model, features, caches.get(1), caches.get(2))
+    cpuinfo = Path("/proc/cpuinfo")
+    return parse_cpu(
+        platform.system(),
+        platform.machine(),
+        cpuinfo.read_text() if cpuinfo.exists() else "",
+        "".join(map(_cache_line, sorted(SYSFS_CACHES.glob("index*")))),
+    )
+
+
+def _cache_line(index: Path) -> str:
+    files = [index / name for name in ("type", "level", "size")]
+    return " ".join(file.read_text().strip() for file in files if file.exists()) + "\n"
 
 
 def last_fitting(cpu: Cpu, candidates: Iterable[Target]) -> Target:
