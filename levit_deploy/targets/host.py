@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.target import Arch, Target
 
-_ARCH_OF_MACHINE = {
+ARCH_OF_MACHINE = {
     "x86_64": Arch.X86_64,
     "aarch64": Arch.AARCH64,
     "armv7l": Arch.ARMV7,
@@ -56,22 +57,27 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
 
 def parse_caches(folder: Path) -> dict[int, int]:
     """{level: bytes} of the data or unified caches that sysfs lists in `folder`."""
-    sizes = {}
-    for index in sorted(folder.glob("index*")):
-        try:
-            kind, level, size = (
-                (index / name).read_text().strip() for name in ("type", "level", "size")
+    entries = []
+    for index in folder.glob("index*"):
+        with contextlib.suppress(OSError):  # virtual machines and old ARM kernels leave files out
+            entries.append(
+                tuple((index / name).read_text().strip() for name in ("type", "level", "size"))
             )
-        except OSError:  # virtual machines and old ARM kernels leave files out
-            continue
-        if kind != "Instruction":
-            sizes[int(level)] = int(size.removesuffix("K")) * 1024
-    return sizes
+    return caches_in(entries)
+
+
+def caches_in(entries: Iterable[tuple[str, ...]]) -> dict[int, int]:
+    """{level: bytes} of the data or unified caches among (type, level, size) as sysfs has them."""
+    return {
+        int(level): int(size.removesuffix("K")) * 1024
+        for kind, level, size in entries
+        if kind in ("Data", "Unified") and level.isdigit() and size.removesuffix("K").isdigit()
+    }
 
 
 def read_cpu() -> Cpu:
     """The CPU of this machine; raises DeployError where it is of no architecture we know."""
-    arch = _ARCH_OF_MACHINE.get(platform.machine())
+    arch = ARCH_OF_MACHINE.get(platform.machine())
     if platform.system() != "Linux" or arch is None:
         raise DeployError(
             f"`{platform.system()} {platform.machine()}` cannot run the libraries made here",
