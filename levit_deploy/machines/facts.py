@@ -59,7 +59,7 @@ class Cores:
     numbers: tuple[int, ...]
     capacity: int | None
     max_mhz: int | None
-    mhz: tuple[int, ...]
+    mhz: tuple[int | None, ...]
     governor: str | None
     l1d_bytes: int | None
     l2_bytes: int | None
@@ -183,7 +183,6 @@ def _cores(files: Mapping[str, str], cpuinfo: str) -> tuple[Cores, ...]:
     kinds = []
     for (capacity, _, name), group in itertools.groupby(sorted(names, key=kind), key=kind):
         numbers = tuple(sorted(group))
-        clocks = (mhz(core, "scaling_cur_freq") for core in numbers)
         governors = (
             files.get(f"{_CORES}{core}/cpufreq/scaling_governor", "") for core in numbers
         )
@@ -194,7 +193,7 @@ def _cores(files: Mapping[str, str], cpuinfo: str) -> tuple[Cores, ...]:
                 numbers=numbers,
                 capacity=-capacity or None,
                 max_mhz=mhz(numbers[0], "cpuinfo_max_freq"),
-                mhz=tuple(clock for clock in clocks if clock is not None),
+                mhz=tuple(mhz(core, "scaling_cur_freq") for core in numbers),
                 governor=", ".join(sorted(set(filter(None, governors)))) or None,
                 l1d_bytes=caches.get(1),
                 l2_bytes=caches.get(2),
