@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from levit_deploy.machines.facts import Facts
-from levit_deploy.targets.host import host_target
-from levit_deploy.targets.table import TARGETS
+from levit_deploy.targets.table import TARGETS, fitting_target
 from levit_deploy.targets.target import Target
 
 HOT_C = 80.0  # where a Raspberry Pi and most phones begin to lower their clocks
@@ -35,10 +34,10 @@ class Fix:
     remedy: str
 
 
-def fitting_target(facts: Facts) -> Target:
-    """The board's own row of the table if it has one, else the last kind of CPU that it runs.
+def target_of(facts: Facts) -> Target:
+    """The board's own row of the table if it has one, else the class of its CPU.
 
-    Raises DeployError if it runs none, as `host_target` does.
+    Raises DeployError if its CPU runs none of them.
     """
     assert facts.cpu is not None
     board = _letters(facts.board)
@@ -47,8 +46,7 @@ def fitting_target(facts: Facts) -> Target:
         name = _letters(target.description.partition("(")[0])
         if of_a_board and name in board and facts.cpu.runs(target):
             return target
-    kinds = (target for target in TARGETS.values() if target.base is None)
-    return TARGETS[host_target(facts.cpu, kinds).base or ""]
+    return fitting_target(facts.cpu)
 
 
 def _letters(text: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from levit_deploy.errors import DeployError
 from levit_deploy.machines import facts as facts_module
-from levit_deploy.machines.condition import fitting_target, held_back, throttling, what_to_fix
+from levit_deploy.machines.condition import held_back, target_of, throttling, what_to_fix
 from levit_deploy.machines.facts import Facts, parse_facts
 from levit_deploy.targets.host import read_cpu
 
@@ -39,7 +39,7 @@ def remedies(name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", FITTING)
 def test_the_target_is_the_board_or_its_kind_of_cpu(name: str):
-    assert fitting_target(typed(name)).name == FITTING[name]
+    assert target_of(typed(name)).name == FITTING[name]
 
 
 def test_every_typed_text_is_tested():
@@ -142,7 +142,7 @@ def test_a_machine_that_runs_none_of_ours():
     old = typed("raspberry-pi-3")
     assert old.cpu is not None
     with pytest.raises(DeployError, match="older than every target"):
-        fitting_target(replace(old, cpu=replace(old.cpu, arch=read_cpu().arch, features=frozenset())))
+        target_of(replace(old, cpu=replace(old.cpu, arch=read_cpu().arch, features=frozenset())))
 
 
 SHELLS = [["sh"], ["bash", "--posix"], ["busybox", "sh"]]
