@@ -1,4 +1,4 @@
-"""Facts -> what they mean: the target that fits, what to fix, whether a measurement was held back."""
+"""What facts mean: which target fits, what to fix, whether a measurement was held back."""
 
 from __future__ import annotations
 

@@ -72,12 +72,12 @@ class Facts:
 
     `cpu`: None for one of no architecture that we know. `board`: what device tree or firmware call
     it. `system`: name, release and machine of the kernel. `cores`: the fastest first. `libc`:
-    `glibc-2.36`, `musl`, `android-33`. `programs_32bit`: on a 64-bit kernel. `throttled`: the bits of `vcgencmd get_throttled`.
-    `pmus`: the cores of each kind of counters, by the kernel's number of it, where there are
-    several kinds. `perf_event_paranoid`: above 2 no counters for others than root. `missing`: the
-    tools that work there takes and that it lacks. `no_exec`: the folder for temporary files, if
-    nothing in it may be executed. `runtimes`: those of our peers that its Python has; None: no
-    Python.
+    `glibc-2.36`, `musl`, `android-33`. `programs_32bit`: on a 64-bit kernel. `throttled`: the bits
+    of `vcgencmd get_throttled`. `pmus`: the cores of each kind of counters, by the kernel's number
+    of it, where there are several kinds. `perf_event_paranoid`: above 2 no counters for others than
+    root. `missing`: the tools that work there takes and that it lacks. `no_exec`: the folder for
+    temporary files, if nothing in it may be executed. `runtimes`: which peers its Python has; None:
+    no Python.
     """
 
     cpu: Cpu | None
@@ -183,9 +183,7 @@ def _cores(files: Mapping[str, str], cpuinfo: str) -> tuple[Cores, ...]:
     kinds = []
     for (capacity, _, name), group in itertools.groupby(sorted(names, key=kind), key=kind):
         numbers = tuple(sorted(group))
-        governors = (
-            files.get(f"{_CORES}{core}/cpufreq/scaling_governor", "") for core in numbers
-        )
+        governors = (files.get(f"{_CORES}{core}/cpufreq/scaling_governor", "") for core in numbers)
         caches = _caches(files, numbers) or _caches(files, sorted(names))
         kinds.append(
             Cores(

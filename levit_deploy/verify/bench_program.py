@@ -19,7 +19,12 @@ from levit_deploy.runtime.instrument import write_program_header
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from levit_deploy.verify import latency_worker
 from levit_deploy.verify.artifact_runner import level_for
-from levit_deploy.verify.kernel_profile import KernelTime, kernel_times, measure_peak_gflops
+from levit_deploy.verify.kernel_profile import (
+    KernelTime,
+    kernel_times,
+    measure_peak_gflops,
+    require_one_cpu,
+)
 from levit_deploy.verify.latency import Latency
 from levit_deploy.verify.link_around import CSRC, link_around
 from levit_deploy.verify.peer import Peer
@@ -34,8 +39,8 @@ OnStep = Callable[[str], None]
 
 @dataclass(frozen=True)
 class BoardLatency(Latency):
-    """`lowest_mhz`, `highest_mhz`: the clock that was seen after each turn. Counts are of user code,
-    for one image. None: the machine does not say."""
+    """`lowest_mhz`, `highest_mhz`: of the clock that was seen after each turn. Counts are of user
+    code, for one image. None: the machine does not say."""
 
     threads: int
     lowest_mhz: int | None
@@ -110,11 +115,8 @@ def bench_on(
     the machine does not run the artifact, has not these cores, or if anything that is timed dies.
     """
     manifest = artifact.manifest
-    if per_kernel and manifest.levels:
-        raise DeployError(
-            f"`{artifact.name}` has kernels for several CPUs, which cannot be timed one by one",
-            hint=f"compile it for one: --target {manifest.levels[0]}",
-        )
+    if per_kernel:
+        require_one_cpu(artifact)
     machine = board or machine_for(manifest.device)
     level = level_for(manifest, machine.cpu())
     target = manifest.on_device(level or manifest.base_target)
@@ -146,8 +148,8 @@ def bench_on(
         kernels: tuple[KernelTime, ...] = ()
         if per_kernel:
             on_step("multiply-add peak")
-            peak_gflops = measure_peak_gflops(toolchain, machine, pinned[:1])
-            kernels = kernel_times(manifest.kernels, found.steps_ns, peak_gflops)
+            peak_gflops = measure_peak_gflops(toolchain, machine, pinned[0] if pinned else None)
+            kernels = tuple(kernel_times(manifest.kernels, found.steps_ns, peak_gflops))
     after = read_facts(machine)
     ours = {manifest.name: artifact.folder.name}
     latencies = (replace(each, name=ours.get(each.name, each.name)) for each in found.latencies)
@@ -191,7 +193,7 @@ def _choose_cores(
 def _link(
     artifact: Artifact, toolchain: Toolchain, program: Path, level: str | None, per_kernel: bool
 ) -> None:
-    sources, flags = [CSRC / "bench.c"], ["-Wall", "-Wextra", "-Werror"]
+    sources, flags = [CSRC / "bench.c"], []
     if per_kernel:
         write_program_header(artifact, program.parent)
         sources.append(LIBRARY_CSRC / "profile.c")
@@ -222,7 +224,9 @@ def _counters_of(facts: Facts, cores: Sequence[int]) -> int:
 
 def _read(printed: str) -> _Printed:
     hint = "compile the model again"
-    return from_plain(_Printed, parse_json(printed.encode(), _PROGRAM, hint=hint), _PROGRAM, hint=hint)
+    return from_plain(
+        _Printed, parse_json(printed.encode(), _PROGRAM, hint=hint), _PROGRAM, hint=hint
+    )
 
 
 def _held_back(before: Facts, after: Facts, core: int, found: _Printed) -> str | None:

@@ -3,8 +3,8 @@
 Run as a module: `latency_worker PEER FILE THREADS CHANNELS SIZE`. It loads, warms up and says
 `ready` with its version; then for every number N that it reads it classifies N times and answers
 with a JSON list of [wall ns, process CPU ns], one pair an image. The image is noise: latency does
-not depend on it. PEER is a value of Peer. For peers the file needs nothing else of this package, and
-Python 3.9: `bench --on` sends it to boards.
+not depend on it. PEER is a value of Peer. Peers are timed with nothing else of this package and in
+Python 3.9 or later: `bench --on` sends this file to boards.
 """
 
 from __future__ import annotations

@@ -89,7 +89,11 @@ def test_what_says_nothing_is_not_known():
     phone, cloud = typed("android-phone"), typed("graviton3")
     assert (phone.libc, phone.throttled, phone.no_exec) == ("android-33", None, None)
     assert [kind.l1d_bytes for kind in phone.cores] == [None, None]
-    assert (cloud.cores[0].governor, cloud.cores[0].mhz, cloud.temperature_c) == (None, (None, None), None)
+    assert (cloud.cores[0].governor, cloud.cores[0].mhz, cloud.temperature_c) == (
+        None,
+        (None, None),
+        None,
+    )
     nothing = parse_facts("")
     assert (nothing.cpu, nothing.cores, nothing.free_bytes) == (None, (), None)
     assert list(what_to_fix(nothing)) == []
