@@ -38,7 +38,7 @@ from levit_deploy.machines.machine import (
 )
 from levit_deploy.machines.process import raise_for
 from levit_deploy.records import printable
-from levit_deploy.targets.host import SYSFS_CACHES, Cpu, parse_cpu
+from levit_deploy.targets.host import SYSFS_CACHES, Cpu, caches_in, parse_cpu
 
 TOOLS = "sh, cat, chmod, mkdir, mv, rm, uname"
 _SESSION = Path(__file__).with_name("session.sh")
@@ -94,7 +94,9 @@ class Board(Machine):
         )
         system, machine, rest = text.split("\n", 2)
         cpuinfo, _, caches = rest.rpartition("==\n")
-        return parse_cpu(system, machine, cpuinfo, caches)
+        entries = [line.split() for line in caches.splitlines()]
+        whole = (entry for entry in entries if len(entry) == 3)
+        return parse_cpu(system, machine, cpuinfo, caches_in(whole))
 
     def cpu(self) -> Cpu:
         return self._cpu

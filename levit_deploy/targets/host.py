@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.target import Arch, Target
 
-_ARCH_OF_MACHINE = {
+ARCH_OF_MACHINE = {
     "x86_64": Arch.X86_64,
     "aarch64": Arch.AARCH64,
     "armv7l": Arch.ARMV7,
@@ -54,29 +55,37 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     return model, features or frozenset()
 
 
-def parse_caches(text: str) -> dict[int, int]:
-    """{level: bytes} of the data or unified caches; a line of `text` is the type, level and size
-    that sysfs has of one, or fewer where virtual machines and old ARM kernels leave files out."""
-    sizes = {}
-    for line in text.splitlines():
-        match line.split():
-            case [kind, level, size] if kind != "Instruction":
-                sizes[int(level)] = int(size.removesuffix("K")) * 1024
-    return sizes
+def parse_caches(folder: Path) -> dict[int, int]:
+    """{level: bytes} of the data or unified caches that sysfs lists in `folder`."""
+    entries = []
+    for index in folder.glob("index*"):
+        with contextlib.suppress(OSError):  # virtual machines and old ARM kernels leave files out
+            entries.append(
+                tuple((index / name).read_text().strip() for name in ("type", "level", "size"))
+            )
+    return caches_in(entries)
 
 
-def parse_cpu(system: str, machine: str, cpuinfo: str, caches: str) -> Cpu:
-    """`system` and `machine` as `uname -s -m` says, the text of /proc/cpuinfo, and that of
-    `parse_caches`; raises DeployError for an architecture that we do not know."""
-    arch = _ARCH_OF_MACHINE.get(machine)
+def caches_in(entries: Iterable[Sequence[str]]) -> dict[int, int]:
+    """{level: bytes} of the data or unified caches among (type, level, size) as sysfs has them."""
+    return {
+        int(level): int(size.removesuffix("K")) * 1024
+        for kind, level, size in entries
+        if kind in ("Data", "Unified") and level.isdigit() and size.removesuffix("K").isdigit()
+    }
+
+
+def parse_cpu(system: str, machine: str, cpuinfo: str, caches: Mapping[int, int]) -> Cpu:
+    """`system` and `machine` as `uname -s` and `-m` say, the text of /proc/cpuinfo, and {level:
+    bytes}; raises DeployError for an architecture that we do not know."""
+    arch = ARCH_OF_MACHINE.get(machine)
     if system != "Linux" or arch is None:
         raise DeployError(
             f"`{system} {machine}` cannot run the libraries made here",
             hint="name the device's target: `levit-deploy targets` lists all of them",
         )
     model, features = parse_cpuinfo(cpuinfo)
-    sizes = parse_caches(caches)
-    return Cpu(arch, model, features, sizes.get(1), sizes.get(2))
+    return Cpu(arch, model, features, caches.get(1), caches.get(2))
 
 
 def read_cpu() -> Cpu:
@@ -86,13 +95,8 @@ def read_cpu() -> Cpu:
         platform.system(),
         platform.machine(),
         cpuinfo.read_text() if cpuinfo.exists() else "",
-        "".join(map(_cache_line, sorted(SYSFS_CACHES.glob("index*")))),
+        parse_caches(SYSFS_CACHES),
     )
-
-
-def _cache_line(index: Path) -> str:
-    files = [index / name for name in ("type", "level", "size")]
-    return " ".join(file.read_text().strip() for file in files if file.exists()) + "\n"
 
 
 def last_fitting(cpu: Cpu, candidates: Iterable[Target]) -> Target:

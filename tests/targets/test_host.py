@@ -5,15 +5,7 @@ from pathlib import Path
 import pytest
 
 from levit_deploy.errors import DeployError
-from levit_deploy.targets.host import (
-    SYSFS_CACHES,
-    Cpu,
-    host_target,
-    parse_caches,
-    parse_cpu,
-    parse_cpuinfo,
-    read_cpu,
-)
+from levit_deploy.targets.host import Cpu, host_target, parse_caches, parse_cpuinfo
 from levit_deploy.targets.table import TARGETS, get_target
 from levit_deploy.targets.target import Arch
 
@@ -69,25 +61,27 @@ def test_a_cpu_runs_what_it_has_the_features_for():
     assert not pi5.runs(TARGETS["graviton3"])
 
 
-def test_caches_come_from_sysfs():
-    """The last line is of a virtual machine that leaves files out."""
-    caches = parse_caches("Data 1 48K\nInstruction 1 32K\nUnified 2 1280K\nUnified\n\n")
+def write_cache(folder: Path, index: int, level: str, kind: str, size: str) -> None:
+    entry = folder / f"index{index}"
+    entry.mkdir(parents=True)
+    for name, value in {"level": level, "type": kind, "size": size}.items():
+        (entry / name).write_text(value + "\n")
+
+
+def test_caches_come_from_sysfs(tmp_path):
+    write_cache(tmp_path, 0, "1", "Data", "48K")
+    write_cache(tmp_path, 1, "1", "Instruction", "32K")
+    write_cache(tmp_path, 2, "2", "Unified", "1280K")
+    (tmp_path / "index3").mkdir()  # an entry without files, as some virtual machines have
+    caches = parse_caches(tmp_path)
     assert caches == {1: 48 * 1024, 2: 1280 * 1024}
-    cpuinfo = (RECORDED / "epyc-zen4.txt").read_text()
-    cpu = parse_cpu("Linux", "x86_64", cpuinfo, "Data 1 48K\nUnified 2 1280K\n")
-    host = host_target(cpu, CLASSES)
+    model, features = parse_cpuinfo((RECORDED / "epyc-zen4.txt").read_text())
+    host = host_target(Cpu(Arch.X86_64, model, features, caches[1], caches[2]), CLASSES)
     assert (host.l1d_bytes, host.l2_bytes) == (48 * 1024, 1280 * 1024)
 
 
-def test_no_caches_in_sysfs():
-    assert parse_caches("") == {}
-
-
-def test_this_machine_is_read_from_its_files():
-    size = SYSFS_CACHES / "index0" / "size"
-    if not size.exists():
-        pytest.skip("the kernel tells nothing of the caches")
-    assert read_cpu().l1d_bytes == int(size.read_text().strip("K\n")) * 1024
+def test_no_caches_in_sysfs(tmp_path):
+    assert parse_caches(tmp_path / "missing") == {}
 
 
 def test_this_machine_has_a_target():
