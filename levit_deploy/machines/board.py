@@ -58,10 +58,7 @@ class _Answer:
 
 
 class Board(Machine):
-    """`command` is what a kind of board adds: how a shell on it gets a command.
-
-    `notes`: what a user should know of it, found so far.
-    """
+    """`command` is what a kind of board adds: how a shell on it gets a command."""
 
     def __init__(self, name: str) -> None:
         self.name = name
