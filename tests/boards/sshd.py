@@ -6,7 +6,10 @@ import socket
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "/usr/sbin/sshd"
 
@@ -79,6 +82,48 @@ class Sshd:
         """The processes that serve them, of which killing one is a lost connection."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    server = Sshd(tmp_path_factory.mktemp("sshd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class OnBoard:
+    """What a test sees of a board from within: its folders, and what its shell is told first."""
+
+    url = "ssh://board"
+
+    def __init__(self, sshd: Sshd, folder: Path) -> None:
+        self.sshd, self.home, self.tmp = sshd, folder / "home", folder / "tmp"
+        self.cache = self.home / ".cache" / "levit-deploy"
+        for place in (self.home, self.tmp):
+            place.mkdir(parents=True)
+        self.profile()
+
+    def profile(self, commands: str = "") -> None:
+        home = f"export HOME={self.home} TMPDIR={self.tmp}; unset XDG_CACHE_HOME"
+        self.sshd.profile.write_text(f"{home}\n{commands}\n")
+
+    def is_clean(self) -> bool:
+        """Soon nothing is left but programs in the cache."""
+        for _ in range(100):
+            if not any(self.tmp.iterdir()) and not (self.cache / "lock").exists():
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@pytest.fixture
+def on_board(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnBoard]:
+    monkeypatch.setenv("PATH", f"{sshd.bin}:{os.environ['PATH']}")
+    board = OnBoard(sshd, tmp_path / "board")
+    yield board
+    board.profile()
+    assert board.is_clean()
 
 
 def _free_port() -> int:
