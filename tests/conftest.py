@@ -18,9 +18,6 @@ from tests.randomize import randomize
 
 # Their fixtures are made once for all rooms.
 pytest_plugins = ["tests.deployment", "tests.boards.sshd"]
-    "tests.deployment",
-    "tests.boards.sshd",
-]  # their fixtures are made once for all rooms
 
 # The nets are small: more threads only wait for each other, above all beside other test workers.
 torch.set_num_threads(1)
