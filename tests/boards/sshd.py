@@ -20,8 +20,8 @@ BOARDS = ("board", "board2")
 class Sshd:
     """`folder` gets keys, configuration and log; `bin` in it a client that knows of them.
 
-    Each command on `board` or `board2` is run by a shell that has read the file `profile`, with that
-    name in BOARD.
+    Each command on `board` or `board2` is run by a shell that has read the file `profile`, with
+    that name in BOARD.
     """
 
     def __init__(self, folder: Path) -> None:

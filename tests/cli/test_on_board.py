@@ -1,14 +1,19 @@
 """verify, audit and compile with --on, against the board on the loopback."""
 
 import json
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from levit_deploy.machines.ssh import SshBoard
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from tests.boards.sshd import OnBoard
-from tests.cli.conftest import TINY_WEIGHTS, Cli, compile_args
+from tests.cli.conftest import TINY_WEIGHTS, Cli, Spawner, compile_args
+from tests.cli.test_bad_input import assert_refused
 
 
 @pytest.fixture
