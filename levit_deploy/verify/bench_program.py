@@ -69,9 +69,10 @@ class Condition:
 class BoardBench:
     """What was measured on `machine`, and how it was doing.
 
-    `cores`: n threads ran on the first n of them; empty: wherever its system liked, as under an
-    emulator. `no_counters`: why nothing was counted. `before`, `after`: of the first core.
-    `held_back`: why it did not run at its full clock. `missing`: peers that its Python has not.
+    `cores`: n threads ran on the first n of them, whose kinds are `kinds`; empty: wherever its
+    system liked, as under an emulator. `missing`: peers that its Python has not. `no_counters`: why
+    nothing was counted. `before`, `after`: of the first core. `held_back`: why it did not run at
+    its full clock.
     """
 
     machine: str
@@ -79,6 +80,7 @@ class BoardBench:
     cpu: str
     emulated: bool
     cores: tuple[int, ...]
+    kinds: tuple[str, ...]
     latencies: tuple[BoardLatency, ...]
     kernels: tuple[KernelTime, ...]
     missing: tuple[str, ...]
@@ -160,6 +162,7 @@ def bench_on(
         cpu=machine.cpu().model,
         emulated=machine.emulated,
         cores=pinned,
+        kinds=tuple(before.kind_of(core).name for core in pinned),
         latencies=tuple(latencies),
         kernels=kernels,
         missing=tuple(peer.value for peer in peers if peer not in there),
@@ -193,11 +196,12 @@ def _choose_cores(
 def _link(
     artifact: Artifact, toolchain: Toolchain, program: Path, level: str | None, per_kernel: bool
 ) -> None:
-    sources, flags = [CSRC / "bench.c"], []
+    sources: tuple[Path, ...] = (CSRC / "bench.c",)
+    flags: tuple[str, ...] = ()
     if per_kernel:
         write_program_header(artifact, program.parent)
-        sources.append(LIBRARY_CSRC / "profile.c")
-        flags += (f"-DSTEPS={len(artifact.manifest.kernels)}", f"-I{LIBRARY_CSRC}")
+        sources += (LIBRARY_CSRC / "profile.c",)
+        flags = (f"-DSTEPS={len(artifact.manifest.kernels)}", f"-I{LIBRARY_CSRC}")
     link_around(artifact, toolchain, sources, program, level, flags)
 
 
