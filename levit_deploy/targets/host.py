@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ARCH_OF_MACHINE = {
     "armv8l": Arch.ARMV7,  # a 32-bit process on a 64-bit ARM kernel
 }
 _FEATURE_KEYS = ("flags", "Features")  # x86, ARM
-_SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def parse_caches(folder: Path) -> dict[int, int]:
     return caches_in(entries)
 
 
-def caches_in(entries: Iterable[tuple[str, ...]]) -> dict[int, int]:
+def caches_in(entries: Iterable[Sequence[str]]) -> dict[int, int]:
     """{level: bytes} of the data or unified caches among (type, level, size) as sysfs has them."""
     return {
         int(level): int(size.removesuffix("K")) * 1024
@@ -75,17 +75,28 @@ def caches_in(entries: Iterable[tuple[str, ...]]) -> dict[int, int]:
     }
 
 
-def read_cpu() -> Cpu:
-    """The CPU of this machine; raises DeployError where it is of no architecture we know."""
-    arch = ARCH_OF_MACHINE.get(platform.machine())
-    if platform.system() != "Linux" or arch is None:
+def parse_cpu(system: str, machine: str, cpuinfo: str, caches: Mapping[int, int]) -> Cpu:
+    """`system` and `machine` as `uname -s` and `-m` say, the text of /proc/cpuinfo, and {level:
+    bytes}; raises DeployError for an architecture that we do not know."""
+    arch = ARCH_OF_MACHINE.get(machine)
+    if system != "Linux" or arch is None:
         raise DeployError(
-            f"`{platform.system()} {platform.machine()}` cannot run the libraries made here",
+            f"`{system} {machine}` cannot run the libraries made here",
             hint="name the device's target: `levit-deploy targets` lists all of them",
         )
-    model, features = parse_cpuinfo(Path("/proc/cpuinfo").read_text())
-    caches = parse_caches(_SYSFS_CACHES)
+    model, features = parse_cpuinfo(cpuinfo)
     return Cpu(arch, model, features, caches.get(1), caches.get(2))
+
+
+def read_cpu() -> Cpu:
+    """The CPU of this machine; raises DeployError where it is of no architecture we know."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return parse_cpu(
+        platform.system(),
+        platform.machine(),
+        cpuinfo.read_text() if cpuinfo.exists() else "",
+        parse_caches(SYSFS_CACHES),
+    )
 
 
 def last_fitting(cpu: Cpu, candidates: Iterable[Target]) -> Target:
