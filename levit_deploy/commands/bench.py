@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ def bench_command(
     per_kernel: bool,
     as_json: bool,
 ) -> None:
-    """Time the artifact in DIR beside other runtimes, here or on a board.
+    """Time the artifact in DIR, here or on a board.
 
     Peers run the same network in fp32, with random weights: latency does not depend on them.
     A ratio below 1 means that the artifact is faster.
@@ -123,16 +124,19 @@ def bench_command(
             from levit_deploy.verify.bench_program import bench_on
             from levit_deploy.verify.peer import Peer
 
-            found = bench_on(
-                open_machine(url),
-                artifact,
-                threads=threads,
-                rounds=rounds,
-                cores=cores,
-                peers=[Peer(name) for name in names],
-                per_kernel=per_kernel,
-                on_step=phases.begin,
-            )
+            with closing(open_machine(url)) as board:
+                found = bench_on(
+                    board,
+                    artifact,
+                    threads=threads,
+                    rounds=rounds,
+                    cores=cores,
+                    peers=[Peer(name) for name in names],
+                    per_kernel=per_kernel,
+                    on_step=phases.begin,
+                )
+                for note in board.notes:
+                    phases.note(note)
     if as_json:
         print_json({"schema_version": 1, "artifact": str(folder), **to_plain(found)})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,8 @@ def print_board_bench(found: BoardBench) -> None:
     )
     place = "an emulator, whose times say nothing" if found.emulated else found.cpu
     lines = [f"on {found.machine} ({place}), {found.system}"]
-    if found.cores and found.before and found.after:
-        cores = ", ".join(map(_core, found.cores, found.kinds))
-        lines.append(f"n threads had the first n of its cores {cores}")
+    if found.before and found.after:
+        lines.append(f"n threads had the first n of its cores {_cores(found)}")
         lines.append(f"before: {_condition(found.before)}; after: {_condition(found.after)}")
     if found.no_counters:
         hint = f"; {_LET_COUNT}" if found.no_counters in _FORBIDDEN else ""
@@ -99,8 +99,13 @@ def _counts(latency: BoardLatency) -> tuple[str, ...]:
     )
 
 
-def _core(number: int, kind: str) -> str:
-    return f"{number} ({kind})" if kind else str(number)
+def _cores(found: BoardBench) -> str:
+    """`4, 5 (Cortex-A72), 0, 1 (Cortex-A53)`"""
+    groups = itertools.groupby(zip(found.cores, found.kinds, strict=True), lambda core: core[1])
+    return ", ".join(
+        ", ".join(str(number) for number, _ in cores) + (f" ({kind})" if kind else "")
+        for kind, cores in groups
+    )
 
 
 def _condition(condition: Condition) -> str:
@@ -109,4 +114,4 @@ def _condition(condition: Condition) -> str:
         f"{condition.mhz} MHz" if condition.mhz else "",
         f"{condition.temperature_c:.0f} C" if condition.temperature_c is not None else "",
     )
-    return ", ".join(filter(None, parts)) or "it says neither clock nor temperature"
+    return ", ".join(filter(None, parts)) or "clock and temperature not known"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ class Cleaned:
 @click.option("--clean", is_flag=True, help="Remove what we keep there; nothing else is done.")
 @json_option
 def boards_command(urls: tuple[str, ...], clean: bool, as_json: bool) -> None:
-    """Show what the boards at URL... are, which target fits, what to fix.
+    """Show what boards are, which target fits, what to fix.
 
     CPU, features, cores and their caches, C library, governor, temperature, clock, free memory.
     Exits with 1 if a board does not answer.
@@ -76,7 +77,8 @@ def _look_at(url: str) -> Board | Lost:
     from levit_deploy.machines.open import open_machine
 
     try:
-        facts = read_facts(open_machine(url))
+        with closing(open_machine(url)) as board:
+            facts = read_facts(board)
     except DeployError as error:
         return Lost(url, error.message, error.hint)
     try:

@@ -128,12 +128,11 @@ def bench_on(
     there = [peer for peer in peers if peer.value in (before.runtimes or ())]
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name, machine.workplace() as place:
         work, toolchain = Path(name), find_toolchain(target)
-        on_step("link")
+        on_step("prepare")
         _link(artifact, toolchain, work / _PROGRAM, level, per_kernel)
-        on_step("send")
         place.put(work / _PROGRAM, _PROGRAM, executable=True)
         files = _put_networks(artifact, there, work, place)
-        on_step("run")
+        on_step("bench")
         printed = place.run(
             (
                 _PROGRAM,
@@ -149,7 +148,7 @@ def bench_on(
         found = _read(printed)
         kernels: tuple[KernelTime, ...] = ()
         if per_kernel:
-            on_step("multiply-add peak")
+            on_step("peak")
             peak_gflops = measure_peak_gflops(toolchain, machine, pinned[0] if pinned else None)
             kernels = tuple(kernel_times(manifest.kernels, found.steps_ns, peak_gflops))
     after = read_facts(machine)
