@@ -58,10 +58,7 @@ class _Answer:
 
 
 class Board(Machine):
-    """`command` is what a kind of board adds: how a shell on it gets a command.
-
-    `notes`: what a user should know of it, found so far.
-    """
+    """`command` is what a kind of board adds: how a shell on it gets a command."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -122,7 +119,6 @@ class Board(Machine):
         self.close()
 
     def close(self) -> None:
-        """End the connection, if there is one; the next use makes another."""
         with self._lock:
             if self._session is not None:
                 self._session.close()

@@ -68,10 +68,12 @@ class Workplace(ABC):
 
 class Machine(ABC):
     """`name`: in reports, such as `this CPU` or `ssh://pi@host`. `emulated`: whether it takes
-    seconds for what a CPU does in milliseconds, and its times say nothing."""
+    seconds for what a CPU does in milliseconds, and its times say nothing. `notes`: what a user
+    should know of it, found so far."""
 
     name: str
     emulated: bool = False
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def cpu(self) -> Cpu:
@@ -84,6 +86,9 @@ class Machine(ABC):
     @abstractmethod
     def shell(self, script: str) -> str:
         """What a POSIX shell script printed there; raises RunError if it failed."""
+
+    def close(self) -> None:  # noqa: B027 (only boards have one)
+        """End the connection to it, if there is one; the next use makes another."""
 
     def loads(self, target: Target) -> bool:
         """Whether this Python can load a shared library for `target`, to run it on the machine."""
