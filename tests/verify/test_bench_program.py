@@ -111,12 +111,14 @@ def test_a_board_that_was_throttled_meanwhile(
     assert (found.cores, found.kinds) == ((0,), ("Cortex-A76",))
 
 
-def test_a_peer_that_the_board_has_not(host_artifact: Artifact, monkeypatch: pytest.MonkeyPatch):
+def test_a_board_that_says_nothing_of_itself(
+    host_artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(bench_program, "read_facts", lambda machine: parse_facts(""))
-    monkeypatch.setattr(bench_program, "_choose_cores", lambda *given: ())
     found = bench_on(HERE, host_artifact, rounds=1, peers=(Peer.ONNXRUNTIME,))
     assert found.missing == ("onnxruntime",)
     assert len(found.latencies) == 1
+    assert (found.cores, found.before) == ((), None)
 
 
 def test_the_fastest_cores_come_first():
