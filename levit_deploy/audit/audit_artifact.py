@@ -83,7 +83,7 @@ class Auditor:
             runners.append(RunnerName.QDQ)
         self.settings = Settings(
             **Build.of(manifest),
-            emulated=self._runner.emulated,
+            emulated=self._runner.machine.emulated,
             library_bytes=manifest.files[artifact.shared_library.name].bytes,
             workspace_bytes=manifest.workspace_bytes,
             card=checkpoint.card,
@@ -155,8 +155,8 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        model, command = export_checkpoint(checkpoint), ArtifactRunner(artifact).command
-        with LayerProbe(build, model, table, toolchain, command) as probe:
+        model, machine = export_checkpoint(checkpoint), ArtifactRunner(artifact).machine
+        with LayerProbe(build, model, table, toolchain, machine) as probe:
             yield probe
 
 

@@ -24,9 +24,10 @@ from levit_deploy.audit.state import State
 from levit_deploy.audit.statistics import as_classes
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import RunError
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.runner import Runner
 
 PICTURE_SIDE = 128  # larger ones are made smaller before they are kept for the report
 

@@ -82,18 +82,23 @@ def read_cpu() -> Cpu:
     return Cpu(arch, model, features, caches.get(1), caches.get(2))
 
 
-def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
-    """The last of `candidates` that `cpu` runs, with the caches of `cpu`, under the name `host`.
-
-    Raises DeployError if it runs none.
-    """
+def last_fitting(cpu: Cpu, candidates: Iterable[Target]) -> Target:
+    """The last of `candidates` that `cpu` runs; raises DeployError if it runs none."""
     fitting = [target for target in candidates if cpu.runs(target)]
     if not fitting:
         raise DeployError(
             f"this CPU (`{cpu.model}`) is older than every target",
             hint="name the device's target: `levit-deploy targets` lists all of them",
         )
-    best = fitting[-1]
+    return fitting[-1]
+
+
+def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
+    """The last of `candidates` that `cpu` runs, with the caches of `cpu`, under the name `host`.
+
+    Raises DeployError if it runs none.
+    """
+    best = last_fitting(cpu, candidates)
     return replace(
         best,
         name="host",
