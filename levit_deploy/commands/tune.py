@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 @model_or_file_argument
 @target_option
 @click.option(
+    "--on",
+    multiple=True,
+    metavar="URL",
+    help="Measure on this board, such as ssh://pi@raspberrypi.local; repeat it for equal ones.",
+)
+@click.option(
     "-o",
     "--output",
     default="tiles.json",

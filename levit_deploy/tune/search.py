@@ -1,6 +1,9 @@
 """Search the tiles of many kernels: compiled here, timed on one machine or on several equal ones.
 
     specs -> [compile: all cores] -> batches -> [time: each board that is free] -> rows
+
+Where kernels are timed here, nothing compiles meanwhile; where they are not timed at all, a row is
+what their assembly says.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from levit_deploy import __version__
 from levit_deploy.compiler.tiles.registry import Spec
@@ -174,7 +178,7 @@ class _Timing:
 
     def _wait(self) -> Iterator[TileRow]:
         """Until something is done; gives rows that are."""
-        running: list[Future[Batch] | Future[TileRow]] = [*self._measuring]
+        running: list[Future[Any]] = [*self._measuring]  # of batches and of rows
         if self._building:
             running.append(self._building)
         done, _ = wait(running, return_when=FIRST_COMPLETED)

@@ -155,9 +155,7 @@ def test_a_tile_that_crashes_or_hangs_is_wrong(tmp_path: Path, monkeypatch: pyte
     kernels = [replace(found.kernel, symbol=f"k{index}") for index in range(4)]
     with LocalMachine().workplace() as place:
         (tmp_path / "work").mkdir()
-        batch = build_batch(
-            GEMM, [found.tile] * 4, kernels, objects, toolchain, tmp_path / "work"
-        )
+        batch = build_batch(GEMM, [found.tile] * 4, kernels, objects, toolchain, tmp_path / "work")
         timer = KernelTimer(batch, place, "here")
         times = timer.microseconds(range(4), 1)
     assert times[0] is not None

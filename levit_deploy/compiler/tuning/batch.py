@@ -1,6 +1,8 @@
 """The candidates of one spec as a program that times them, and the file of what they read.
 
     kernels of one spec, their objects  ->  time_kernels (static), operands
+
+What the program does, and why, is in csrc/time_kernels.c.
 """
 
 from __future__ import annotations
@@ -85,8 +87,8 @@ def build_batch(
             return "{0, 0}"
         if operand.content not in places:
             places[operand.content] = len(content)
-            content.extend(operand.content + bytes(-operand.bytes % ALIGNMENT_BYTES))
-        return f"{{{places[operand.content]}, {operand.bytes}}}"
+            content.extend(operand.content + bytes(-operand.size % ALIGNMENT_BYTES))
+        return f"{{{places[operand.content]}, {operand.size}}}"
 
     contents = [", ".join(map(place, found)) for found in by_kernel]
     (folder / "operands").write_bytes(content)
@@ -107,7 +109,7 @@ def _header(
     operands_bytes: int,
 ) -> str:
     roles = [operand.role for operand in by_kernel[0]]
-    sizes = [max(operand.bytes for operand in each) for each in zip(*by_kernel, strict=True)]
+    sizes = [max(operand.size for operand in each) for each in zip(*by_kernel, strict=True)]
     pairs = list(zip(roles, sizes, strict=True))
     cold_bytes = sum(size for role, size in pairs if role is Role.CONSTANT)
     arguments = ", ".join(f"b[{i}]" for i in range(len(roles)))

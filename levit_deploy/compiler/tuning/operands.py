@@ -57,10 +57,10 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Operand:
-    """One buffer. `content`: what is in it at first; None for OUTPUT and SCRATCH."""
+    """One buffer of `size` bytes. `content`: what is in it at first; None for OUTPUT, SCRATCH."""
 
     role: Role
-    bytes: int
+    size: int
     content: bytes | None
 
 
