@@ -44,8 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     model, target = get_spec(options.model), get_target(options.target)
     toolchain = find_toolchain(target)
-    with tempfile.TemporaryDirectory() as work:
-        peak_gflops = measure_peak_gflops(toolchain, Path(work))
+    peak_gflops = measure_peak_gflops(toolchain, machine_for(target))
 
     def share(kernel: Kernel, microseconds: float) -> float:
         return 2e-3 * kernel.multiply_adds / microseconds / peak_gflops

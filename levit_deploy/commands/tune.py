@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.commands.arguments import json_option, model_or_file_argument, target_option
+from levit_deploy.commands.arguments import (
+    json_option,
+    model_or_file_argument,
+    on_option,
+    target_option,
+)
 from levit_deploy.commands.output import columns, print_columns, print_json
 from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.settings import reach
 
 if TYPE_CHECKING:
     from levit_deploy.compiler.tiles.registry import Spec, Tile
     from levit_deploy.compiler.tiles.table import TileRow
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
 
@@ -24,12 +31,7 @@ if TYPE_CHECKING:
 @click.command("tune")
 @model_or_file_argument
 @target_option
-@click.option(
-    "--on",
-    multiple=True,
-    metavar="URL",
-    help="Measure on this board, such as ssh://pi@raspberrypi.local; repeat it for equal ones.",
-)
+@on_option("Measure on this board, or on several equal ones (--on again)", multiple=True)
 @click.option(
     "-o",
     "--output",
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 def tune_command(
     model: ModelSpec | Path,
     target: Target,
-    on: tuple[str, ...],
+    boards: tuple[Machine, ...],
     output: Path,
     candidates: int,
     as_json: bool,
@@ -71,11 +73,12 @@ def tune_command(
       levit-deploy tune --target host levit_128s_int8.onnx
       levit-deploy tune --target rpi5 levit_128s --on ssh://pi@pi1 --on ssh://pi@pi2
     """
-    from levit_deploy.machines.open import open_machine
     from levit_deploy.targets.toolchain import find_toolchain
 
-    toolchain, boards = find_toolchain(target), [open_machine(url) for url in on]
+    toolchain = find_toolchain(target)
     with Phases() as phases:
+        for board in boards:
+            reach(phases, board)
         phases.begin("tune")
         from levit_deploy.export.exported import ExportedModel
         from levit_deploy.tune.model import tune_model

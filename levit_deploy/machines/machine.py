@@ -68,10 +68,12 @@ class Workplace(ABC):
 
 class Machine(ABC):
     """`name`: in reports, such as `this CPU` or `ssh://pi@host`. `emulated`: whether it takes
-    seconds for what a CPU does in milliseconds, and its times say nothing."""
+    seconds for what a CPU does in milliseconds, and its times say nothing. `notes`: what a user
+    should know of it, found so far."""
 
     name: str
     emulated: bool = False
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def cpu(self) -> Cpu:

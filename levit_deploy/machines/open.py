@@ -5,6 +5,7 @@ from __future__ import annotations
 from levit_deploy.errors import DeployError
 from levit_deploy.machines.local import LocalMachine
 from levit_deploy.machines.machine import Machine
+from levit_deploy.machines.ssh import SshBoard
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.table import fitting_target
 from levit_deploy.targets.target import Target
@@ -41,8 +42,8 @@ def _require_cpu(board: Machine, target: Target) -> None:
 
 
 def open_machine(url: str) -> Machine:
-    """The board that `url` names; raises DeployError for a name of none.
+    """The board that `url` names: ssh://[USER@]HOST[:PORT].
 
-    Nothing is connected yet.
+    Raises DeployError for a name of none. Nothing is connected yet.
     """
-    raise DeployError(f"`{url}` names no board", hint="--on ssh://USER@HOST")
+    return SshBoard(url)

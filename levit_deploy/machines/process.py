@@ -51,9 +51,11 @@ def run_child(
 
 
 def raise_for(returncode: int, stderr: str, hint: str | None = None) -> None:
-    """The errors of `run_child` for what a program ended with; a negative code is a signal.
-
-    `hint`: what lets it be executed, if it was not."""
+    """The errors of `run_child` for what a program ended with; a negative code is a signal, and so
+    is what a shell makes of one. `hint`: what lets it be executed, if it was not.
+    """
+    if 128 < returncode <= 128 + signal.SIGRTMAX:
+        returncode = 128 - returncode
     if returncode == -signal.SIGSYS:
         raise NotExecutedError("ended by SIGSYS: it made a system call that is forbidden here")
     if returncode == CANNOT_EXECUTE:

@@ -17,12 +17,12 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.levit import Frame
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.description import expected_description
 from levit_deploy.verify.images import Function, Images
+from levit_deploy.verify.link_around import CSRC, link_around
 from levit_deploy.verify.process import level_variable
 from levit_deploy.verify.runner import Runner
 
-SOURCE = Path(__file__).parent / "csrc" / "run_images.c"
+SOURCE = CSRC / "run_images.c"
 _PROGRAM = "run_images"
 
 
@@ -31,26 +31,11 @@ def link_run_images(
 ) -> None:
     """Make `program` of csrc/run_images.c and the artifact's static library.
 
-    It runs the library only if that is the one of its manifest, with `level` in use. It is linked
-    statically, so that an emulator needs no files of the target's system. Beside it lands
-    description.h.
-    Raises DeployError if the header or the library does not fit.
+    Raises DeployError as `link_around` does.
     """
-    manifest = artifact.manifest
-    description = (*expected_description(manifest, level).encode(), 0)
-    program.with_name("description.h").write_text(
-        f"static const unsigned char manifest_says[] = {{{', '.join(map(str, description))}}};\n"
-    )
-    flags = (
-        "-I.",  # the program's folder, where the compiler runs
-        f"-DMODEL={manifest.name}",
-        f"-D{manifest.name.upper()}_STATIC",
-        f"-DRUN_8BIT=_{EIGHT_BIT[manifest.card.in_chans].function}",
-        f'-DHEADER="{artifact.header.name}"',
-        f"-I{artifact.files.resolve()}",
-    )
-    inputs = (SOURCE.resolve(), artifact.static_library.resolve())
-    toolchain.link_program(inputs, program, flags)
+    run_8bit = EIGHT_BIT[artifact.manifest.card.in_chans].function
+    flags = (f"-DRUN_8BIT=_{run_8bit}",)
+    link_around(artifact, toolchain, (SOURCE,), program, level, flags)
 
 
 class ProgramRunner(Runner):
