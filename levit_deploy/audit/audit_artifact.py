@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_checkpoint
 from levit_deploy.files import write_files
+from levit_deploy.machines.machine import Machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
@@ -61,7 +62,8 @@ LAYER_IMAGES, EMULATED_LAYER_IMAGES = 64, 8
 class Auditor:
     """One artifact, its weights and its images; `probe` looks into it at `layer_images` of them.
 
-    Raises DeployError if they do not belong together, or if nothing here can run the artifact.
+    `boards`: what runs it, if not this machine. Raises DeployError if they do not belong together,
+    or if nothing can run the artifact.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class Auditor:
         images: AuditImages,
         probe: LayerProbe | None = None,
         layer_images: int = 0,
+        boards: Sequence[Machine] = (),
     ) -> None:
         check_weights(artifact, checkpoint)
         manifest = artifact.manifest
         self._artifact, self._checkpoint = artifact, checkpoint
         self._images, self._probe = images, probe
-        self._runner = ArtifactRunner(artifact)
+        self._runner = ArtifactRunner(artifact, boards)
+        self._boards = boards
         self._quantized = quantized_model_of(artifact, checkpoint)
         runners = [RunnerName.REFERENCE, RunnerName.ARTIFACT]
         if self._quantized is not None:
@@ -131,16 +135,22 @@ class Auditor:
                 qdq = OnnxRunner(self._quantized, as_written=True)
                 runners[RunnerName.QDQ] = stack.enter_context(qdq)
             machine = read_cpu().model
+            if self._boards:
+                machine = ", ".join(f"{board.cpu().model}, {board.name}" for board in self._boards)
             work = Work(self.settings, self._images, runners, machine, self._probe)
             run_chunks(work, state, numbers, jobs, on_images)
             if state.timing() is None:
-                state.store_timing(Timing(time_artifact(self._artifact, machine)))
+                timed = None if self._boards else time_artifact(self._artifact, machine)
+                state.store_timing(Timing(timed))
 
 
 @contextmanager
-def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProbe | None]:
+def open_probe(
+    artifact: Artifact, checkpoint: Checkpoint, board: Machine | None = None
+) -> Iterator[LayerProbe | None]:
     """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32,
-    and for several CPUs: what one of them computes is what a library for it alone does.
+    and for several CPUs: what one of them computes is what a library for it alone does. `board`:
+    what runs it, if not this machine.
 
     Raises DeployError if there is none and it cannot be made.
     """
@@ -155,7 +165,7 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        model, machine = export_checkpoint(checkpoint), ArtifactRunner(artifact).machine
+        model, machine = export_checkpoint(checkpoint), board or ArtifactRunner(artifact).machine
         with LayerProbe(build, model, table, toolchain, machine) as probe:
             yield probe
 

@@ -34,7 +34,8 @@ PICTURE_SIDE = 128  # larger ones are made smaller before they are kept for the 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What makes chunks. `machine`: the CPU model of this one. `probe`: None for no look inside."""
+    """What makes chunks. `machine`: the CPU model of this one, or of each board and its name.
+    `probe`: None for no look inside."""
 
     settings: Settings
     images: AuditImages
@@ -66,7 +67,13 @@ class Work:
             },
             tensor_sums=tensor_sums,
             taps_equal=taps_equal,
+            lost=self._lost(),
         )
+
+    def _lost(self) -> tuple[str, ...]:
+        runner = self.runners[RunnerName.ARTIFACT]
+        on_boards = runner.boards if isinstance(runner, ArtifactRunner) else None
+        return on_boards.lost_lately() if on_boards else ()
 
     def _check_preparation(self, loaded: LoadedImages) -> None:
         """What the library makes of a picture must be what Pillow does, to the bit.

@@ -64,9 +64,12 @@ def _target(name: str) -> object:
 
 
 def _board(url: str) -> object:
+    """The machine, whose connection ends with the command."""
     from levit_deploy.machines.open import open_machine
 
-    return open_machine(url)
+    machine = open_machine(url)
+    click.get_current_context().call_on_close(machine.close)
+    return machine
 
 
 def _target_or_auto(name: str) -> object:

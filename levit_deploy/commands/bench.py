@@ -72,10 +72,10 @@ def bench_command(
         say_what_runs(phases, artifact)
         phases.begin("prepare")
         from levit_deploy.targets.host import read_cpu
-        from levit_deploy.verify.artifact_runner import level_for
         from levit_deploy.verify.contenders import contenders_for
         from levit_deploy.verify.images import Function
         from levit_deploy.verify.latency import measure
+        from levit_deploy.verify.level import level_for
         from levit_deploy.verify.library_runner import LibraryRunner
 
         level = level_for(artifact.manifest, read_cpu())

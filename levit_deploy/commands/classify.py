@@ -66,8 +66,8 @@ def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[d
     from levit_deploy.machines.machine import NotExecutedError, RunError
     from levit_deploy.machines.process import run_child
     from levit_deploy.targets.host import read_cpu
-    from levit_deploy.verify.artifact_runner import level_for
     from levit_deploy.verify.description import expected_description
+    from levit_deploy.verify.level import level_for
     from levit_deploy.verify.process import level_variable, worker_command
 
     if not artifact.manifest.card.heads:

@@ -119,7 +119,6 @@ class Board(Machine):
         self.close()
 
     def close(self) -> None:
-        """End the connection, if there is one; the next use makes another."""
         with self._lock:
             if self._session is not None:
                 self._session.close()

@@ -87,6 +87,9 @@ class Machine(ABC):
     def shell(self, script: str) -> str:
         """What a POSIX shell script printed there; raises RunError if it failed."""
 
+    def close(self) -> None:  # noqa: B027 (only boards have one)
+        """End the connection to it, if there is one; the next use makes another."""
+
     def loads(self, target: Target) -> bool:
         """Whether this Python can load a shared library for `target`, to run it on the machine."""
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import Machine
 from levit_deploy.machines.open import NothingRunsError, machine_for
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.runtime.manifest import Manifest
-from levit_deploy.targets.host import Cpu, read_cpu
-from levit_deploy.targets.table import get_target
+from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.boards_runner import BoardsRunner
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Function, Images
+from levit_deploy.verify.level import level_for
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.runner import Runner
@@ -29,17 +30,18 @@ _EMULATED_IMAGES = 8  # a process: seconds each, and less than the patience for 
 class ArtifactRunner(Runner):
     """Floats through `run`, in processes of their own that may crash; usable by several threads.
 
-    `machine`: this one, or the emulator on it that its code needs. Of a library for several CPUs it
-    is the code that the machine gets to use.
-    Raises DeployError if nothing here can execute it.
+    `boards`: where; without, on `machine`, which is this one or the emulator on it that its code
+    needs. Of a library for several CPUs it is the code that the machine gets to use.
+    Raises DeployError if nothing here, or not each of the boards, can execute it.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, boards: Sequence[Machine] = ()) -> None:
         manifest = artifact.manifest
+        self.boards = BoardsRunner(artifact, Function.RUN, boards) if boards else None
         self._artifact, self._level = artifact, level_for(manifest, read_cpu())
         self._target = manifest.on_device(self._level or manifest.base_target)
         try:
-            self.machine = machine_for(self._target)
+            self.machine = boards[0] if boards else machine_for(self._target)
         except NothingRunsError as error:
             raise DeployError(
                 f"cannot run `{artifact.folder}`: {error.message}", hint=error.hint
@@ -47,10 +49,11 @@ class ArtifactRunner(Runner):
 
     def activate(self) -> None:
         with ExitStack() as stack:
-            if self.machine.loads(self._target):
-                self._runner: LibraryRunner | ProgramRunner = LibraryRunner(
-                    self._artifact, Function.RUN, level=self._level
-                )
+            self._runner: BoardsRunner | LibraryRunner | ProgramRunner
+            if self.boards:
+                self._runner = self.boards
+            elif self.machine.loads(self._target):
+                self._runner = LibraryRunner(self._artifact, Function.RUN, level=self._level)
             else:
                 work = stack.enter_context(tempfile.TemporaryDirectory(prefix="levit-deploy-"))
                 program = Path(work) / "run_images"
@@ -74,12 +77,3 @@ class ArtifactRunner(Runner):
         step = _EMULATED_IMAGES if self.machine.emulated else len(images)
         for start in range(0, len(images), step):
             yield images.part(slice(start, start + step))
-
-
-def level_for(manifest: Manifest, cpu: Cpu) -> str | None:
-    """Which code of a library for several CPUs `cpu` uses, or an emulator of the least demanding
-    one; None if the library has no choice."""
-    if not manifest.levels:
-        return None
-    fitting = (level for level in manifest.levels if cpu.runs(get_target(level)))
-    return next(fitting, manifest.levels[-1])

@@ -18,7 +18,6 @@ from levit_deploy.runtime.driver import CSRC as LIBRARY_CSRC
 from levit_deploy.runtime.instrument import write_program_header
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
 from levit_deploy.verify import latency_worker
-from levit_deploy.verify.artifact_runner import level_for
 from levit_deploy.verify.kernel_profile import (
     KernelTime,
     kernel_times,
@@ -26,6 +25,7 @@ from levit_deploy.verify.kernel_profile import (
     require_one_cpu,
 )
 from levit_deploy.verify.latency import Latency
+from levit_deploy.verify.level import level_for
 from levit_deploy.verify.link_around import CSRC, link_around
 from levit_deploy.verify.peer import Peer
 from levit_deploy.verify.process import level_variable

@@ -1,4 +1,4 @@
-"""A board on the loopback: Debian's sshd with its own keys, and a home of its own for each test."""
+"""Boards on the loopback: Debian's sshd with its own keys, and homes of their own for each test."""
 
 import os
 import shutil
@@ -6,28 +6,37 @@ import socket
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin") or "/usr/sbin/sshd"
+
+
+BOARDS = ("board", "board2")
 
 
 class Sshd:
     """`folder` gets keys, configuration and log; `bin` in it a client that knows of them.
 
-    Each command on the board is run by a shell that has read the file `profile`.
+    Each command on `board` or `board2` is run by a shell that has read the file `profile`, with
+    that name in BOARD.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.profile, self.log = folder, folder / "profile", folder / "log"
         self.known_hosts, self.keys = folder / "known_hosts", folder / "authorized_keys"
         self.port = _free_port()
-        for name in ("host_key", "user_key"):
+        for name in ("host_key", *BOARDS):
             self.make_key(name)
         self.profile.touch()
         shell = folder / "shell"
-        shell.write_text(f'. {self.profile}\nexec sh -c "$SSH_ORIGINAL_COMMAND"\n')
-        key = (folder / "user_key.pub").read_text()
-        self.keys.write_text(f'command="sh {shell}" {key}')
+        shell.write_text(f'BOARD=$1\n. {self.profile}\nexec sh -c "$SSH_ORIGINAL_COMMAND"\n')
+        keys = {name: (folder / f"{name}.pub").read_text() for name in BOARDS}
+        self.keys.write_text(
+            "".join(f'command="sh {shell} {name}" {key}' for name, key in keys.items())
+        )
         self.know(folder / "host_key.pub")
         (folder / "sshd_config").write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\n"
@@ -37,7 +46,7 @@ class Sshd:
         )
         (folder / "ssh_config").write_text(
             f"Host board*\n HostName 127.0.0.1\n Port {self.port}\n"
-            f"Host *\n IdentityFile {folder}/user_key\n IdentitiesOnly yes\n"
+            f"Host *\n IdentityFile {folder}/%n\n IdentitiesOnly yes\n"
             f" UserKnownHostsFile {self.known_hosts}\n GlobalKnownHostsFile none\n"
             f" HostKeyAlias board\n"
         )
@@ -79,6 +88,53 @@ class Sshd:
         """The processes that serve them, of which killing one is a lost connection."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    server = Sshd(tmp_path_factory.mktemp("sshd"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class OnBoard:
+    """What a test sees of the boards from within: their folders, and what their shells are told
+    first. `cache` and `tmp` are those of `board`."""
+
+    url, other_url = (f"ssh://{name}" for name in BOARDS)
+
+    def __init__(self, sshd: Sshd, folder: Path) -> None:
+        self.sshd, self._folder = sshd, folder
+        self.tmp = folder / "board" / "tmp"
+        self.cache = folder / "board" / "home" / ".cache" / "levit-deploy"
+        for name in BOARDS:
+            for place in ("home", "tmp"):
+                (folder / name / place).mkdir(parents=True)
+        self.profile()
+
+    def profile(self, commands: str = "") -> None:
+        own = f"{self._folder}/$BOARD"
+        home = f"export HOME={own}/home TMPDIR={own}/tmp; unset XDG_CACHE_HOME"
+        self.sshd.profile.write_text(f"{home}\n{commands}\n")
+
+    def is_clean(self) -> bool:
+        """Soon nothing is left but programs in the caches."""
+        for _ in range(100):
+            left = [*self._folder.glob("*/tmp/*"), *self._folder.rglob("lock")]
+            if not left:
+                return True
+            time.sleep(0.05)
+        return False
+
+
+@pytest.fixture
+def on_board(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OnBoard]:
+    monkeypatch.setenv("PATH", f"{sshd.bin}:{os.environ['PATH']}")
+    board = OnBoard(sshd, tmp_path / "board")
+    yield board
+    board.profile()
+    assert board.is_clean()
 
 
 def _free_port() -> int:

@@ -24,8 +24,8 @@ from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
-from levit_deploy.verify.artifact_runner import level_for
 from levit_deploy.verify.expectation import Reference
+from levit_deploy.verify.level import level_for
 from levit_deploy.verify.report import Outcome
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
 from tests.machine import emulator_for, require_native
