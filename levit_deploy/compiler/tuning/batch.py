@@ -97,7 +97,7 @@ def build_batch(
     for path, compiled in zip(paths, objects, strict=True):
         path.write_bytes(compiled)
     limits = {"CALM": CALM, "PATIENCE": PATIENCE, "LONGEST_CALL_S": LONGEST_CALL_S}
-    flags = ("-I.", *(f"-D{name}={value}" for name, value in limits.items()))
+    flags = ("-s", "-I.", *(f"-D{name}={value}" for name, value in limits.items()))
     toolchain.link_program([_SOURCE, *paths], folder / "time_kernels", flags)
     return Batch(spec, tuple(tiles), folder / "time_kernels", folder / "operands")
 
