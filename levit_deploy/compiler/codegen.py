@@ -56,7 +56,7 @@ def translate(functions: Functions, target: tvm.target.Target) -> tvm.runtime.Mo
 
 
 def finish(module: tvm.runtime.Module, target: Target) -> tvm.runtime.Module:
-    """What `translate` made, as `finish_text` changes it: to be written as an object or assembly."""
+    """What `translate` made, as `finish_text` changes it: to be an object, or assembly."""
     text = finish_text(module.inspect_source("ll"), target)
     with _memory_file("kernels.ll") as source:
         source.write(text.encode())
