@@ -20,7 +20,7 @@ distributed = pytest.importorskip("distributed", reason='pip install "levit-depl
 psutil = pytest.importorskip("psutil")  # distributed brings it
 
 IMAGES = 130  # three chunks
-MANY = 1900  # thirty
+MANY = 640  # ten
 DEADLINE_S = 300
 
 
