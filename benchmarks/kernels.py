@@ -20,6 +20,7 @@ from levit_deploy.compiler.kernels.gemm.float32 import gemm_kernel
 from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.tuning.timing import KernelTimer
+from levit_deploy.machines.open import machine_for
 from levit_deploy.models.spec import get_spec
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import Toolchain, find_toolchain
@@ -38,8 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     model, target = get_spec(options.model), get_target(options.target)
     toolchain = find_toolchain(target)
-    with tempfile.TemporaryDirectory() as work:
-        peak_gflops = measure_peak_gflops(toolchain, Path(work))
+    peak_gflops = measure_peak_gflops(toolchain, machine_for(target))
 
     def share(kernel: Kernel, microseconds: float) -> float:
         return 2e-3 * kernel.multiply_adds / microseconds / peak_gflops

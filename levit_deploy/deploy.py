@@ -17,6 +17,7 @@ from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.machines.machine import Machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact, Taps
@@ -59,6 +60,7 @@ def deploy(
     signer: Signer | None = None,
     command_line: Iterable[str] = (),
     provenance: Provenance | None = None,
+    board: Machine | None = None,
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
@@ -68,7 +70,8 @@ def deploy(
     to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
     and the compile log. `signer`: what signs the artifact. The manifest keeps `command_line` and
-    `provenance`. `on_phase` is told of each step, as (phase, detail), before it is made.
+    `provenance`. `board`: what runs it, if not this machine. `on_phase` is told of each step, as
+    (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
@@ -114,6 +117,7 @@ def deploy(
             artifact,
             reference,
             pictures=calibration.images if calibration else None,
+            board=board,
             on_check=lambda detail: on_phase("verify", detail),
         )
         verification.save(artifact.folder)

@@ -21,7 +21,7 @@ class Room:
 LEAVES = ("errors", "files", "records", "urls")
 ALL_ROOMS = (
     *(*LEAVES, "models", "targets", "network", "export", "calibration"),
-    *("compiler", "runtime", "verify"),
+    *("compiler", "runtime", "machines", "verify"),
 )
 ROOMS = {
     "errors": Room(),
@@ -51,10 +51,11 @@ ROOMS = {
         (*LEAVES, "models.card", "compiler.program", "targets"),
         ("numpy", "jinja2", "PIL", "cyclonedx", "packageurl", "minisign"),
     ),
+    "machines": Room((*LEAVES, "targets")),
     "verify": Room(
         (
             *(*LEAVES, "models", "network", "export", "calibration", "targets"),
-            *("compiler.program", "runtime"),
+            *("compiler.program", "runtime", "machines"),
         ),
         ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL"),
     ),

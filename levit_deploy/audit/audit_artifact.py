@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -43,6 +43,7 @@ from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_checkpoint
 from levit_deploy.files import write_files
+from levit_deploy.machines.machine import Machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
@@ -65,8 +66,8 @@ LAYER_IMAGES, EMULATED_LAYER_IMAGES = 64, 8
 class Auditor:
     """One artifact, its weights and its images; `probe` looks into it at `layer_images` of them.
 
-    A context manager: `chunk` is there inside of the block. Raises DeployError if they do not
-    belong together, or if nothing here can run the artifact.
+    A context manager: `chunk` is there inside of the block. `boards`: what runs it, if not this
+    machine. Raises DeployError if they do not belong together, or if nothing can run the artifact.
     """
 
     def __init__(
@@ -76,19 +77,21 @@ class Auditor:
         images: AuditImages,
         probe: LayerProbe | None = None,
         layer_images: int = 0,
+        boards: Sequence[Machine] = (),
     ) -> None:
         check_weights(artifact, checkpoint)
         manifest = artifact.manifest
         self._artifact, self._checkpoint = artifact, checkpoint
         self._images, self._probe = images, probe
-        self._runner = ArtifactRunner(artifact)
+        self._runner = ArtifactRunner(artifact, boards)
+        self._boards = boards
         self._quantized = quantized_model_of(artifact, checkpoint)
         runners = [RunnerName.REFERENCE, RunnerName.ARTIFACT]
         if self._quantized is not None:
             runners.append(RunnerName.QDQ)
         self.settings = Settings(
             **Build.of(manifest),
-            emulated=self._runner.emulated,
+            emulated=self._runner.machine.emulated,
             library_bytes=manifest.files[artifact.shared_library.name].bytes,
             workspace_bytes=manifest.workspace_bytes,
             card=checkpoint.card,
@@ -117,6 +120,8 @@ class Auditor:
                 qdq = OnnxRunner(self._quantized, as_written=True)
                 runners[RunnerName.QDQ] = stack.enter_context(qdq)
             machine = read_cpu().model
+            if self._boards:
+                machine = ", ".join(f"{board.cpu().model}, {board.name}" for board in self._boards)
             self._work = Work(self.settings, self._images, runners, machine, self._probe)
             self._opened = stack.pop_all()
         return self
@@ -167,13 +172,17 @@ class Auditor:
             state.begin(self.settings, anew=force)
             run_chunks(self.settings, state, numbers, workers.executor, workers.chunk, on_images)
             if state.timing() is None:
-                state.store_timing(Timing(time_artifact(self._artifact, read_cpu().model)))
+                here = None if self._boards else time_artifact(self._artifact, read_cpu().model)
+                state.store_timing(Timing(here))
 
 
 @contextmanager
-def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProbe | None]:
+def open_probe(
+    artifact: Artifact, checkpoint: Checkpoint, board: Machine | None = None
+) -> Iterator[LayerProbe | None]:
     """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32,
-    and for several CPUs: what one of them computes is what a library for it alone does.
+    and for several CPUs: what one of them computes is what a library for it alone does. `board`:
+    what runs it, if not this machine.
 
     Raises DeployError if there is none and it cannot be made.
     """
@@ -188,8 +197,8 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        model, command = export_checkpoint(checkpoint), ArtifactRunner(artifact).command
-        with LayerProbe(build, model, table, toolchain, command) as probe:
+        model, machine = export_checkpoint(checkpoint), board or ArtifactRunner(artifact).machine
+        with LayerProbe(build, model, table, toolchain, machine) as probe:
             yield probe
 
 

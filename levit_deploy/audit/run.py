@@ -25,16 +25,18 @@ from levit_deploy.audit.state import State
 from levit_deploy.audit.statistics import as_classes
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import RunError
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.runner import Runner
 
 PICTURE_SIDE = 128  # larger ones are made smaller before they are kept for the report
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What makes chunks. `machine`: the CPU model of this one. `probe`: None for no look inside."""
+    """What makes chunks. `machine`: the CPU model of this one, or of each board and its name.
+    `probe`: None for no look inside."""
 
     settings: Settings
     images: AuditImages
@@ -66,7 +68,13 @@ class Work:
             },
             tensor_sums=tensor_sums,
             taps_equal=taps_equal,
+            lost=self._lost(),
         )
+
+    def _lost(self) -> tuple[str, ...]:
+        runner = self.runners[RunnerName.ARTIFACT]
+        on_boards = runner.boards if isinstance(runner, ArtifactRunner) else None
+        return on_boards.lost_lately() if on_boards else ()
 
     def _check_preparation(self, loaded: LoadedImages) -> None:
         """What the library makes of a picture must be what Pillow does, to the bit.

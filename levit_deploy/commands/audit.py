@@ -15,6 +15,7 @@ from levit_deploy.commands.arguments import (
     Named,
     artifact_argument,
     finite,
+    on_option,
     skip_broken_option,
 )
 from levit_deploy.commands.audit_merge import merge_command
@@ -27,7 +28,7 @@ from levit_deploy.commands.audit_report import (
 )
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.remembered import recall
-from levit_deploy.commands.settings import load_for, say_what_runs, show_settings
+from levit_deploy.commands.settings import load_for, reach, say_what_runs, show_settings
 from levit_deploy.commands.weights import WeightsChoice, artifact_weights_options
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from levit_deploy.audit.order import Order
     from levit_deploy.audit.settings import Settings, Shard
     from levit_deploy.audit.workers import Workers
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.runtime.artifact import Artifact
 
 
@@ -112,6 +114,7 @@ class _AuditCommand(click.Command):
     help="Spread images and layers over the workers of this Dask scheduler, or over processes of "
     "their own.",
 )
+@on_option("Classify on this board; with several --on all work at it", multiple=True)
 def audit_command(
     folder: Path,
     choice: WeightsChoice,
@@ -128,6 +131,7 @@ def audit_command(
     auto: float | None,
     jobs: int | None,
     cluster: str | None,
+    boards: tuple[Machine, ...],
     as_json: bool,
 ) -> None:
     """Say whether the artifact in DIR may be shipped.
@@ -150,9 +154,12 @@ def audit_command(
       levit-deploy audit build/levit_256-rpi5-int8 --data imagenet/val --max-drop 1 -o report/
       levit-deploy audit build/levit_256-host-int8 --data imagenet/val --shard 2/8 -o shard-2
       levit-deploy audit build/levit_256-host-int8 --data imagenet/val --cluster tcp://boss:8786
+      levit-deploy audit build/levit_256-rpi5-int8 --on ssh://pi@one.local --on ssh://pi@two.local
     """
     if resume and force:
         raise click.UsageError("--resume goes on, --force begins anew: use one of them")
+    if cluster is not None and boards:
+        raise click.UsageError("--cluster and --on both say what works: use one of them")
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
@@ -163,6 +170,8 @@ def audit_command(
         check_writable(folder)
         choice, data = recall(phases, choice, artifact, data)
         say_what_runs(phases, artifact)
+        for board in boards:
+            reach(phases, board, artifact.manifest)
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit
@@ -177,16 +186,16 @@ def audit_command(
         check_report(report, None, resume=resume, force=force)
         if sensitivity:
             audit.int8_table(artifact)  # what cannot be measured is told of before the long work
-        images, layer_images = _how_many(artifact, images, layer_images)
+        images, layer_images = _how_many(artifact, images, layer_images, boards)
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
         for note in opened.notes:
             phases.note(note)
-        look = audit.open_probe(artifact, checkpoint) if layer_images else None
+        look = audit.open_probe(artifact, checkpoint, *boards[:1]) if layer_images else None
         probe = stack.enter_context(look) if look else None
-        auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)
+        auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images, boards)
         gate = limits.gate(auditor.settings)
         show_settings(phases, checkpoint, _settings(auditor.settings, report))
-        jobs = jobs or len(os.sched_getaffinity(0))
+        jobs = jobs or max(len(os.sched_getaffinity(0)), len(boards))
         if cluster is None:
             workers = stack.enter_context(_own_threads(auditor, jobs))
         else:
@@ -217,6 +226,8 @@ def audit_command(
                 )
         phases.begin("report")
         result = audit.report_on([report], report, gate, artifact, choices)
+        for line in result.audited.lost:
+            phases.note(f"warning: {line}")
     from levit_deploy.runtime.signature import is_signed
 
     if is_signed(folder):
@@ -271,14 +282,14 @@ def _order(
 
 
 def _how_many(
-    artifact: Artifact, images: int | None, layer_images: int | None
+    artifact: Artifact, images: int | None, layer_images: int | None, boards: tuple[Machine, ...]
 ) -> tuple[int | None, int]:
     """(images, images to look inside for); fewer by default where an emulator runs them."""
     from levit_deploy.audit import audit_artifact as audit
     from levit_deploy.targets.emulator import run_prefix
 
     defaults: tuple[int | None, int] = None, audit.LAYER_IMAGES
-    if run_prefix(artifact.manifest.device) != ():
+    if not boards and run_prefix(artifact.manifest.device) != ():
         defaults = audit.EMULATED_IMAGES, audit.EMULATED_LAYER_IMAGES
     return images or defaults[0], defaults[1] if layer_images is None else layer_images
 

@@ -71,13 +71,15 @@ def bench_command(
     ):
         say_what_runs(phases, artifact)
         phases.begin("prepare")
-        from levit_deploy.verify.artifact_runner import level_here
+        from levit_deploy.targets.host import read_cpu
         from levit_deploy.verify.contenders import contenders_for
         from levit_deploy.verify.images import Function
         from levit_deploy.verify.latency import measure
+        from levit_deploy.verify.level import level_for
         from levit_deploy.verify.library_runner import LibraryRunner
 
-        LibraryRunner(artifact, Function.RUN, level=level_here(artifact.manifest)).check()
+        level = level_for(artifact.manifest, read_cpu())
+        LibraryRunner(artifact, Function.RUN, level=level).check()
         contenders, missing = contenders_for(artifact, names, threads, Path(work))
         phases.begin("bench")
         latencies = measure(
