@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.board import Board
 from levit_deploy.machines.local import LocalMachine
 from levit_deploy.machines.machine import Machine
 from levit_deploy.machines.ssh import SshBoard
@@ -41,7 +42,7 @@ def _require_cpu(board: Machine, target: Target) -> None:
         )
 
 
-def open_machine(url: str) -> Machine:
+def open_machine(url: str) -> Board:
     """The board that `url` names: ssh://[USER@]HOST[:PORT].
 
     Raises DeployError for a name of none. Nothing is connected yet.
