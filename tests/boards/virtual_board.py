@@ -126,7 +126,7 @@ def _accounts() -> _Files:
 def _cpio(files: _Files) -> bytes:
     """An archive that Linux unpacks into its first file system, with the folders that it needs."""
     folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
-    whole = {name: (b"", stat.S_IFDIR | 0o755) for name in sorted(folders)} | files
+    whole = dict.fromkeys(sorted(folders), (b"", stat.S_IFDIR | 0o755)) | files
     archive = bytearray()
     for number, (name, (content, mode)) in enumerate([*whole.items(), ("TRAILER!!!", (b"", 0))], 1):
         kind = mode if stat.S_IFMT(mode) else stat.S_IFREG | mode
