@@ -6,7 +6,6 @@ makes it of Debian's packages, `VirtualBoard` boots it:
     python -m tests.boards.virtual_board        makes the image, where there is none
 """
 
-import os
 import shutil
 import socket
 import stat
@@ -142,7 +141,7 @@ class VirtualBoard:
     """One that is on. `bin`: a folder with an `ssh` that knows HOST and its key, for PATH."""
 
     def __init__(self, folder: Path, cpu: str) -> None:
-        self._folder, self._cpu, self.bin = folder, cpu, folder / "bin"
+        self._folder, self.cpu, self.bin = folder, cpu, folder / "bin"
         self._port = _free_port()
         command = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "key")
         subprocess.run(command, check=True)
@@ -169,7 +168,7 @@ class VirtualBoard:
         console.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             (
-                *(QEMU, "-M", "virt", "-cpu", self._cpu, "-smp", "4", "-m", "1G"),
+                *(QEMU, "-M", "virt", "-cpu", self.cpu, "-smp", "4", "-m", "1G"),
                 *("-display", "none", "-monitor", "none", "-serial", f"file:{console}"),
                 *("-kernel", IMAGE / "kernel", "-initrd", self._folder / "memory"),
                 *("-append", "console=ttyAMA0 quiet panic=-1", "-no-reboot"),
@@ -226,6 +225,3 @@ def _free_port() -> int:
 if __name__ == "__main__":
     if not (IMAGE / "memory").exists():
         make_image(IMAGE)
-    if "BOOT" in os.environ:
-        with booted(os.environ["BOOT"]) as board:
-            print(board.boot_s, board.shell("uname -a; id; cat /proc/cpuinfo | head -12; df"))
