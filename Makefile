@@ -29,7 +29,7 @@ test-slow: setup
 
 # A whole arm64 computer in qemu, made of Debian's packages; the image stays in build/.
 test-board: setup
-	command -v qemu-system-aarch64 ssh >/dev/null || \
+	command -v qemu-system-aarch64 >/dev/null && command -v ssh >/dev/null || \
 	$(SUDO) apt-get install -y -qq --no-install-recommends qemu-system-arm openssh-client
 	$(BIN)/python -m tests.boards.virtual_board
 	$(BIN)/python -m pytest -m board $(PYTEST_ARGS) tests/boards

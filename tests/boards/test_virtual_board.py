@@ -18,8 +18,7 @@ from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.images import real_images
 from tests.boards import virtual_board
 from tests.boards.virtual_board import BOOT_S, URL, VirtualBoard
-from tests.cli.conftest import TINY_WEIGHTS, WITH_TINY, Cli, Spawner, compile_args
-from tests.cli.test_audit_cluster import wait_for
+from tests.cli.conftest import TINY_WEIGHTS, WITH_TINY, Cli, Spawner, compile_args, wait_for
 
 pytestmark = [
     pytest.mark.board,

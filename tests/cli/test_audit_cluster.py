@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pytest
 
 from levit_deploy.audit import order
 from levit_deploy.audit.images import open_audit_images
-from tests.cli.conftest import ROOT, Cli, Spawner
+from tests.cli.conftest import DEADLINE_S, ROOT, Cli, Spawner, wait_for
 from tests.cli.test_audit import audit_args, int8, report_bytes  # noqa: F401 (a fixture)
 from tests.cli.test_bad_input import assert_refused
 
@@ -21,7 +21,6 @@ psutil = pytest.importorskip("psutil")  # distributed brings it
 
 IMAGES = 130  # three chunks
 MANY = 640  # ten
-DEADLINE_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +82,6 @@ def test_without_dask(cli: Cli, fp32: Path, data: Path, monkeypatch: pytest.Monk
     done = cli.run(*audit_args(fp32, data, "--cluster", "local"))
     hint = assert_refused(done, 1, "--cluster needs Dask")
     assert hint == 'pip install "levit-deploy[cluster]"'
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
