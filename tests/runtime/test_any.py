@@ -22,8 +22,8 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.emulator import run_prefix
-from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.expectation import Reference
