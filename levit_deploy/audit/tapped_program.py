@@ -1,4 +1,4 @@
-"""A debug build in a C program that keeps running, on this CPU or under an emulator.
+"""A debug build in a C program that keeps running, on any machine.
 
 Images go in through its stdin, logits and 8-bit tensors come out of its stdout: a library that
 crashes takes nothing else along, and an emulator starts once.
@@ -6,10 +6,9 @@ crashes takes nothing else along, and an emulator starts once.
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -17,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.program import QuantizedTensor
+from levit_deploy.machines.machine import TIMEOUT_S, Machine, RunError
+from levit_deploy.machines.process import how_it_ended
 from levit_deploy.runtime.artifact import DebugBuild
 from levit_deploy.targets.toolchain import Toolchain
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.process import TIMEOUT_S, how_it_ended
-from levit_deploy.verify.runner import RunError
 
 SOURCE = Path(__file__).parent / "csrc" / "run_taps.c"
 
@@ -29,15 +28,14 @@ SOURCE = Path(__file__).parent / "csrc" / "run_taps.c"
 class TappedProgram:
     """A context manager: the program runs inside of the block.
 
-    `emulator`: the command before the program's own, empty where this CPU runs it. Raises
-    DeployError if the program cannot be linked.
+    `machine`: where. Raises DeployError if the program cannot be linked.
     """
 
     def __init__(
-        self, build: DebugBuild, classes: int, toolchain: Toolchain, emulator: tuple[str, ...] = ()
+        self, build: DebugBuild, classes: int, toolchain: Toolchain, machine: Machine
     ) -> None:
         self._build, self._classes = build, classes
-        self._toolchain, self._emulator = toolchain, emulator
+        self._toolchain, self._machine = toolchain, machine
         self._turn = threading.Lock()
 
     def run(self, image: NDArray[np.float32]) -> tuple[Logits, list[NDArray[np.generic]]]:
@@ -60,10 +58,10 @@ class TappedProgram:
         return logits, list(map(stored, self._build.taps.tensors, data))
 
     def __enter__(self) -> Self:
-        self._work = Path(tempfile.mkdtemp(prefix="levit-deploy-"))
-        try:
-            program = self._work / "run_taps"
-            build = self._build
+        build = self._build
+        with ExitStack() as stack:
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="levit-deploy-")))
+            program = work / "run_taps"
             flags = (
                 f"-DMODEL={build.taps.name}",
                 f'-DHEADER="{build.header.name}"',
@@ -72,23 +70,20 @@ class TappedProgram:
             inputs = (SOURCE.resolve(), build.static_library.resolve())
             self._toolchain.link_program(inputs, program, flags)
             places = (f"{t.step}:{t.offset_bytes}:{t.size_bytes}" for t in build.taps.tensors)
-            self._stderr = (self._work / "stderr").open("w+")
-            self._process = subprocess.Popen(
-                (*self._emulator, str(program), *places),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._stderr,
-            )
-        except BaseException:
-            shutil.rmtree(self._work, ignore_errors=True)
-            raise
+            there = stack.enter_context(self._machine.workplace())
+            there.put(program, program.name, executable=True)
+            self._stderr = stack.enter_context((work / "stderr").open("w+"))
+            self._process = there.start((program.name, *places), self._stderr)
+            stack.callback(self._end_process)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _end_process(self) -> None:
         self._process.kill()
         self._process.communicate()
-        self._stderr.close()
-        shutil.rmtree(self._work, ignore_errors=True)
 
     def _write(self, data: bytes) -> None:
         assert self._process.stdin is not None

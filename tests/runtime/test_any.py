@@ -22,11 +22,12 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.emulator import run_prefix
+from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
-from levit_deploy.verify.artifact_runner import level_here
 from levit_deploy.verify.expectation import Reference
+from levit_deploy.verify.level import level_for
 from levit_deploy.verify.report import Outcome
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
 from tests.machine import emulator_for, prefix_for, require_native
@@ -152,7 +153,7 @@ def test_other_systems_get_the_same(
     if system == "windows":
         program = link_dll(toolchain, SHOW, artifact, tmp_path)
         chosen, code, *_ = run(program, prefix_for(toolchain.target)).split()
-        assert (chosen, code) == (level_here(artifact.manifest), "0")
+        assert (chosen, code) == (level_for(artifact.manifest, read_cpu()), "0")
     else:
         program = link_static(toolchain, SHOW, [artifact], tmp_path)
     expected = Library(int8_deployment.artifact.folder).run_rgb8(picture())
@@ -176,7 +177,7 @@ def test_each_level_is_verified(
     require_native(get_target(X86), "loading it")
     artifact = artifact_of(X86, "int8")
     library = Library(artifact.folder, threads=2)
-    assert library.describe().target == level_here(artifact.manifest)
+    assert library.describe().target == level_for(artifact.manifest, read_cpu())
     library.self_test()
     library.close()
     verification = verify_artifact(artifact, Reference.of_model(models["int8"]), images=2)
