@@ -73,6 +73,10 @@ class SmmlaSharedTile(SmmlaTile):
 
     column_step = GROUP
 
+    @staticmethod
+    def largest(isa: Isa) -> tuple[int, int, int]:
+        return 8, 2, 4  # 16 sums of 2x2, 4 times two rows: more rows for weights that cost more
+
     def weights(self, at: Expr, eight: int, pairs: range) -> list[Expr]:
         """Two columns in each register, eight k of one after those of the other."""
         registers = []
