@@ -48,6 +48,13 @@ def test_wrong_usage(cli: Cli, args: list[str], message: str, hint: str):
     assert list(cli.folder.iterdir()) == []
 
 
+def test_a_look_into_a_library_for_all_cpus(cli: Cli):
+    args = ("levit_128s", "--weights", "demo", "--precision", "int8", "--data", "demo")
+    done = cli.run("compile", "--target", "arm64-any", *args, "--debug-taps")
+    assert "--target arm64-i8mm" in assert_refused(done, 1, "shows the tensors of one CPU's code")
+    assert list(cli.folder.iterdir()) == []
+
+
 class _Payload:
     """Pickled, it runs a command when it is loaded by a careless reader."""
 
