@@ -188,10 +188,10 @@ class _Session:
         watchdog.start()
         try:
             for line in said:
-                mark, _, words = line.rstrip("\n").partition(" ")
+                mark, _, text = line.rstrip("\n").partition(" ")
                 if mark != self._mark:  # what a login shell says before
                     continue
-                match words.split(" ", 2):
+                match text.split(" ", 2):
                     case ["note", *words]:
                         if (note := f"{board.name}: {' '.join(words)}") not in board.notes:
                             board.notes.append(printable(note))
