@@ -61,7 +61,10 @@ ROOMS = {
     ),
     "audit": Room(
         ALL_ROOMS,
-        *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
+        (
+            *("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe"),
+            *("platformdirs", "distributed"),
+        ),
     ),
     "packaging": Room((*LEAVES, "models.card", "targets", "runtime"), ("jinja2",)),
     "deploy": Room((*ALL_ROOMS,)),
