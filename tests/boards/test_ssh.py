@@ -220,7 +220,7 @@ def test_a_key_that_is_refused(on_board: OnBoard, sshd: Sshd):
             open_machine(on_board.url).cpu()
     finally:
         sshd.keys.write_text(keys)
-    assert caught.value.hint == "ssh-copy-id board"
+    assert caught.value.hint == "ssh-copy-id board; for a key with a passphrase: ssh-add"
 
 
 def test_a_host_key_that_nobody_accepted(on_board: OnBoard, sshd: Sshd):
@@ -232,7 +232,7 @@ def test_a_host_key_that_nobody_accepted(on_board: OnBoard, sshd: Sshd):
         assert sshd.known_hosts.read_text() == ""
     finally:
         sshd.known_hosts.write_text(known)
-    assert caught.value.hint == "compare its fingerprint, once by hand: ssh -l me board"
+    assert caught.value.hint == "compare its fingerprint, once by hand: ssh me@board"
 
 
 def test_a_host_key_that_has_changed(on_board: OnBoard, sshd: Sshd):
