@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.commands.arguments import artifact_argument, json_option
+from levit_deploy.commands.arguments import artifact_argument, json_option, on_option
 from levit_deploy.commands.bench_tables import print_board_bench, print_latencies, print_profile
 from levit_deploy.commands.output import print_json
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.settings import say_what_runs
+from levit_deploy.commands.settings import reach, say_what_runs
 from levit_deploy.records import to_plain
 
 if TYPE_CHECKING:
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.runtime.artifact import Artifact
     from levit_deploy.verify.bench_program import BoardBench
     from levit_deploy.verify.kernel_profile import KernelTime
@@ -38,12 +38,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 
 @click.command("bench")
 @artifact_argument
-@click.option(
-    "--on",
-    "url",
-    metavar="URL",
-    help="Time it on this board, such as ssh://pi@raspberrypi.local.",
-)
+@on_option("Time it on this board")
 @click.option(
     "--against",
     help=f"Peers to time beside it, with commas: {', '.join(PEERS)}; `none` for none."
@@ -79,7 +74,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @json_option
 def bench_command(
     folder: Path,
-    url: str | None,
+    board: Machine | None,
     against: str | None,
     peers: bool,
     threads: tuple[int, ...],
@@ -105,11 +100,11 @@ def bench_command(
       levit-deploy bench build/levit_128s-host-fp32 --against none --per-kernel
       levit-deploy bench build/levit_128s-rpi5-int8 --on ssh://pi@raspberrypi.local --threads 1,2,4
     """
-    default = "onnxruntime" if peers else "none" if url else "onnxruntime,openvino"
+    default = "onnxruntime" if peers else "none" if board else "onnxruntime,openvino"
     names = _peers(against or default)
     if not threads or not all(1 <= count <= _MOST_THREADS for count in threads):
         raise click.BadParameter(f"there may be 1 to {_MOST_THREADS}", param_hint="threads")
-    if url is None and (len(threads) > 1 or cores):
+    if board is None and (len(threads) > 1 or cores):
         name = "cores" if cores else "threads"
         raise click.BadParameter("on this machine it is one number: see --on", param_hint=name)
     from levit_deploy.runtime.artifact import open_artifact
@@ -117,26 +112,23 @@ def bench_command(
     found: Here | BoardBench
     with Phases() as phases, open_artifact(folder) as artifact:
         say_what_runs(phases, artifact)
-        if url is None:
+        if board is None:
             found = _bench_here(phases, artifact, names, threads[0], rounds, per_kernel)
         else:
-            from levit_deploy.machines.open import open_machine
+            reach(phases, board, artifact.manifest)
             from levit_deploy.verify.bench_program import bench_on
             from levit_deploy.verify.peer import Peer
 
-            with closing(open_machine(url)) as board:
-                found = bench_on(
-                    board,
-                    artifact,
-                    threads=threads,
-                    rounds=rounds,
-                    cores=cores,
-                    peers=[Peer(name) for name in names],
-                    per_kernel=per_kernel,
-                    on_step=phases.begin,
-                )
-                for note in board.notes:
-                    phases.note(note)
+            found = bench_on(
+                board,
+                artifact,
+                threads=threads,
+                rounds=rounds,
+                cores=cores,
+                peers=[Peer(name) for name in names],
+                per_kernel=per_kernel,
+                on_step=phases.begin,
+            )
     if as_json:
         print_json({"schema_version": 1, "artifact": str(folder), **to_plain(found)})
         return

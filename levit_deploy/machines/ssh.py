@@ -18,6 +18,7 @@ _URL = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
 )
+FORM = "ssh://USER@HOST:PORT"
 _OPTIONS = {
     "BatchMode": "yes",  # nothing is asked, and so no unknown host key accepted
     "ConnectTimeout": "10",
@@ -40,9 +41,7 @@ class SshBoard(Board):
     def __init__(self, url: str) -> None:
         found = _URL.fullmatch(url)
         if found is None or int(found["port"] or 22) not in range(1, 65536):
-            raise DeployError(
-                f"`{printable(url)}` is no URL of a board", hint="--on ssh://USER@HOST:PORT"
-            )
+            raise DeployError(f"`{printable(url)}` is no URL of a board", hint=f"--on {FORM}")
         super().__init__(url.rstrip("/"))
         self._host = found["host"] or found["address"]
         options = (("-l", found["user"]), ("-p", found["port"]))

@@ -33,6 +33,7 @@ from levit_deploy.verify.process import level_variable
 _ANY_CORE = "any"
 _PROGRAM = "bench"
 _PATIENCE_S = 5  # for a turn of one contender, on the slowest board with the largest variant
+_PEERS_VARIABLES = {"ORT_DISABLE_TELEMETRY": "1"}  # ONNX Runtime would leave files in the home
 
 OnStep = Callable[[str], None]
 
@@ -143,7 +144,7 @@ def bench_on(
                 *(part for peer, file in files for part in (peer.value, file)),
             ),
             TIMEOUT_S + _PATIENCE_S * rounds * len(threads) * (1 + len(files)),
-            env=level_variable(level),
+            env={**level_variable(level), **_PEERS_VARIABLES},
         )
         found = _read(printed)
         kernels: tuple[KernelTime, ...] = ()

@@ -2,35 +2,14 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from levit_deploy.models.spec import FAMILY, TINY
 from levit_deploy.runtime.artifact import Artifact
-from tests.boards.sshd import SSHD, Sshd
+from tests.boards.sshd import OnBoard
 from tests.cli.conftest import Cli
-
-
-@pytest.fixture
-def board(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Sshd]:
-    """With a home of its own, and the Python of the tests."""
-    if not Path(SSHD).exists():
-        pytest.skip("no sshd: apt-get install openssh-server")
-    folder = tmp_path_factory.mktemp("sshd")
-    home = folder / "home"
-    home.mkdir()
-    sshd = Sshd(folder)
-    sshd.profile.write_text(
-        f"export HOME={home} XDG_CACHE_HOME={home}/cache PATH={Path(sys.executable).parent}:$PATH\n"
-    )
-    sshd.start()
-    monkeypatch.setenv("PATH", str(sshd.bin), prepend=":")
-    yield sshd
-    sshd.stop()
 
 
 @pytest.fixture
@@ -40,9 +19,10 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return Cli(tmp_path, capsys)
 
 
-def test_a_board_is_measured_and_cleaned(cli: Cli, board: Sshd, host_artifact: Artifact):
+def test_a_board_is_measured_and_cleaned(cli: Cli, on_board: OnBoard, host_artifact: Artifact):
+    on_board.profile(f"PATH={Path(sys.executable).parent}:$PATH")  # a python3 with onnxruntime
     folder = host_artifact.folder
-    args = ("--on", "ssh://board", "--rounds", "1", "--cores", "0", "--peers", "--per-kernel")
+    args = ("--on", on_board.url, "--rounds", "1", "--cores", "0", "--peers", "--per-kernel")
     done = cli.run("bench", folder, *args, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -50,23 +30,24 @@ def test_a_board_is_measured_and_cleaned(cli: Cli, board: Sshd, host_artifact: A
     assert [each["name"] for each in found["latencies"]] == [folder.name, "onnxruntime"]
     assert all(kernel["min_us"] > 0 for kernel in found["kernels"])
 
-    cache = board.folder / "home" / "cache" / "levit-deploy"
-    assert cache.exists()
-    done = cli.run("boards", "ssh://board", "--clean")
+    assert on_board.cache.exists()
+    done = cli.run("boards", on_board.url, "--clean")
     assert (done.returncode, done.stdout) == (0, "ssh://board: nothing of ours is left there\n")
-    assert not cache.exists()
+    assert not on_board.cache.exists()
 
 
-def test_the_table_says_how_the_board_was_doing(cli: Cli, board: Sshd, host_artifact: Artifact):
-    done = cli.run("bench", host_artifact.folder, "--on", "ssh://board", "--rounds", "1")
+def test_the_table_says_how_the_board_was_doing(
+    cli: Cli, on_board: OnBoard, host_artifact: Artifact
+):
+    done = cli.run("bench", host_artifact.folder, "--on", on_board.url, "--rounds", "1")
     assert done.returncode == 0, done.stderr
     assert "on ssh://board (" in done.stdout
     assert "of its cores" in done.stdout
     assert "before: " in done.stdout
 
 
-def test_a_board_that_does_not_answer_is_a_line(cli: Cli, board: Sshd):
-    urls = ("ssh://board", "ssh://nowhere.invalid")
+def test_a_board_that_does_not_answer_is_a_line(cli: Cli, on_board: OnBoard):
+    urls = (on_board.url, "ssh://nowhere.invalid")
     done = cli.run("boards", *urls)
     assert done.returncode == 1
     for words in ("ssh://board\n", "fits ", "--target ", "ssh://nowhere.invalid: `"):
