@@ -63,7 +63,9 @@ def test_a_worker_that_finds_other_files(
     assert_refused(done, 1, "finds other files or another CPU: images is `2`, not `3`")
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "ftp://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "nowhere", "ftp://127.0.0.1:1", "tls://127.0.0.1:1"]
+)
 def test_a_wrong_address(cli: Cli, fp32: Path, data: Path, address: str):
     began = time.monotonic()
     done = cli.run(*audit_args(fp32, data, "--images", "1", "--cluster", address))
