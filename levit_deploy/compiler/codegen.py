@@ -46,7 +46,12 @@ def lower_kernels(
 
 def emit_object(functions: Functions, target: Target) -> bytes:
     """All functions through LLVM; the object's symbols are hidden and it has no debug info."""
-    text = finish_text(translate(functions, llvm_target(target)).inspect_source("ll"), target)
+    return finish(translate(functions, llvm_target(target)), target)
+
+
+def finish(module: tvm.runtime.Module, target: Target) -> bytes:
+    """What `translate` made as the object of `emit_object`."""
+    text = finish_text(module.inspect_source("ll"), target)
     # In memory: on a full disk LLVM would end the process.
     with _memory_file("kernels.ll") as source, _memory_file("kernels.o") as output:
         source.write(text.encode())

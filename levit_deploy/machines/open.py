@@ -7,6 +7,7 @@ from collections.abc import Callable
 from levit_deploy.errors import DeployError
 from levit_deploy.machines.adb import AdbBoard
 from levit_deploy.machines.board import Board
+from levit_deploy.machines.labgrid import LabgridBoard
 from levit_deploy.machines.local import LocalMachine
 from levit_deploy.machines.machine import Machine
 from levit_deploy.machines.ssh import FORM as SSH_FORM
@@ -48,16 +49,21 @@ def _require_cpu(board: Machine, target: Target) -> None:
 
 
 def open_machine(url: str) -> Board:
-    """The board that `url` names: ssh://[USER@]HOST[:PORT] or adb:SERIAL.
+    """The board that `url` names: ssh://[USER@]HOST[:PORT], adb:SERIAL or labgrid:PLACE.
 
     Raises DeployError for a name of none. Nothing is connected yet.
     """
     kind = _KINDS.get(url.partition(":")[0])
     if kind is None:
         raise DeployError(
-            f"`{printable(url)}` is no URL of a board", hint=f"--on {SSH_FORM}, or --on adb:SERIAL"
+            f"`{printable(url)}` is no URL of a board",
+            hint=f"--on {SSH_FORM}, --on adb:SERIAL or --on labgrid:PLACE",
         )
     return kind(url)
 
 
-_KINDS: dict[str, Callable[[str], Board]] = {"ssh": SshBoard, "adb": AdbBoard}
+_KINDS: dict[str, Callable[[str], Board]] = {
+    "ssh": SshBoard,
+    "adb": AdbBoard,
+    "labgrid": LabgridBoard,
+}

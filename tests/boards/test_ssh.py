@@ -261,6 +261,18 @@ def test_a_board_without_what_is_needed(on_board: OnBoard, tmp_path: Path):
     assert "sh, cat, chmod, mkdir, mv, rm, uname" in (caught.value.hint or "")
 
 
+def test_a_shell_that_says_something_first(on_board: OnBoard, tmp_path: Path):
+    on_board.profile("echo note Welcome; echo ready >&2")
+    machine = open_machine(on_board.url)
+    assert machine.shell("echo right") == "right\n"
+    with machine.workplace() as place, (tmp_path / "stderr").open("w") as stderr:
+        place.put(script(tmp_path, "program", "cat"), "program", executable=True)
+        with place.start(["program"], stderr) as process:
+            assert process.communicate(b"right")[0] == b"right"
+    assert list(machine.notes) == []
+    machine.close()
+
+
 @pytest.mark.parametrize("missing", ["sha256sum", "wc"])
 def test_a_board_without_a_checksum(on_board: OnBoard, tmp_path: Path, missing: str):
     (tmp_path / "tools").mkdir()
