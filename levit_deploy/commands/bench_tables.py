@@ -56,7 +56,8 @@ def print_board_bench(found: BoardBench) -> None:
         lines.append(f"its kernel counts nothing for us ({found.no_counters}){hint}")
     lines += [f"{name} is not there; to get it: pip install {name}" for name in found.missing]
     if found.held_back:
-        lines.append(f"THROTTLED: {found.held_back}; cool it and feed it, then measure again")
+        lines.append(f"THROTTLED ({found.held_back}): these times are not what the board can do")
+        lines.append(f"what to fix: levit-deploy boards {found.machine}")
     print_text("\n".join(("", *lines)))
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from levit_deploy.errors import DeployError
 from levit_deploy.machines.facts import Facts
 from levit_deploy.targets.host import Cpu
 from levit_deploy.targets.table import TARGETS, fitting_target
@@ -44,9 +45,13 @@ class Fix:
 def target_of(facts: Facts) -> Target:
     """The board's own row of the table if it has one, else the class of its CPU.
 
-    Raises DeployError if its CPU runs none of them.
+    Raises DeployError if its CPU runs none of them, or is of no architecture that we know.
     """
-    assert facts.cpu is not None
+    if facts.cpu is None:
+        raise DeployError(
+            f"`{facts.system}` cannot run the libraries made here",
+            hint="`levit-deploy targets` lists the CPUs that can",
+        )
     board = _letters(facts.board)
     for target in TARGETS.values():
         of_a_board = target.base is not None and not target.levels

@@ -23,7 +23,13 @@ from levit_deploy import __version__
 from levit_deploy.compiler.tiles.registry import Spec
 from levit_deploy.compiler.tiles.table import TileRow
 from levit_deploy.compiler.tuning.batch import Batch, build_batch
-from levit_deploy.compiler.tuning.search import COUNT, cheapest, compile_candidates, fastest
+from levit_deploy.compiler.tuning.search import (
+    COUNT,
+    Candidate,
+    cheapest,
+    compile_candidates,
+    fastest,
+)
 from levit_deploy.errors import DeployError
 from levit_deploy.machines.machine import Machine, MachineLostError, RunError
 from levit_deploy.machines.open import NothingRunsError, machine_for
@@ -90,7 +96,7 @@ class Search:
         """All candidates of `spec` in `folder`, which is made."""
         folder.mkdir()
         found = compile_candidates(spec, self.target, self.count, pool)
-        objects = list(pool.map(lambda candidate: candidate.emit(self.target), found))
+        objects = list(pool.map(Candidate.emit, found))
         tiles, kernels = [one.tile for one in found], [one.kernel for one in found]
         return build_batch(spec, tiles, kernels, objects, self.toolchain, folder)
 

@@ -176,8 +176,10 @@ def bench_on(
 def _choose_cores(
     machine: Machine, facts: Facts, wanted: Sequence[int], most: int
 ) -> tuple[int, ...]:
-    """Cores for `most` threads."""
+    """Cores for `most` threads; none where the machine does not say what it has."""
     there = facts.fastest_first
+    if not there:
+        return ()
     for core in wanted:
         if core not in there:
             raise DeployError(

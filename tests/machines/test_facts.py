@@ -144,6 +144,8 @@ def test_without_firmware_it_is_a_low_clock_on_a_hot_machine(hottest_c, lowest_m
 
 
 def test_a_machine_that_runs_none_of_ours():
+    with pytest.raises(DeployError, match="riscv64` cannot run"):
+        target_of(parse_facts("@ uname\nLinux 6.6.0 riscv64\n"))
     old = typed("raspberry-pi-3")
     assert old.cpu is not None
     with pytest.raises(DeployError, match="older than every target"):

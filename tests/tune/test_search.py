@@ -145,7 +145,7 @@ def test_a_tile_that_crashes_or_hangs_is_wrong(tmp_path: Path, monkeypatch: pyte
     toolchain = find_toolchain(HOST)
     with ThreadPoolExecutor(2) as pool:
         (found,) = compile_candidates(GEMM, HOST, 1, pool)
-    objects = [found.emit(HOST)]
+    objects = [found.emit()]
     bodies = ("return 0;", "__builtin_trap();", 'for (;;) __asm__ volatile("");')
     for index, body in enumerate(bodies, 1):
         source, compiled = tmp_path / f"{index}.c", tmp_path / f"{index}.o"

@@ -11,16 +11,15 @@ from functools import partial
 
 import tvm
 
-from levit_deploy.compiler.codegen import finish, translate
+from levit_deploy.compiler.codegen import object_of
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.compiler.tiles.registry import Spec, Tile, family_of
 from levit_deploy.compiler.tuning.assembly import (
     Loop,
+    compiled,
     hot_loops,
     instructions_per_multiply_add,
-    lower,
     spills,
 )
 from levit_deploy.targets.target import Target
@@ -43,9 +42,9 @@ class Candidate:
     module: tvm.runtime.Module
     loops: list[Loop]
 
-    def emit(self, target: Target) -> bytes:
+    def emit(self) -> bytes:
         """The kernel as an object."""
-        return finish(self.module, target)
+        return object_of(self.module)
 
 
 def compile_candidates(spec: Spec, target: Target, count: int, pool: Executor) -> list[Candidate]:
@@ -58,7 +57,7 @@ def compile_candidates(spec: Spec, target: Target, count: int, pool: Executor) -
 
 def _compile(spec: Spec, target: Target, index: int, tile: Tile) -> Candidate:
     kernel = generate(f"k{index}", spec, tile, target)
-    module = translate(lower(kernel, target), llvm_target(target))
+    module = compiled(kernel, target)
     return Candidate(tile, kernel, module, hot_loops(str(module.inspect_source("asm"))))
 
 
