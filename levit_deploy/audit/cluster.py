@@ -74,8 +74,12 @@ def _connected(address: str, jobs: int) -> Iterator[Client]:
         place = stack.enter_context(_own_cluster(jobs)) if address == LOCAL else address
         try:
             client = stack.enter_context(Client(place, timeout=_PATIENCE_S, set_as_default=False))
-        except (OSError, ValueError) as error:
-            raise DeployError(f"no Dask scheduler answers at `{address}`", hint=hint) from error
+        except Exception as error:  # of many kinds, for one and the same mistake
+            why = str(error).partition("\n")[0]
+            raise DeployError(
+                f"no Dask scheduler answers at `{address}`: {why or type(error).__name__}",
+                hint=hint,
+            ) from error
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
         except TimeoutError as error:

@@ -17,14 +17,14 @@ from levit_deploy.runtime.loader import Library
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.images import real_images
 from tests.boards import virtual_board
-from tests.boards.virtual_board import BOOT_S, URL, VirtualBoard
+from tests.boards.virtual_board import BOOT_S, MODELS, URL, VirtualBoard
 from tests.cli.conftest import TINY_WEIGHTS, WITH_TINY, Cli, Spawner, compile_args, wait_for
 
 pytestmark = [
     pytest.mark.board,
     pytest.mark.skipif(virtual_board.missing() is not None, reason=f"{virtual_board.missing()}"),
 ]
-CPUS = {"cortex-a72": ("Cortex-A72", "arm64"), "cortex-a76": ("Cortex-A76", "arm64-dotprod")}
+CPUS = {"cortex-a72": ("Cortex-A72", "rpi4"), "cortex-a76": ("Cortex-A76", "rpi5")}
 # An emulator on a machine that others use is never calm, and slow at what is to empty a cache.
 ANY_MACHINE = (
     "from levit_deploy.compiler.tuning import batch\nbatch.CALM, batch.COLD_BYTES = 1e9, 1 << 16\n"
@@ -82,6 +82,7 @@ def test_what_it_is(cli: Cli, board: VirtualBoard):
     assert done.returncode == 0, done.stderr
     name, target = CPUS[board.cpu]
     assert name in done.stdout
+    assert MODELS[board.cpu].decode() in done.stdout
     assert f'"{target}"' in done.stdout
 
 
