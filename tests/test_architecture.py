@@ -41,7 +41,7 @@ ROOMS = {
         (*LEAVES, "models", "network"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")
     ),
     "calibration": Room(
-        (*LEAVES, "models", "network", "export"), ("numpy", "onnx", "onnxruntime", "PIL")
+        (*LEAVES, "models", "network", "export"), ("numpy", "torch", "onnx", "onnxruntime", "PIL")
     ),
     "compiler": Room(
         (*LEAVES, "models.spec", "models.card", "network", "export.exported", "targets"),
@@ -51,7 +51,7 @@ ROOMS = {
         (*LEAVES, "models.card", "compiler.program", "targets"),
         ("numpy", "jinja2", "PIL", "cyclonedx", "packageurl", "minisign"),
     ),
-    "machines": Room((*LEAVES, "targets")),
+    "machines": Room((*LEAVES, "targets"), ("labgrid", "grpc")),
     "verify": Room(
         (
             *(*LEAVES, "models", "network", "export", "calibration", "targets"),
@@ -61,7 +61,10 @@ ROOMS = {
     ),
     "audit": Room(
         ALL_ROOMS,
-        *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
+        (
+            *("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe"),
+            *("platformdirs", "distributed"),
+        ),
     ),
     "packaging": Room((*LEAVES, "models.card", "targets", "runtime"), ("jinja2",)),
     "deploy": Room((*ALL_ROOMS,)),

@@ -1,14 +1,15 @@
 """Images -> chunks on disk, several at a time: decode, classify by every runner, store.
 
-Each chunk is made by one thread from beginning to end, so memory is that of `jobs` chunks however
-large the set is; runners work in child processes or release Python's lock.
+Each chunk is made by one worker from beginning to end and dropped once it is stored, so memory is
+that of as many chunks as there are workers however large the set is. A worker is a thread, as
+runners work in child processes or release Python's lock, or a process of a cluster.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -138,34 +139,29 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def run_chunks(
-    work: Work,
+    settings: Settings,
     state: State,
     numbers: Sequence[int],
-    jobs: int,
+    executor: Executor,
+    chunk: Callable[[int], Chunk],
     on_images: Callable[[int, int], None],
 ) -> None:
-    """Make those chunks that are not in `state` yet, `jobs` at a time.
+    """Have those chunks made that are not in `state` yet: `executor` calls `chunk`.
 
     `on_images` is told how many images are done, and how many there are. Raises DeployError as
-    `Work.chunk` does.
+    `Work.chunk` does; the caller ends what `executor` still does then.
     """
-    sizes = {number: len(work.settings.positions(number)) for number in numbers}
+    sizes = {number: len(settings.positions(number)) for number in numbers}
     missing = [number for number in numbers if not state.has(number)]
     total = sum(sizes.values())
     left = sum(sizes[number] for number in missing)
     on_images(total - left, total)
 
-    def make(number: int) -> int:
-        state.store(number, work.chunk(number))
-        return sizes[number]
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        for done in as_completed([pool.submit(make, number) for number in missing]):
-            left -= done.result()
-            on_images(total - left, total)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for done in as_completed([executor.submit(chunk, number) for number in missing]):
+        made = done.result()
+        state.store(made.number, made)
+        left -= sizes[made.number]
+        on_images(total - left, total)
 
 
 def _disagreements(logits: Mapping[RunnerName, Logits], output: Output) -> NDArray[np.intp]:

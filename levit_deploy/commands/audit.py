@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,10 @@ from levit_deploy.commands.settings import load_for, reach, say_what_runs, show_
 from levit_deploy.commands.weights import WeightsChoice, artifact_weights_options
 
 if TYPE_CHECKING:
+    from levit_deploy.audit.audit_artifact import Auditor
+    from levit_deploy.audit.order import Order
     from levit_deploy.audit.settings import Settings, Shard
+    from levit_deploy.audit.workers import Workers
     from levit_deploy.machines.machine import Machine
     from levit_deploy.runtime.artifact import Artifact
 
@@ -100,7 +105,14 @@ class _AuditCommand(click.Command):
 @click.option(
     "--jobs",
     type=click.IntRange(1, 256),
-    help="How many images are worked on at a time.  [default: one a CPU]",
+    help="How many images are worked on at a time, of `--cluster local` how many processes do.  "
+    "[default: one a CPU]",
+)
+@click.option(
+    "--cluster",
+    metavar="ADDRESS|local",
+    help="Spread images and layers over the workers of this Dask scheduler, or over processes of "
+    "their own.",
 )
 @on_option("Classify on this board; with several --on all work at it", multiple=True)
 def audit_command(
@@ -118,6 +130,7 @@ def audit_command(
     sensitivity: bool,
     auto: float | None,
     jobs: int | None,
+    cluster: str | None,
     boards: tuple[Machine, ...],
     as_json: bool,
 ) -> None:
@@ -140,10 +153,13 @@ def audit_command(
       levit-deploy audit build/levit_128s-host-int8 --weights demo --data demo
       levit-deploy audit build/levit_256-rpi5-int8 --data imagenet/val --max-drop 1 -o report/
       levit-deploy audit build/levit_256-host-int8 --data imagenet/val --shard 2/8 -o shard-2
+      levit-deploy audit build/levit_256-host-int8 --data imagenet/val --cluster tcp://boss:8786
       levit-deploy audit build/levit_256-rpi5-int8 --on ssh://pi@one.local --on ssh://pi@two.local
     """
     if resume and force:
         raise click.UsageError("--resume goes on, --force begins anew: use one of them")
+    if cluster is not None and boards:
+        raise click.UsageError("--cluster and --on both say what works: use one of them")
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
@@ -159,9 +175,13 @@ def audit_command(
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit
+        from levit_deploy.audit.cluster import check_installed, cluster_workers
         from levit_deploy.audit.images import open_audit_images
         from levit_deploy.audit.settings import WHOLE
         from levit_deploy.audit.state import check_report
+
+        if cluster is not None:
+            check_installed()
 
         check_report(report, None, resume=resume, force=force)
         if sensitivity:
@@ -170,19 +190,26 @@ def audit_command(
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
         for note in opened.notes:
             phases.note(note)
-        look = audit.open_probe(artifact, checkpoint, *boards[:1]) if layer_images else None
+        look = audit.open_probe(artifact, checkpoint, boards) if layer_images else None
         probe = stack.enter_context(look) if look else None
         auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images, boards)
         gate = limits.gate(auditor.settings)
         show_settings(phases, checkpoint, _settings(auditor.settings, report))
+        jobs = jobs or max(len(os.sched_getaffinity(0)), len(boards))
+        if cluster is None:
+            workers = stack.enter_context(_own_threads(auditor, jobs))
+        else:
+            phases.begin("cluster")
+            order = _order(auditor.settings, folder, choice, data, images, layer_images)
+            workers = stack.enter_context(cluster_workers(cluster, order, jobs))
         phases.begin("audit")
         with ImageProgress(phases) as progress:
             auditor.run(
                 report,
+                workers,
                 shard or WHOLE,
                 resume=resume,
                 force=force,
-                jobs=jobs or max(len(os.sched_getaffinity(0)), len(boards)),
                 on_images=progress,
             )
             if shard is not None:
@@ -192,9 +219,8 @@ def audit_command(
             if sensitivity:
                 phases.begin("layers")
                 choices = audit.choose_layers(
-                    artifact,
-                    checkpoint,
-                    opened,
+                    auditor,
+                    workers,
                     auto,
                     lambda done, total, layer: phases.detail(f"{done} of {total} layers: {layer}"),
                 )
@@ -211,6 +237,48 @@ def audit_command(
             err=True,
         )
     finish(result, report, as_json)
+
+
+@contextmanager
+def _own_threads(auditor: Auditor, jobs: int) -> Iterator[Workers]:
+    from levit_deploy.audit.workers import Workers
+
+    pool = ThreadPoolExecutor(jobs)
+    with auditor:
+        try:
+            yield Workers(pool, auditor.chunk, auditor.nearness)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _order(
+    settings: Settings,
+    folder: Path,
+    choice: WeightsChoice,
+    data: str,
+    images: int | None,
+    layer_images: int,
+) -> Order:
+    """The same audit in names that hold in any folder."""
+    from levit_deploy.audit.order import Order
+    from levit_deploy.calibration.image_set import DEMO
+    from levit_deploy.models.lasting_names import is_url, lasting_name
+    from levit_deploy.models.spec import FAMILY
+    from levit_deploy.runtime.manifest import Manifest
+
+    assert choice.weights is not None
+    return Order(
+        settings=settings,
+        artifact=folder.absolute(),
+        spec=FAMILY.get(Manifest.load(folder).model),
+        weights=choice.weights if is_url(choice.weights) else lasting_name(choice.weights),
+        sha256=choice.sha256,
+        key=choice.key,
+        offline=choice.offline,
+        data=data if data == DEMO else os.path.abspath(data),
+        images=images,
+        layer_images=layer_images,
+    )
 
 
 def _how_many(

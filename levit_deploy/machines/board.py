@@ -188,7 +188,10 @@ class _Session:
         watchdog.start()
         try:
             for line in said:
-                match line.rstrip("\n").removeprefix(f"{self._mark} ").split(" ", 2):
+                mark, _, text = line.rstrip("\n").partition(" ")
+                if mark != self._mark:  # what a login shell says before
+                    continue
+                match text.split(" ", 2):
                     case ["note", *words]:
                         if (note := f"{board.name}: {' '.join(words)}") not in board.notes:
                             board.notes.append(printable(note))
@@ -235,7 +238,7 @@ class _Session:
         with self._commands:
             try:
                 process = subprocess.Popen(
-                    self._board.command(_in_sh(f'( {script}\n); echo "{mark} $?" >&2')),
+                    self._board.command(self.marked(f'( {script}\n); echo "{mark} $?" >&2')),
                     stdin=read if content is None else content,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -259,7 +262,15 @@ class _Session:
                 f"the connection to `{self._board.name}` was lost: {printable(last)}",
                 hint="see whether it is on and in the network, and give the command again",
             )
-        return _Answer(int(after.split()[0]), stdout, before)
+        return _Answer(int(after.split()[0]), stdout.partition(self.begin)[2], before)
+
+    def marked(self, script: str) -> str:
+        """A command for a shell there; what `script` prints comes after `begin`."""
+        return _in_sh(f"echo {self._mark}; {script}")
+
+    @property
+    def begin(self) -> bytes:
+        return f"{self._mark}\n".encode()
 
     def send(self, path: Path, place: str, *, executable: bool) -> None:
         """A file here as `place` there, by way of the cache if it is a program.
@@ -359,14 +370,21 @@ class _BoardWorkplace(Workplace):
 
     def start(self, command: Sequence[str], stderr: IO[str]) -> subprocess.Popen[bytes]:
         words = " ".join(map(shlex.quote, (f"./{command[0]}", *command[1:])))
-        script = self._board.again(lambda session: f"{self._enter(session)}; {words}")
-        return subprocess.Popen(
-            self._board.command(_in_sh(script)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-        )
+
+        def start(session: _Session) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                self._board.command(session.marked(f"{self._enter(session)}; {words}")),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            while process.stdout.readline() not in (session.begin, b""):
+                pass
+            return process
+
+        return self._board.again(start)
 
     def get(self, name: str) -> bytes:
         session = self._board.session()

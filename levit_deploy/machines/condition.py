@@ -6,13 +6,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from levit_deploy.errors import DeployError
 from levit_deploy.machines.facts import Facts
+from levit_deploy.targets.host import Cpu
 from levit_deploy.targets.table import TARGETS, fitting_target
 from levit_deploy.targets.target import Target
 
 HOT_C = 80.0  # where a Raspberry Pi and most phones begin to lower their clocks
 _COUNTERS_PARANOID = 2  # the largest level at which a process may count what it does itself
 _GOVERNOR_FILES = "/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+
+# What tells the classes of CPUs apart, of all that /proc/cpuinfo lists.
+_TELLING = (
+    *("sse4_2", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni"),
+    *("neon", "asimd", "asimddp", "i8mm", "sve"),
+)
 
 # Bits of `vcgencmd get_throttled`, of now; 16 higher of any time since the machine was started
 # (Raspberry Pi documentation, "vcgencmd").
@@ -37,9 +45,13 @@ class Fix:
 def target_of(facts: Facts) -> Target:
     """The board's own row of the table if it has one, else the class of its CPU.
 
-    Raises DeployError if its CPU runs none of them.
+    Raises DeployError if its CPU runs none of them, or is of no architecture that we know.
     """
-    assert facts.cpu is not None
+    if facts.cpu is None:
+        raise DeployError(
+            f"`{facts.system}` cannot run the libraries made here",
+            hint="`levit-deploy targets` lists the CPUs that can",
+        )
     board = _letters(facts.board)
     for target in TARGETS.values():
         of_a_board = target.base is not None and not target.levels
@@ -47,6 +59,11 @@ def target_of(facts: Facts) -> Target:
         if of_a_board and name in board and facts.cpu.runs(target):
             return target
     return fitting_target(facts.cpu)
+
+
+def telling_features(cpu: Cpu) -> tuple[str, ...]:
+    """Those of its features that decide which code it runs."""
+    return tuple(name for name in _TELLING if name in cpu.features)
 
 
 def _letters(text: str) -> str:
@@ -83,10 +100,6 @@ def held_back(before: Facts, after: Facts, core: int, lowest_mhz: int | None) ->
 
 def what_to_fix(facts: Facts) -> Iterator[Fix]:
     """What keeps the machine from being measured well, or from being used at all."""
-    if facts.missing:
-        yield Fix(
-            f"it lacks {', '.join(facts.missing)}", "install busybox: it has all of these tools"
-        )
     if facts.programs_32bit:
         yield Fix(
             "its kernel has 64 bits, its programs have 32",

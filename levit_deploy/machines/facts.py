@@ -75,9 +75,8 @@ class Facts:
     `glibc-2.36`, `musl`, `android-33`. `programs_32bit`: on a 64-bit kernel. `throttled`: the bits
     of `vcgencmd get_throttled`. `pmus`: the cores of each kind of counters, by the kernel's number
     of it, where there are several kinds. `perf_event_paranoid`: above 2 no counters for others than
-    root. `missing`: the tools that work there takes and that it lacks. `no_exec`: the folder for
-    temporary files, if nothing in it may be executed. `runtimes`: which peers its Python has; None:
-    no Python.
+    root. `no_exec`: the folder for temporary files, if nothing in it may be executed. `runtimes`:
+    which peers its Python has; None: no Python.
     """
 
     cpu: Cpu | None
@@ -91,7 +90,6 @@ class Facts:
     throttled: int | None
     pmus: Mapping[int, tuple[int, ...]]
     perf_event_paranoid: int | None
-    missing: tuple[str, ...]
     no_exec: str | None
     runtimes: tuple[str, ...] | None
 
@@ -142,7 +140,6 @@ def parse_facts(text: str) -> Facts:
         throttled=_throttled(files),
         pmus=pmus if len(pmus) > 1 else {},
         perf_event_paranoid=_integer(files, "/proc/sys/kernel/perf_event_paranoid"),
-        missing=tuple(files.get("missing", "").split()),
         no_exec=tmp if _is_no_exec(tmp, files.get("/proc/mounts", "")) else None,
         runtimes=tuple(files["python3"].split()) if "python3" in files else None,
     )

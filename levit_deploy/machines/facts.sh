@@ -1,5 +1,5 @@
 # What a machine is and how it is doing: for any POSIX shell; all that it calls is optional.
-# Prints "@ NAME" and then what the file NAME holds, or what a command said.
+# No backslashes: a login shell that the text goes through may read them in its own way. Prints "@ NAME" and then what the file NAME holds, or what a command said.
 
 say() { # NAME COMMAND...
     echo "@ $1"
@@ -20,9 +20,10 @@ say uname uname -srm
 for file in /proc/cpuinfo /proc/meminfo /proc/mounts; do
     [ -r "$file" ] && say "$file" cat "$file"
 done
-one /proc/sys/kernel/perf_event_paranoid /sys/devices/virtual/dmi/id/sys_vendor \
-    /sys/devices/virtual/dmi/id/product_name /sys/class/thermal/thermal_zone*/type \
-    /sys/class/thermal/thermal_zone*/temp /sys/devices/platform/soc/*firmware/get_throttled
+one /proc/sys/kernel/perf_event_paranoid
+one /sys/devices/virtual/dmi/id/sys_vendor /sys/devices/virtual/dmi/id/product_name
+one /sys/class/thermal/thermal_zone*/type /sys/class/thermal/thermal_zone*/temp
+one /sys/devices/platform/soc/*firmware/get_throttled
 [ -r /proc/device-tree/model ] && say /proc/device-tree/model cat /proc/device-tree/model
 for pmu in /sys/bus/event_source/devices/*; do
     [ -r "$pmu/cpus" ] && one "$pmu/cpus" "$pmu/type"
@@ -30,8 +31,8 @@ done
 
 before=none # of a kind of cores the caches of one
 for core in /sys/devices/system/cpu/cpu[0-9]*; do
-    one "$core/online" "$core/cpu_capacity" "$core/cpufreq/cpuinfo_max_freq" \
-        "$core/cpufreq/scaling_cur_freq" "$core/cpufreq/scaling_governor"
+    one "$core/cpu_capacity" "$core/cpufreq/cpuinfo_max_freq"
+    one "$core/cpufreq/scaling_cur_freq" "$core/cpufreq/scaling_governor"
     kind=0
     for file in "$core/cpu_capacity" "$core/cpufreq/cpuinfo_max_freq"; do
         [ -r "$file" ] && IFS= read -r line 2>/dev/null <"$file" && kind="$kind $line"
@@ -49,10 +50,6 @@ for tool in getprop vcgencmd; do
     command -v $tool >/dev/null || continue
     [ $tool = getprop ] && say getprop getprop ro.build.version.sdk
     [ $tool = vcgencmd ] && say vcgencmd vcgencmd get_throttled
-done
-echo "@ missing"
-for tool in cat chmod mkdir rm; do
-    command -v $tool >/dev/null || echo $tool
 done
 command -v python3 >/dev/null && say python3 python3 -c '
 from importlib.util import find_spec

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.adb import AdbBoard
+from levit_deploy.machines.board import Board
+from levit_deploy.machines.labgrid import LabgridBoard
 from levit_deploy.machines.local import LocalMachine
 from levit_deploy.machines.machine import Machine
+from levit_deploy.machines.ssh import FORM as SSH_FORM
 from levit_deploy.machines.ssh import SshBoard
+from levit_deploy.records import printable
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.table import fitting_target
 from levit_deploy.targets.target import Target
@@ -41,9 +48,22 @@ def _require_cpu(board: Machine, target: Target) -> None:
         )
 
 
-def open_machine(url: str) -> Machine:
-    """The board that `url` names: ssh://[USER@]HOST[:PORT].
+def open_machine(url: str) -> Board:
+    """The board that `url` names: ssh://[USER@]HOST[:PORT], adb:SERIAL or labgrid:PLACE.
 
     Raises DeployError for a name of none. Nothing is connected yet.
     """
-    return SshBoard(url)
+    kind = _KINDS.get(url.partition(":")[0])
+    if kind is None:
+        raise DeployError(
+            f"`{printable(url)}` is no URL of a board",
+            hint=f"--on {SSH_FORM}, --on adb:SERIAL or --on labgrid:PLACE",
+        )
+    return kind(url)
+
+
+_KINDS: dict[str, Callable[[str], Board]] = {
+    "ssh": SshBoard,
+    "adb": AdbBoard,
+    "labgrid": LabgridBoard,
+}

@@ -4,7 +4,7 @@
 # before it `note TEXT`.
 # No backslashes: the user's login shell may read them in its own way.
 umask 077
-trap "" HUP
+trap "" HUP PIPE
 missing=
 for tool in cat chmod mkdir mv rm uname; do
     command -v $tool >/dev/null 2>&1 || missing="$missing $tool"
@@ -18,7 +18,7 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/levit-deploy
 mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] || cache=
 if [ -n "$cache" ] && ! mkdir "$cache/lock" 2>/dev/null; then
     read -r boot pid command who 2>/dev/null <"$cache/lock/who"
-    if [ -z "$who" ] || { [ "$command" != "$2" ] && [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] && [ -d "/proc/$pid" ]; }; then
+    if [ -z "$who" ] || { [ "$command" != "$2" ] && [ "$boot" = "$(cat /proc/sys/kernel/random/boot_id)" ] && [ -e "/proc/$pid/exe" ]; }; then
         echo "$1 busy ${who:-somebody}"
         exit 1
     fi

@@ -33,6 +33,7 @@ from levit_deploy.verify.process import level_variable
 _ANY_CORE = "any"
 _PROGRAM = "bench"
 _PATIENCE_S = 5  # for a turn of one contender, on the slowest board with the largest variant
+_PEERS_VARIABLES = {"ORT_DISABLE_TELEMETRY": "1"}  # ONNX Runtime would leave files in the home
 
 OnStep = Callable[[str], None]
 
@@ -69,9 +70,10 @@ class Condition:
 class BoardBench:
     """What was measured on `machine`, and how it was doing.
 
-    `cores`: n threads ran on the first n of them; empty: wherever its system liked, as under an
-    emulator. `no_counters`: why nothing was counted. `before`, `after`: of the first core.
-    `held_back`: why it did not run at its full clock. `missing`: peers that its Python has not.
+    `cores`: n threads ran on the first n of them, whose kinds are `kinds`; empty: wherever its
+    system liked, as under an emulator. `missing`: peers that its Python has not. `no_counters`: why
+    nothing was counted. `before`, `after`: of the first core. `held_back`: why it did not run at
+    its full clock.
     """
 
     machine: str
@@ -79,6 +81,7 @@ class BoardBench:
     cpu: str
     emulated: bool
     cores: tuple[int, ...]
+    kinds: tuple[str, ...]
     latencies: tuple[BoardLatency, ...]
     kernels: tuple[KernelTime, ...]
     missing: tuple[str, ...]
@@ -126,12 +129,11 @@ def bench_on(
     there = [peer for peer in peers if peer.value in (before.runtimes or ())]
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name, machine.workplace() as place:
         work, toolchain = Path(name), find_toolchain(target)
-        on_step("link")
+        on_step("prepare")
         _link(artifact, toolchain, work / _PROGRAM, level, per_kernel)
-        on_step("send")
         place.put(work / _PROGRAM, _PROGRAM, executable=True)
         files = _put_networks(artifact, there, work, place)
-        on_step("run")
+        on_step("bench")
         printed = place.run(
             (
                 _PROGRAM,
@@ -142,12 +144,12 @@ def bench_on(
                 *(part for peer, file in files for part in (peer.value, file)),
             ),
             TIMEOUT_S + _PATIENCE_S * rounds * len(threads) * (1 + len(files)),
-            env=level_variable(level),
+            env={**level_variable(level), **_PEERS_VARIABLES},
         )
         found = _read(printed)
         kernels: tuple[KernelTime, ...] = ()
         if per_kernel:
-            on_step("multiply-add peak")
+            on_step("peak")
             peak_gflops = measure_peak_gflops(toolchain, machine, pinned[0] if pinned else None)
             kernels = tuple(kernel_times(manifest.kernels, found.steps_ns, peak_gflops))
     after = read_facts(machine)
@@ -160,6 +162,7 @@ def bench_on(
         cpu=machine.cpu().model,
         emulated=machine.emulated,
         cores=pinned,
+        kinds=tuple(before.kind_of(core).name for core in pinned),
         latencies=tuple(latencies),
         kernels=kernels,
         missing=tuple(peer.value for peer in peers if peer not in there),
@@ -173,8 +176,10 @@ def bench_on(
 def _choose_cores(
     machine: Machine, facts: Facts, wanted: Sequence[int], most: int
 ) -> tuple[int, ...]:
-    """Cores for `most` threads."""
+    """Cores for `most` threads; none where the machine does not say what it has."""
     there = facts.fastest_first
+    if not there:
+        return ()
     for core in wanted:
         if core not in there:
             raise DeployError(
@@ -193,11 +198,12 @@ def _choose_cores(
 def _link(
     artifact: Artifact, toolchain: Toolchain, program: Path, level: str | None, per_kernel: bool
 ) -> None:
-    sources, flags = [CSRC / "bench.c"], []
+    sources: tuple[Path, ...] = (CSRC / "bench.c",)
+    flags: tuple[str, ...] = ()
     if per_kernel:
         write_program_header(artifact, program.parent)
-        sources.append(LIBRARY_CSRC / "profile.c")
-        flags += (f"-DSTEPS={len(artifact.manifest.kernels)}", f"-I{LIBRARY_CSRC}")
+        sources += (LIBRARY_CSRC / "profile.c",)
+        flags = (f"-DSTEPS={len(artifact.manifest.kernels)}", f"-I{LIBRARY_CSRC}")
     link_around(artifact, toolchain, sources, program, level, flags)
 
 
