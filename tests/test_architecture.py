@@ -41,7 +41,7 @@ ROOMS = {
         (*LEAVES, "models", "network"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")
     ),
     "calibration": Room(
-        (*LEAVES, "models", "network", "export"), ("numpy", "onnx", "onnxruntime", "PIL")
+        (*LEAVES, "models", "network", "export"), ("numpy", "torch", "onnx", "onnxruntime", "PIL")
     ),
     "compiler": Room(
         (*LEAVES, "models.spec", "models.card", "network", "export.exported", "targets"),

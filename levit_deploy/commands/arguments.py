@@ -146,6 +146,13 @@ recipe_option: Decorator = click.option(
     type=Named("recipe", _recipe),
     help="How to quantize: a name, or a .json file.",
 )
+data_option: Decorator = click.option(
+    "--data",
+    metavar="FOLDER|FILE.npz|demo|none",
+    callback=lambda ctx, param, value: None if value == "none" else value,
+    help="The pictures to calibrate int8 on; `demo` are those in the package. With `none` ranges "
+    "come from the checkpoint's BatchNorms.  [default: none]",
+)
 skip_broken_option: Decorator = click.option(
     "--skip-broken", is_flag=True, help="Leave out pictures that cannot be read."
 )
@@ -160,13 +167,4 @@ def on_option(help: str, *, multiple: bool = False) -> Decorator:
         multiple=multiple,
         type=Named("board", _board),
         help=f"{help}: ssh://USER@HOST, adb:SERIAL or labgrid:PLACE.",
-    )
-
-
-def data_option(required: bool) -> Decorator:
-    return click.option(
-        "--data",
-        required=required,
-        metavar="FOLDER|FILE.npz|demo",
-        help="The pictures to calibrate int8 on; `demo` are those in the package.",
     )

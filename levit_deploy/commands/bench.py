@@ -181,14 +181,14 @@ def _bench_here(
     LibraryRunner(artifact, Function.RUN, level=level).check()
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         contenders, missing = contenders_for(artifact, peers, threads, Path(work))
-        phases.begin("bench")
-        latencies = measure(
-            contenders, rounds, lambda done: phases.detail(f"round {done} of {rounds}")
-        )
         kernels: Sequence[KernelTime] = ()
         if per_kernel:
             phases.begin("profile")
             from levit_deploy.profile import profile_kernels
 
             kernels = profile_kernels(artifact, Path(work), phases.detail)
+        phases.begin("bench")
+        latencies = measure(
+            contenders, rounds, lambda done: phases.detail(f"round {done} of {rounds}")
+        )
     return Here(threads, latencies, missing, kernels)

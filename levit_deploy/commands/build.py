@@ -24,7 +24,7 @@ from levit_deploy.commands.arguments import (
 )
 from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.quantize import open_calibration
+from levit_deploy.commands.quantize import NO_PICTURES, open_calibration
 from levit_deploy.commands.remembered import recall
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
 from levit_deploy.commands.settings import load_source, reach, say_what_runs, show_settings
@@ -116,9 +116,9 @@ def export_command(
     type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="The arithmetic of the library; int8 needs --data.",
+    help="The arithmetic of the library; int8 is best with --data.",
 )
-@data_option(required=False)
+@data_option
 @recipe_option
 @skip_broken_option
 @click.option(
@@ -177,7 +177,8 @@ def compile_command(
     Examples:
       levit-deploy compile --target host levit_128s --weights demo -o build/
       levit-deploy compile --target rpi4 --libc glibc-2.31 --weights folder/
-      levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
+      levit-deploy compile --target arm64-dotprod levit_256 --precision int8
+      levit-deploy compile --target rpi5 --weights folder/ --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
       levit-deploy compile --target auto --on ssh://pi@raspberrypi.local levit_128s --weights demo
     """
@@ -223,14 +224,14 @@ def compile_command(
             source,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
-                "precision": f"int8, {recipe.name}, calibrated on {data}" if data else precision,
+                **_precision(model, precision, recipe, data),
                 "system": str(target.system),
                 "linker": toolchain.version,
                 "output": str(destination),
             },
         )
         calibration = None
-        if data and checkpoint:
+        if checkpoint and precision == "int8":
             calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
         phases.begin("compile" if isinstance(model, Path) else "export")
         from levit_deploy.compiler.compile_log import format_summary
@@ -377,12 +378,22 @@ def _provenance(
 
     weights = str(model) if isinstance(model, Path) else choice.weights
     assert weights is not None
+    images = calibration.images if calibration else None
     return Provenance(
         weights=lasting_name(weights),
         key=choice.key,
         data=lasting_name(data) if data else None,
-        data_digest=calibration.images.source_digest if calibration else None,
+        data_digest=images.source_digest if images else None,
     )
+
+
+def _precision(
+    model: ModelSpec | Path | None, precision: str, recipe: Recipe, data: str | None
+) -> dict[str, str]:
+    """The arithmetic, and for weights that become 8 bits how."""
+    if precision != "int8" or isinstance(model, Path):
+        return {"precision": precision}
+    return {"precision": f"int8, {recipe.name}", "calibrated on": data or NO_PICTURES}
 
 
 def _check_no_weights_options() -> None:
@@ -397,12 +408,10 @@ def _check_no_weights_options() -> None:
 
 
 def _check_calibration_options(precision: str) -> None:
-    """8 bits need pictures; without 8 bits nothing about them may be asked for."""
+    """Without 8 bits nothing about them may be asked for."""
     given = click.get_current_context().get_parameter_source
     names = ("data", "recipe", "skip_broken", "debug_taps")
     options = [name for name in names if given(name) is _TYPED]
-    if precision == "int8" and "data" not in options:
-        raise click.UsageError("--precision int8 needs pictures: try `--data demo`")
     if precision != "int8" and options:
         option = options[0].replace("_", "-")
         raise click.UsageError(f"--{option} is for --precision int8, this is {precision}")

@@ -7,7 +7,8 @@
 enum {
     SIDE_MAX = CODE(FRAME_SIDE_MAX),
     PICTURE_BYTES = CODE(IMAGE_SIZE) * IMAGE_ROW_BYTES,
-    STRIPS = BLOCK_COLUMNS / LANES
+    STRIPS = BLOCK_COLUMNS / LANES,
+    PARTS = 4 /* of a picture, that threads may make at once: each takes memory */
 };
 
 static int32_t smaller(int32_t a, int32_t b)
@@ -44,12 +45,12 @@ static int32_t crop_start(int32_t resized)
  */
 typedef struct {
     int32_t weights; /* of an output, in both passes */
-    size_t strip_bytes, bytes;
+    size_t strip_bytes, part_bytes, bytes;
 } room;
 
 static size_t table_bytes(room r)
 {
-    return (2 + (size_t)r.weights) * CODE(IMAGE_SIZE) * sizeof(int32_t);
+    return (1 + (size_t)r.weights) * CODE(IMAGE_SIZE) * sizeof(int32_t);
 }
 
 static int32_t ring_rows(room r)
@@ -75,7 +76,8 @@ static room room_for(int32_t width, int32_t height)
     columns = (columns / BLOCK_COLUMNS + 2) * BLOCK_COLUMNS;
     r.strip_bytes = columns / TAPS * STEP_BYTES;
     size_t terms = (size_t)r.weights * sizeof(double), strips = STRIPS * r.strip_bytes;
-    r.bytes = 2 * table_bytes(r) + ring_bytes(r) + BLOCK_BYTES + (strips > terms ? strips : terms);
+    r.part_bytes = ring_bytes(r) + BLOCK_BYTES + (strips > terms ? strips : terms);
+    r.bytes = 2 * table_bytes(r) + PARTS * r.part_bytes;
     return r;
 }
 
@@ -138,16 +140,15 @@ static int check(const NAME(frame) *f)
     return CODE(OK);
 }
 
-/* Which inputs the tables of a pass reach: [first, end), multiples of 16. */
+/* Which inputs a pass needs for its outputs `a` to `b`, or `b` to `a`: multiples of 16. */
 typedef struct {
     int32_t first, end;
 } range;
 
-static range reach(const pass *p)
+static range reach(const pass *p, int32_t a, int32_t b)
 {
-    int32_t last = CODE(IMAGE_SIZE) - 1;
-    int32_t end = larger(p->first[0] + p->count[0], p->first[last] + p->count[last]);
-    return (range){smaller(p->first[0], p->first[last]) / LANES * LANES,
+    int32_t end = larger(p->first[a], p->first[b]) + p->count;
+    return (range){smaller(p->first[a], p->first[b]) / LANES * LANES,
                    (end + LANES - 1) / LANES * LANES};
 }
 
@@ -177,56 +178,20 @@ static void swap_rows_and_columns(uint8_t *picture)
         }
 }
 
-/* Both passes, strip by strip, into `picture`; `turned`: x runs along the columns of the frame. */
-static void resize(const NAME(frame) *f, int turned, side x, side y, uint8_t *picture,
-                   unsigned char *memory)
-{
-    room r = room_for(f->width, f->height);
-    pass passes[2]; /* horizontal, vertical */
-    for (int i = 0; i < 2; i++, memory += table_bytes(r)) {
-        int32_t *numbers = (int32_t *)(void *)memory;
-        passes[i] = (pass){r.weights, numbers, numbers + CODE(IMAGE_SIZE),
-                           numbers + 2 * CODE(IMAGE_SIZE)};
-    }
-    unsigned char *ring = memory, *block = ring + ring_bytes(r), *strips = block + BLOCK_BYTES;
-    double *terms = (double *)(void *)strips;
-    NAME(pass_plan)(&passes[0], x.length, x.resized, crop_start(x.resized), x.reversed, terms);
-    NAME(pass_plan)(&passes[1], y.length, y.resized, crop_start(y.resized), y.reversed, terms);
+/* All that is known before the first pixel is read. */
+typedef struct {
+    const NAME(frame) *frame;
+    int turned;          /* the x of the picture runs along the columns of the frame */
+    int is_reversed;     /* its last row is made first */
+    int is_swapped;      /* it gets the columns of the picture as rows */
+    pass passes[2];      /* horizontal, vertical */
+    room room;
+    unsigned char *memory; /* of the first part */
+    uint8_t *picture;
+} resize_job;
 
-    reader pixels;
-    NAME(reader_start)(&pixels, f, turned, block);
-    range along = reach(&passes[0]), across = reach(&passes[1]);
-    int32_t made = 0; /* rows of the picture */
-    for (int32_t from = across.first; from < across.end; from += LANES) {
-        uint8_t *strip = strips;
-        if (turned) {
-            int32_t number = (from - across.first) / LANES % STRIPS;
-            strip += (size_t)number * r.strip_bytes;
-            int32_t columns = smaller(across.end - from, BLOCK_COLUMNS);
-            for (int32_t i = along.first; number == 0 && i < along.end; i += LANES)
-                NAME(read_block)(&pixels, i, from, columns,
-                                 strip + (i - along.first) / TAPS * STEP_BYTES, r.strip_bytes);
-        } else {
-            for (int32_t i = along.first; i < along.end; i += BLOCK_COLUMNS)
-                NAME(read_block)(&pixels, from, i, smaller(along.end - i, BLOCK_COLUMNS),
-                                 strip + (i - along.first) / TAPS * STEP_BYTES, 0);
-        }
-        uint8_t *rows[LANES / TAPS];
-        for (int l = 0; l < LANES; l += TAPS)
-            rows[l / TAPS] = ring + (from + l) % ring_rows(r) / TAPS * PITCH;
-        NAME(horizontal_pass)(&passes[0], strip, along.first, rows);
-        for (; made < CODE(IMAGE_SIZE); made++) {
-            int32_t output = y.reversed ? CODE(IMAGE_SIZE) - 1 - made : made;
-            if (passes[1].first[output] + passes[1].count[output] > from + LANES)
-                break;
-            NAME(vertical_pass)(&passes[1], output, ring, ring_rows(r),
-                                picture + output * IMAGE_ROW_BYTES);
-        }
-    }
-}
-
-/* The model's picture of a frame that `check` has passed; `memory` as `room_for` its size says. */
-static void make_picture(const NAME(frame) *f, uint8_t *picture, unsigned char *memory)
+/* Plans the model's picture of a frame that `check` has passed; `memory` as `room_for` its size says. */
+static resize_job plan(const NAME(frame) *f, uint8_t *picture, unsigned char *memory)
 {
     int turned = f->rotation % 180 != 0, mirrored = f->mirrored;
     int32_t width = turned ? f->height : f->width, height = turned ? f->width : f->height;
@@ -234,11 +199,63 @@ static void make_picture(const NAME(frame) *f, uint8_t *picture, unsigned char *
     int y_reversed = f->rotation == 180 || f->rotation == (mirrored ? 90 : 270);
     side x = {width, resized_length(width, height), x_reversed};
     side y = {height, resized_length(height, width), y_reversed};
-    if (!is_vertical_first(x, y)) {
-        resize(f, turned, x, y, picture, memory);
-    } else { /* the same passes of the picture with rows and columns swapped */
-        resize(f, !turned, y, x, picture, memory);
-        swap_rows_and_columns(picture);
+    resize_job job = {.frame = f, .room = room_for(f->width, f->height), .picture = picture};
+    job.is_swapped = is_vertical_first(x, y);
+    job.turned = turned ^ job.is_swapped;
+    side sides[2] = {job.is_swapped ? y : x, job.is_swapped ? x : y};
+    job.is_reversed = sides[1].reversed;
+    job.memory = memory + 2 * table_bytes(job.room);
+    for (int i = 0; i < 2; i++, memory += table_bytes(job.room)) {
+        int32_t *numbers = (int32_t *)(void *)memory;
+        job.passes[i] = (pass){.room = job.room.weights, .first = numbers,
+                               .weights = numbers + CODE(IMAGE_SIZE)};
+        NAME(pass_plan)(&job.passes[i], sides[i].length, sides[i].resized,
+                        crop_start(sides[i].resized), sides[i].reversed,
+                        (double *)(void *)job.memory);
+    }
+    return job;
+}
+
+/* Both passes, strip by strip, for a part of the picture's rows. */
+static void resize(const void *planned, int32_t part, int32_t parts)
+{
+    const resize_job *job = planned;
+    const pass *horizontal = &job->passes[0], *vertical = &job->passes[1];
+    unsigned char *ring = job->memory + (size_t)part * job->room.part_bytes;
+    unsigned char *block = ring + ring_bytes(job->room), *strips = block + BLOCK_BYTES;
+    int32_t rows_of_ring = ring_rows(job->room), last = CODE(IMAGE_SIZE) - 1;
+    int32_t row = CODE(IMAGE_SIZE) * part / parts, end = CODE(IMAGE_SIZE) * (part + 1) / parts;
+    reader pixels;
+    NAME(reader_start)(&pixels, job->frame, job->turned, block);
+    range along = reach(horizontal, 0, last);
+    range across = job->is_reversed ? reach(vertical, last - row, last - (end - 1))
+                                    : reach(vertical, row, end - 1);
+    for (int32_t from = across.first; from < across.end; from += LANES) {
+        uint8_t *strip = strips;
+        if (job->turned) {
+            int32_t number = (from - across.first) / LANES % STRIPS;
+            strip += (size_t)number * job->room.strip_bytes;
+            int32_t columns = smaller(across.end - from, BLOCK_COLUMNS);
+            for (int32_t i = along.first; number == 0 && i < along.end; i += LANES)
+                NAME(read_block)(&pixels, i, from, columns,
+                                 strip + (i - along.first) / TAPS * STEP_BYTES,
+                                 job->room.strip_bytes);
+        } else {
+            for (int32_t i = along.first; i < along.end; i += BLOCK_COLUMNS)
+                NAME(read_block)(&pixels, from, i, smaller(along.end - i, BLOCK_COLUMNS),
+                                 strip + (i - along.first) / TAPS * STEP_BYTES, 0);
+        }
+        uint8_t *rows[LANES / TAPS];
+        for (int l = 0; l < LANES; l += TAPS)
+            rows[l / TAPS] = ring + (from + l) % rows_of_ring / TAPS * PITCH;
+        NAME(horizontal_pass)(horizontal, strip, along.first, rows);
+        for (; row < end; row++) {
+            int32_t output = job->is_reversed ? last - row : row;
+            if (vertical->first[output] + vertical->count > from + LANES)
+                break;
+            NAME(vertical_pass)(vertical, output, ring, rows_of_ring,
+                                job->picture + output * IMAGE_ROW_BYTES);
+        }
     }
 }
 
@@ -259,34 +276,49 @@ static layout lay_out(void *workspace)
     return l;
 }
 
-int NAME(prepare)(const NAME(frame) *f, uint8_t *picture, void *workspace)
+/* Plans the picture, and makes it if that cannot be done in parts, or if they are not `wanted`. */
+static int prepare(const NAME(frame) *f, uint8_t *picture, void *workspace, int wanted,
+                   resize_job *job)
 {
     if (!f || !picture || !workspace)
         return CODE(ERROR_NULL);
     if (!cpu_is_supported())
         return CODE(ERROR_CPU);
     int code = check(f);
-    if (code == CODE(OK)) {
-        float_mode callers = enter_float_mode();
-        make_picture(f, picture, lay_out(workspace).rest);
-        set_float_mode(callers);
-    }
-    return code;
+    if (code != CODE(OK))
+        return code;
+    float_mode callers = enter_float_mode();
+    *job = plan(f, picture, lay_out(workspace).rest);
+    if (!wanted || job->is_swapped)
+        resize(job, 0, 1);
+    if (job->is_swapped)
+        swap_rows_and_columns(picture);
+    set_float_mode(callers);
+    return CODE(OK);
+}
+
+int NAME(prepare)(const NAME(frame) *f, uint8_t *picture, void *workspace)
+{
+    resize_job job;
+    return prepare(f, picture, workspace, 0, &job);
 }
 
 /* Not there unless the program has made threads: then its linker has taken threads.c too. */
-extern __typeof__(RUN_8BIT_THREADS) RUN_8BIT_THREADS __attribute__((weak));
+extern __typeof__(NAME(run_prepared)) NAME(run_prepared) __attribute__((weak));
 
 int NAME(run_frame)(const NAME(frame) *f, float *logits, void *workspace, NAME(threads) *threads)
 {
     if (!f || !logits || !workspace)
         return CODE(ERROR_NULL);
     layout l = lay_out(workspace);
-    int code = NAME(prepare)(f, l.picture, workspace);
+    resize_job job;
+    int code = prepare(f, l.picture, workspace, threads != NULL, &job);
     if (code != CODE(OK))
         return code;
-    return threads ? RUN_8BIT_THREADS(l.picture, logits, l.rest, threads)
-                   : RUN_8BIT(l.picture, logits, l.rest);
+    if (!threads)
+        return RUN_8BIT(l.picture, logits, l.rest);
+    preparation parts = {resize, &job, PARTS};
+    return NAME(run_prepared)(job.is_swapped ? NULL : &parts, l.picture, logits, l.rest, threads);
 }
 
 #if HAS_ANSWERS

@@ -32,6 +32,13 @@ typedef struct {
     unsigned char *scratch; /* of the calling thread */
 } frame;
 
+/* What is done before the steps of a run: up to `most` parts, in any order and on any thread. */
+typedef struct {
+    void (*part)(const void *job, int32_t part, int32_t parts);
+    const void *job;
+    int32_t most;
+} preparation;
+
 /* Of the constants, and of all else that nobody writes, see digest.c. */
 typedef struct {
     uint64_t constants;
@@ -56,6 +63,10 @@ HIDDEN int NAME(enter)(frame *f, int entry, const void *image, float *logits, vo
 /* Does tasks [begin, end) of a step; those that read a float image also look whether it is one. */
 HIDDEN int NAME(tasks)(int step, const frame *f, unsigned char *scratch, int32_t begin,
                        int32_t end);
+
+/* 8-bit classification on several threads; `before` may be NULL. In programs that make threads. */
+HIDDEN int NAME(run_prepared)(const preparation *before, const uint8_t *image, float *logits,
+                              void *workspace, NAME(threads) *threads);
 
 /* Are constants, code and tables what they were when the library was built? */
 HIDDEN int NAME(is_intact)(void);

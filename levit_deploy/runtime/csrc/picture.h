@@ -16,8 +16,7 @@ enum {
     LANES_BYTES = LANES * TAPS,
     STEP_BYTES = CHANNELS * LANES_BYTES, /* four columns of a strip */
     BLOCK_COLUMNS = 64,                  /* of a frame, that are read at once */
-    BLOCK_STEPS = BLOCK_COLUMNS / TAPS,
-    BLOCK_BYTES = 2 * LANES * BLOCK_COLUMNS * 4, /* to read a block: copies of rows, and tiles */
+    BLOCK_BYTES = LANES * BLOCK_COLUMNS * 4, /* to read a block: copies of its rows */
     IMAGE_ROW_BYTES = CHANNELS * CODE(IMAGE_SIZE),
     PITCH = ((CODE(IMAGE_SIZE) + TAPS - 1) / TAPS * TAPS * CHANNELS + VECTOR_BYTES - 1) /
             VECTOR_BYTES * VECTOR_BYTES * TAPS /* of four rows in the ring */
@@ -25,13 +24,13 @@ enum {
 
 /*
  * One pass of the resize, cut to the outputs that the crop keeps: output i is the sum of inputs
- * first[i] + k times weights, k < count[i], in 22 bits behind the point. first and count are
- * multiples of four, and so weights of 0 are among them. They begin at weights[i * room], and are
- * split, four at a time.
+ * first[i] + k times weights, k < count, in 22 bits behind the point. first and count are multiples
+ * of four, and so weights of 0 are among them. They begin at weights[i * room], and are split, four
+ * at a time.
  */
 typedef struct {
-    int32_t room;
-    int32_t *first, *count, *weights;
+    int32_t room, count;
+    int32_t *first, *weights;
 } pass;
 
 /* How many inputs an output is made of at most, from `length` to `resized` pixels: the `room`. */
@@ -56,8 +55,9 @@ HIDDEN void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ri
 typedef struct {
     const NAME(frame) *frame;
     int turned;
-    uint8_t *memory;         /* BLOCK_BYTES */
-    uint8_t orders[3][4][TILE_BYTES]; /* see colour.c */
+    uint8_t *memory;              /* BLOCK_BYTES */
+    uint8_t channels[TILE_BYTES]; /* where the colours of four pixels are */
+    uint8_t places[TILE_BYTES];   /* where the pixels of a converted tile are, as a strip has them */
 } reader;
 
 HIDDEN void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint8_t *memory);
@@ -67,8 +67,8 @@ HIDDEN void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint
  * the frame is 0 or the last row. Into a strip from `to` on; or, turned, four steps into each of four strips
  * that lie `strip_bytes` apart.
  */
-HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns, uint8_t *to,
-                             size_t strip_bytes);
+HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns,
+                             uint8_t *strips, size_t strip_bytes);
 
 #if HAS_ANSWERS
 /* The `count` best classes in order, with their probabilities. */

@@ -72,6 +72,15 @@ static double filter(double x)
 }
 #endif
 
+static void reverse(int32_t *numbers, int32_t count)
+{
+    for (int32_t i = 0, j = count - 1; i < j; i++, j--) {
+        int32_t kept = numbers[i];
+        numbers[i] = numbers[j];
+        numbers[j] = kept;
+    }
+}
+
 #if FILTER == FILTER_NEAREST
 
 /* How many inputs an output is made of at most. */
@@ -81,18 +90,21 @@ static int32_t most(int32_t length, int32_t resized)
     return 1;
 }
 
-/* Pillow adds the scale up, from the first output on (src/libImaging/Geometry.c). */
-static void plan(pass *p, int32_t length, int32_t resized, int32_t start, double *terms)
+/* Pillow adds the scale up, from output 0 on (src/libImaging/Geometry.c): *terms is the last one. */
+static int32_t find_weights(int32_t output, int32_t length, int32_t resized, int32_t *weights,
+                            int32_t *count, double *terms)
 {
-    (void)terms;
-    double scale = (double)length / resized, position = scale * 0.5;
-    for (int32_t i = -start; i < CODE(IMAGE_SIZE); i++, position += scale) {
-        if (i < 0)
-            continue;
-        p->first[i] = (int32_t)position;
-        p->count[i] = 1;
-        p->weights[i * p->room] = 1 << POINT;
+    double scale = (double)length / resized;
+    if (*terms == 0) {
+        *terms = scale * 0.5;
+        for (int32_t i = 0; i < output; i++)
+            *terms += scale;
+    } else {
+        *terms += scale;
     }
+    weights[0] = 1 << POINT;
+    *count = 1;
+    return (int32_t)*terms;
 }
 
 #else
@@ -109,43 +121,32 @@ static int32_t most(int32_t length, int32_t resized)
     return 2 * ((int32_t)support + 1) + 1;
 }
 
-/* The tables as Pillow makes them. */
-static void plan(pass *p, int32_t length, int32_t resized, int32_t start, double *terms)
+/* The weights of an output and how many they are, as Pillow makes them; the first input of it. */
+static int32_t find_weights(int32_t output, int32_t length, int32_t resized, int32_t *weights,
+                            int32_t *count, double *terms)
 {
     double scale = (double)length / resized, filter_scale = maximum(scale, 1);
     double support = SUPPORT * filter_scale, narrow = 1 / filter_scale;
-    for (int32_t i = 0; i < CODE(IMAGE_SIZE); i++) {
-        double centre = (start + i + 0.5) * scale, sum = 0;
-        int32_t first = (int32_t)maximum(centre - support + 0.5, 0);
-        int32_t end = (int32_t)(centre + support + 0.5);
-        int32_t count = (end < length ? end : length) - first;
-        int32_t *weights = p->weights + i * p->room, whole = (count + TAPS - 1) / TAPS * TAPS;
-        VECTORS_OF_4
-        for (int32_t k = 0; k < whole; k++)
-            terms[k] = filter((k + first - centre + 0.5) * narrow);
-        for (int32_t k = 0; k < count; k++)
-            sum += terms[k];
-        sum = sum != 0 ? sum : 1;
-        VECTORS_OF_4
-        for (int32_t k = 0; k < whole; k++) {
-            double weight = terms[k] / sum * (1 << POINT);
-            weights[k] = (int32_t)(weight + (weight < 0 ? -0.5 : 0.5));
-        }
-        p->first[i] = first;
-        p->count[i] = count;
+    double centre = (output + 0.5) * scale, sum = 0;
+    int32_t first = (int32_t)maximum(centre - support + 0.5, 0);
+    int32_t end = (int32_t)(centre + support + 0.5);
+    *count = (end < length ? end : length) - first;
+    int32_t whole = (*count + TAPS - 1) / TAPS * TAPS;
+    VECTORS_OF_4
+    for (int32_t k = 0; k < whole; k++)
+        terms[k] = filter((k + first - centre + 0.5) * narrow);
+    for (int32_t k = 0; k < *count; k++)
+        sum += terms[k];
+    sum = sum != 0 ? sum : 1;
+    VECTORS_OF_4
+    for (int32_t k = 0; k < whole; k++) {
+        double weight = terms[k] / sum * (1 << POINT);
+        weights[k] = (int32_t)(weight + (weight < 0 ? -0.5 : 0.5));
     }
+    return first;
 }
 
 #endif
-
-static void reverse(int32_t *numbers, int32_t count)
-{
-    for (int32_t i = 0, j = count - 1; i < j; i++, j--) {
-        int32_t kept = numbers[i];
-        numbers[i] = numbers[j];
-        numbers[j] = kept;
-    }
-}
 
 int32_t NAME(pass_room)(int32_t length, int32_t resized)
 {
@@ -155,22 +156,34 @@ int32_t NAME(pass_room)(int32_t length, int32_t resized)
 void NAME(pass_plan)(pass *p, int32_t length, int32_t resized, int32_t start, int reversed,
                      double *terms)
 {
-    plan(p, length, resized, start, terms);
+    int32_t end = 0;
+    p->count = 0;
+    *terms = 0;
     for (int32_t i = 0; i < CODE(IMAGE_SIZE); i++) {
-        int32_t *weights = p->weights + (ptrdiff_t)i * p->room, count = p->count[i];
+        int32_t *weights = p->weights + (ptrdiff_t)i * p->room, count;
+        int32_t first = find_weights(start + i, length, resized, weights, &count, terms);
+        for (int32_t k = count; k < p->room; k++)
+            weights[k] = 0;
         if (reversed) {
             reverse(weights, count);
-            p->first[i] = length - p->first[i] - count;
+            first = length - first - count;
         }
-        int32_t before = p->first[i] % TAPS, whole = (before + count + TAPS - 1) / TAPS * TAPS;
-        __builtin_memmove(weights + before, weights, (size_t)count * sizeof *weights);
+        p->first[i] = first;
+        int32_t whole = (first + count + TAPS - 1) / TAPS * TAPS;
+        end = whole > end ? whole : end;
+        whole -= first / TAPS * TAPS;
+        p->count = whole > p->count ? whole : p->count;
+    }
+    for (int32_t i = 0; i < CODE(IMAGE_SIZE); i++) {
+        int32_t *weights = p->weights + (ptrdiff_t)i * p->room;
+        int32_t first = p->first[i] / TAPS * TAPS, last = end - p->count;
+        first = first < last ? first : last;
+        int32_t before = p->first[i] - first;
+        __builtin_memmove(weights + before, weights, (size_t)(p->count - before) * sizeof *weights);
         __builtin_memset(weights, 0, (size_t)before * sizeof *weights);
-        for (int32_t k = before + count; k < whole; k++)
-            weights[k] = 0;
-        for (int32_t k = 0; k < whole; k += TAPS)
+        for (int32_t k = 0; k < p->count; k += TAPS)
             split(weights + k);
-        p->first[i] -= before;
-        p->count[i] = whole;
+        p->first[i] = first;
     }
 }
 
@@ -205,7 +218,7 @@ void NAME(horizontal_pass)(const pass *p, const uint8_t *strip, int32_t origin,
                 sums s[CHANNELS];
                 for (int c = 0; c < CHANNELS; c++)
                     s[c] = HALF;
-                for (int32_t k = 0; k < p->count[output]; k += TAPS, input += STEP_BYTES)
+                for (int32_t k = 0; k < p->count; k += TAPS, input += STEP_BYTES)
                     for (int c = 0; c < CHANNELS; c++)
                         add_products(&s[c], load(input + c * LANES_BYTES), weights + k);
                 for (int c = 0; c < CHANNELS; c++)
@@ -229,7 +242,7 @@ void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ring, int
     for (int32_t x = 0; x < IMAGE_ROW_BYTES; x += VECTOR_BYTES) {
         int32_t row = p->first[output] % ring_rows;
         sums s[4] = {HALF, HALF, HALF, HALF};
-        for (int32_t k = 0; k < p->count[output]; k += TAPS) {
+        for (int32_t k = 0; k < p->count; k += TAPS) {
             const uint8_t *input = ring + (ptrdiff_t)(row / TAPS) * PITCH + x * TAPS;
             for (int n = 0; n < 4; n++)
                 add_products(&s[n], load(input + n * VECTOR_BYTES), weights + k);

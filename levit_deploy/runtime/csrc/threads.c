@@ -23,6 +23,7 @@
 
 #define SPINS 4096     /* about 50 microseconds */
 #define CACHE_LINE 128 /* two lines of 64: x86 fetches them in pairs */
+#define STAGES (1 + STEPS) /* of a run: the preparation, and the steps */
 
 /* A number that only grows, and may wrap around; threads wait for it to reach a goal. */
 typedef struct {
@@ -56,11 +57,13 @@ struct NAME(threads) {
     _Atomic(float *) logits;
     _Atomic(unsigned char *) arena;
     atomic_int entry;
+    _Atomic(const preparation *) before;
+    atomic_int parts; /* of it; 0: there is none */
     atomic_uint first_goal; /* of `steps_done` */
     atomic_int findings; /* of its tasks */
-    int lent_step; /* only with parallel_for */
-    alignas(CACHE_LINE) ticket tickets[STEPS];
-    atomic_int remaining[STEPS]; /* tasks that are not done */
+    int lent_stage; /* only with parallel_for */
+    alignas(CACHE_LINE) ticket tickets[STAGES];
+    atomic_int remaining[STAGES]; /* tasks that are not done */
 
     counter runs;       /* started since creation */
     counter steps_done; /* since creation */
@@ -103,15 +106,34 @@ static void advance(counter *c)
         wake_all(&c->bed, &c->value);
 }
 
+/* How many tasks a stage has: none if it is not made. */
+static int32_t tasks_of(NAME(threads) *t, int stage)
+{
+    if (stage == 0)
+        return atomic_load(&t->parts);
+    step_info info = NAME(step_infos)[stage - 1];
+    return info.entries & atomic_load(&t->entry) ? info.tasks : 0;
+}
+
+static int do_tasks(NAME(threads) *t, const frame *f, int stage, int32_t begin, int32_t end)
+{
+    if (stage > 0)
+        return NAME(tasks)(stage - 1, f, f->scratch, begin, end);
+    const preparation *before = atomic_load(&t->before);
+    for (int32_t part = begin; part < end; part++)
+        before->part(before->job, part, atomic_load(&t->parts));
+    return 0;
+}
+
 /*
- * Takes portions of a step until none is left: large ones first, single tasks at the end (guided
+ * Takes portions of a stage until none is left: large ones first, single tasks at the end (guided
  * self-scheduling, Polychronopoulos and Kuck 1987).
  * Returns 0 if `run` is over; then `f` may be a mixture of two runs', and was not used.
  */
-static int share(NAME(threads) *t, const frame *f, uint32_t run, int step)
+static int share(NAME(threads) *t, const frame *f, uint32_t run, int stage)
 {
-    int32_t tasks = NAME(step_infos)[step].tasks;
-    uint64_t seen = atomic_load_explicit(&t->tickets[step], memory_order_relaxed);
+    int32_t tasks = tasks_of(t, stage);
+    uint64_t seen = atomic_load_explicit(&t->tickets[stage], memory_order_relaxed);
     for (;;) {
         int32_t begin = (int32_t)seen;
         if ((uint32_t)(seen >> 32) != run)
@@ -120,28 +142,27 @@ static int share(NAME(threads) *t, const frame *f, uint32_t run, int step)
             return 1;
         int32_t portion = (tasks - begin) / t->count;
         portion = portion > 0 ? portion : 1;
-        if (!atomic_compare_exchange_weak_explicit(&t->tickets[step], &seen,
+        if (!atomic_compare_exchange_weak_explicit(&t->tickets[stage], &seen,
                                                    seen + (uint32_t)portion, memory_order_relaxed,
                                                    memory_order_relaxed))
             continue;
-        int findings = NAME(tasks)(step, f, f->scratch, begin, begin + portion);
+        int findings = do_tasks(t, f, stage, begin, begin + portion);
         if (findings)
             atomic_fetch_or(&t->findings, findings);
-        if (atomic_fetch_sub(&t->remaining[step], portion) == portion)
+        if (atomic_fetch_sub(&t->remaining[stage], portion) == portion)
             advance(&t->steps_done);
-        seen = atomic_load_explicit(&t->tickets[step], memory_order_relaxed);
+        seen = atomic_load_explicit(&t->tickets[stage], memory_order_relaxed);
     }
 }
 
 /* One thread's part of a run. */
 static void work(NAME(threads) *t, const frame *f, uint32_t run)
 {
-    int entry = atomic_load(&t->entry);
     uint32_t goal = atomic_load(&t->first_goal);
-    for (int step = 0; step < STEPS; step++) {
-        if (!(NAME(step_infos)[step].entries & entry))
+    for (int stage = 0; stage < STAGES; stage++) {
+        if (!tasks_of(t, stage))
             continue;
-        if (!share(t, f, run, step))
+        if (!share(t, f, run, stage))
             return;
         wait_for(&t->steps_done, goal++);
     }
@@ -177,45 +198,50 @@ static void lent_task(void *argument, int index)
     NAME(threads) *t = argument;
     frame f = frame_of_worker(t, index + 1);
     float_mode callers = enter_float_mode();
-    share(t, &f, atomic_load(&t->runs.value), t->lent_step);
+    share(t, &f, atomic_load(&t->runs.value), t->lent_stage);
     set_float_mode(callers);
 }
 
 /* Describes a run to the other threads and starts it. */
-static uint32_t start_run(NAME(threads) *t, int entry, const frame *f)
+static uint32_t start_run(NAME(threads) *t, int entry, const preparation *before, const frame *f)
 {
     uint32_t run = atomic_load(&t->runs.value) + 1;
-    for (int step = 0; step < STEPS; step++) {
-        atomic_store_explicit(&t->tickets[step], (uint64_t)run << 32, memory_order_relaxed);
-        atomic_store_explicit(&t->remaining[step], NAME(step_infos)[step].tasks,
-                              memory_order_relaxed);
-    }
+    for (int stage = 0; stage < STAGES; stage++)
+        atomic_store_explicit(&t->tickets[stage], (uint64_t)run << 32, memory_order_relaxed);
     atomic_store(&t->image, f->image);
     atomic_store(&t->logits, f->logits);
     atomic_store(&t->arena, f->arena);
     atomic_store(&t->entry, entry);
+    atomic_store(&t->before, before);
+    atomic_store(&t->parts, !before ? 0 : before->most < t->count ? before->most : t->count);
+    for (int stage = 0; stage < STAGES; stage++)
+        atomic_store_explicit(&t->remaining[stage], tasks_of(t, stage), memory_order_relaxed);
     atomic_store(&t->first_goal, atomic_load(&t->steps_done.value) + 1);
     atomic_store(&t->findings, 0);
     advance(&t->runs);
     return run;
 }
 
-static int run(int entry, const void *image, float *logits, void *workspace, NAME(threads) *t)
+static int run(int entry, const preparation *before, const void *image, float *logits,
+               void *workspace, NAME(threads) *t)
 {
     /* The child of a fork has the memory of its parent's threads, but not the threads. */
-    if (!t || t->process != this_process())
+    if (!t || t->process != this_process()) {
+        if (before)
+            before->part(before->job, 0, 1);
         return entry == ENTRY_FLOAT ? NAME(run)(image, logits, workspace)
                                     : RUN_8BIT(image, logits, workspace);
+    }
     frame f;
     int code = NAME(enter)(&f, entry, image, logits, workspace);
     if (code != CODE(OK))
         return code;
     if (atomic_flag_test_and_set(&t->busy))
         return CODE(ERROR_BUSY);
-    uint32_t run = start_run(t, entry, &f);
+    uint32_t run = start_run(t, entry, before, &f);
     if (t->parallel_for) {
-        for (t->lent_step = 0; t->lent_step < STEPS; t->lent_step++)
-            if (NAME(step_infos)[t->lent_step].entries & entry)
+        for (t->lent_stage = 0; t->lent_stage < STAGES; t->lent_stage++)
+            if (tasks_of(t, t->lent_stage))
                 t->parallel_for(t->context, t->count, lent_task, t);
     } else {
         float_mode callers = enter_float_mode();
@@ -229,13 +255,19 @@ static int run(int entry, const void *image, float *logits, void *workspace, NAM
 
 int NAME(run_threads)(const float *image, float *logits, void *workspace, NAME(threads) *threads)
 {
-    return run(ENTRY_FLOAT, image, logits, workspace, threads);
+    return run(ENTRY_FLOAT, NULL, image, logits, workspace, threads);
 }
 
 int RUN_8BIT_THREADS(const uint8_t *image, float *logits, void *workspace,
                      NAME(threads) *threads)
 {
-    return run(ENTRY_8BIT, image, logits, workspace, threads);
+    return run(ENTRY_8BIT, NULL, image, logits, workspace, threads);
+}
+
+int NAME(run_prepared)(const preparation *before, const uint8_t *image, float *logits,
+                       void *workspace, NAME(threads) *threads)
+{
+    return run(ENTRY_8BIT, before, image, logits, workspace, threads);
 }
 
 static NAME(threads) *allocate(int count)

@@ -50,60 +50,103 @@ static inline ints byte_of(bytes v, int k)
 }
 
 /*
- * shuffled: byte i of every 16 becomes byte order[i] of the same 16, or 0 where order[i] is 0x80.
+ * All that follows acts on each 16 bytes of a vector by itself.
+ *
+ * load_apart: 16 bytes from `from`, the next 16 of the vector from `stride` further on, ...
+ * repeated: 16 bytes, which every 16 become.
+ * shuffled: byte i becomes byte order[i], or 0 where order[i] is 0x80.
  * packed: lanes as bytes, below 0 as 0, above 255 as 255; of every four lanes of a, b, c, d in turn.
- * Both act on each 16 bytes by itself.
+ * LOW_INTS(a, b): the first two lanes of each in turns; HIGH_INTS: the last two; so for 16 and 64 bits.
  */
+#if defined(__x86_64__)
+
 #if VECTOR_BYTES == 64
-
-static inline bytes shuffled(bytes v, const uint8_t order[16])
-{
-    __m512i all = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)order));
-    return (bytes)_mm512_shuffle_epi8((__m512i)v, all);
-}
-
-static inline bytes packed(ints a, ints b, ints c, ints d)
-{
-    return (bytes)_mm512_packus_epi16(_mm512_packs_epi32((__m512i)a, (__m512i)b),
-                                      _mm512_packs_epi32((__m512i)c, (__m512i)d));
-}
-
+typedef __m512i native;
+#define OP(name) _mm512_##name
+#define REPEATED(v) _mm512_broadcast_i32x4(v)
 #elif VECTOR_BYTES == 32
+typedef __m256i native;
+#define OP(name) _mm256_##name
+#define REPEATED(v) _mm256_broadcastsi128_si256(v)
+#else
+typedef __m128i native;
+#define OP(name) _mm_##name
+#define REPEATED(v) (v)
+#endif
 
-static inline bytes shuffled(bytes v, const uint8_t order[16])
+#if defined(__AVX512VNNI__)
+#define DOT(kind, sum, v, weights) \
+    (ints)_mm512_dp##kind##_epi32((native)(sum), (native)(v), OP(set1_epi32)(weights))
+#elif defined(__AVXVNNI__)
+#define DOT(kind, sum, v, weights) \
+    (ints)_mm256_dp##kind##_avx_epi32((native)(sum), (native)(v), OP(set1_epi32)(weights))
+#endif
+
+static inline __m128i load_16(const uint8_t *from)
 {
-    __m256i all = _mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)order));
-    return (bytes)_mm256_shuffle_epi8((__m256i)v, all);
+    return _mm_loadu_si128((const void *)from);
+}
+
+static inline bytes load_apart(const uint8_t *from, ptrdiff_t stride)
+{
+#if VECTOR_BYTES == 64
+    __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(load_16(from)), load_16(from + stride), 1);
+    v = _mm512_inserti32x4(v, load_16(from + 2 * stride), 2);
+    return (bytes)_mm512_inserti32x4(v, load_16(from + 3 * stride), 3);
+#elif VECTOR_BYTES == 32
+    return (bytes)_mm256_inserti128_si256(_mm256_castsi128_si256(load_16(from)),
+                                          load_16(from + stride), 1);
+#else
+    (void)stride;
+    return load(from);
+#endif
+}
+
+static inline bytes repeated(const uint8_t from[TILE_BYTES])
+{
+    return (bytes)REPEATED(load_16(from));
+}
+
+static inline bytes shuffled(bytes v, bytes order)
+{
+    return (bytes)OP(shuffle_epi8)((native)v, (native)order);
 }
 
 static inline bytes packed(ints a, ints b, ints c, ints d)
 {
-    return (bytes)_mm256_packus_epi16(_mm256_packs_epi32((__m256i)a, (__m256i)b),
-                                      _mm256_packs_epi32((__m256i)c, (__m256i)d));
+    return (bytes)OP(packus_epi16)(OP(packs_epi32)((native)a, (native)b),
+                                   OP(packs_epi32)((native)c, (native)d));
 }
 
-#elif defined(__x86_64__)
-
-static inline bytes shuffled(bytes v, const uint8_t order[16])
-{
-    return (bytes)_mm_shuffle_epi8((__m128i)v, _mm_loadu_si128((const void *)order));
-}
-
-static inline bytes packed(ints a, ints b, ints c, ints d)
-{
-    return (bytes)_mm_packus_epi16(_mm_packs_epi32((__m128i)a, (__m128i)b),
-                                   _mm_packs_epi32((__m128i)c, (__m128i)d));
-}
+#define UNPACKED(part, a, b) (bytes)OP(unpack##part)((native)(a), (native)(b))
+#define LOW_SHORTS(a, b) UNPACKED(lo_epi16, a, b)
+#define HIGH_SHORTS(a, b) UNPACKED(hi_epi16, a, b)
+#define LOW_INTS(a, b) UNPACKED(lo_epi32, a, b)
+#define HIGH_INTS(a, b) UNPACKED(hi_epi32, a, b)
+#define LOW_LONGS(a, b) UNPACKED(lo_epi64, a, b)
+#define HIGH_LONGS(a, b) UNPACKED(hi_epi64, a, b)
 
 #else
 
-static inline bytes shuffled(bytes v, const uint8_t order[16])
+static inline bytes load_apart(const uint8_t *from, ptrdiff_t stride)
+{
+    (void)stride;
+    return load(from);
+}
+
+static inline bytes repeated(const uint8_t from[TILE_BYTES])
+{
+    return load(from);
+}
+
+static inline bytes shuffled(bytes v, bytes order)
 {
 #ifdef __aarch64__
-    return (bytes)vqtbl1q_u8((uint8x16_t)v, vld1q_u8(order));
+    return (bytes)vqtbl1q_u8((uint8x16_t)v, (uint8x16_t)order);
 #else
     uint8x8x2_t halves = {{vget_low_u8((uint8x16_t)v), vget_high_u8((uint8x16_t)v)}};
-    return (bytes)vcombine_u8(vtbl2_u8(halves, vld1_u8(order)), vtbl2_u8(halves, vld1_u8(order + 8)));
+    return (bytes)vcombine_u8(vtbl2_u8(halves, vget_low_u8((uint8x16_t)order)),
+                              vtbl2_u8(halves, vget_high_u8((uint8x16_t)order)));
 #endif
 }
 
@@ -114,24 +157,31 @@ static inline bytes packed(ints a, ints b, ints c, ints d)
     return (bytes)vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd));
 }
 
+typedef uint16_t shorts __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t longs __attribute__((vector_size(VECTOR_BYTES)));
+#define PICKED(type, a, b, ...) (bytes)__builtin_shufflevector((type)(a), (type)(b), __VA_ARGS__)
+#define LOW_SHORTS(a, b) PICKED(shorts, a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH_SHORTS(a, b) PICKED(shorts, a, b, 4, 12, 5, 13, 6, 14, 7, 15)
+#define LOW_INTS(a, b) PICKED(ints, a, b, 0, 4, 1, 5)
+#define HIGH_INTS(a, b) PICKED(ints, a, b, 2, 6, 3, 7)
+#define LOW_LONGS(a, b) PICKED(longs, a, b, 0, 2)
+#define HIGH_LONGS(a, b) PICKED(longs, a, b, 1, 3)
+
 #endif
 
 /*
- * byte_factor: byte k of each lane. plus_product: sum + that times a weight of up to 22 bits, as
- * byte_weight gives it.
+ * factors: of each 16, four bytes: `first`, the one `step` further on, ... plus_product: sum + these
+ * times a weight of up to 22 bits, as byte_weight gives it.
  */
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#if defined(__x86_64__)
 
-static inline ints byte_factor(bytes v, int k) /* times 128, and times 1 */
+static inline ints factors(bytes v, int first, int step) /* times 128, and times 1 */
 {
-    uint8_t order[16];
-    for (uint8_t i = 0; i < 16; i++)
-        order[i] = i % 4 == 3 ? 0x80 : (uint8_t)(i / 4 * 4 + k);
-#if VECTOR_BYTES == 64
-    return (ints)_mm512_maddubs_epi16((__m512i)shuffled(v, order), _mm512_set1_epi32(0x00014040));
-#else
-    return (ints)_mm256_maddubs_epi16((__m256i)shuffled(v, order), _mm256_set1_epi32(0x00014040));
-#endif
+    uint8_t order[TILE_BYTES];
+    for (int i = 0; i < TILE_BYTES; i++)
+        order[i] = i % 4 == 3 ? 0x80 : (uint8_t)(first + i / 4 * step);
+    return (ints)OP(maddubs_epi16)((native)shuffled(v, repeated(order)),
+                                   OP(set1_epi32)(0x00014040));
 }
 
 static inline int32_t byte_weight(int32_t weight)
@@ -141,18 +191,21 @@ static inline int32_t byte_weight(int32_t weight)
 
 static inline ints plus_product(ints sum, ints factor, int32_t weight)
 {
-#if VECTOR_BYTES == 64
-    return (ints)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)factor, _mm512_set1_epi32(weight));
+#ifdef DOT
+    return DOT(wssd, sum, factor, weight);
 #else
-    return (ints)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)factor, _mm256_set1_epi32(weight));
+    return sum + (ints)OP(madd_epi16)((native)factor, OP(set1_epi32)(weight));
 #endif
 }
 
 #else
 
-static inline ints byte_factor(bytes v, int k)
+static inline ints factors(bytes v, int first, int step)
 {
-    return byte_of(v, k);
+    uint8_t order[TILE_BYTES];
+    for (int i = 0; i < TILE_BYTES; i++)
+        order[i] = i % 4 ? 0x80 : (uint8_t)(first + i / 4 * step);
+    return (ints)shuffled(v, repeated(order));
 }
 
 static inline int32_t byte_weight(int32_t weight)
@@ -171,37 +224,30 @@ static inline ints plus_product(ints sum, ints factor, int32_t weight)
  * split: four weights -> their pieces, four numbers. add_products: v times these, into the sums.
  * total: the sums of whole weights.
  */
-#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#ifdef DOT
 
 typedef struct {
     ints low, middle, high;
 } sums;
 
-#if VECTOR_BYTES == 64
-#define DOT(sum, v, piece) \
-    (ints)_mm512_dpbusd_epi32((__m512i)(sum), (__m512i)(v), _mm512_set1_epi32(piece))
-#else
-#define DOT(sum, v, piece) \
-    (ints)_mm256_dpbusd_avx_epi32((__m256i)(sum), (__m256i)(v), _mm256_set1_epi32(piece))
-#endif
+typedef int32_t tile_of_ints __attribute__((vector_size(TILE_BYTES)));
+typedef uint8_t tile_of_bytes __attribute__((vector_size(TILE_BYTES)));
 
 static inline void split(int32_t weights[TAPS]) /* signed bytes */
 {
-    uint32_t pieces[TAPS] = {0};
-    for (int k = 0; k < TAPS; k++)
-        for (int i = 0; i < 3; i++) {
-            int8_t piece = (int8_t)weights[k];
-            pieces[i] |= (uint32_t)(uint8_t)piece << (8 * k);
-            weights[k] = (weights[k] - piece) >> 8;
-        }
-    __builtin_memcpy(weights, pieces, sizeof pieces);
+    tile_of_ints v;
+    __builtin_memcpy(&v, weights, sizeof v);
+    tile_of_bytes digits = (tile_of_bytes)((v + 0x808080) ^ 0x808080);
+    tile_of_bytes pieces = __builtin_shufflevector(digits, digits, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6,
+                                                   10, 14, 3, 7, 11, 15);
+    __builtin_memcpy(weights, &pieces, sizeof pieces);
 }
 
 static inline void add_products(sums *s, bytes v, const int32_t pieces[TAPS])
 {
-    s->low = DOT(s->low, v, pieces[0]);
-    s->middle = DOT(s->middle, v, pieces[1]);
-    s->high = DOT(s->high, v, pieces[2]);
+    s->low = DOT(busd, s->low, v, pieces[0]);
+    s->middle = DOT(busd, s->middle, v, pieces[1]);
+    s->high = DOT(busd, s->high, v, pieces[2]);
 }
 
 static inline ints total(const sums *s)
@@ -219,13 +265,7 @@ typedef uint16_t shorts __attribute__((vector_size(VECTOR_BYTES)));
 
 static inline ints multiplied(shorts v, int32_t pair)
 {
-#if VECTOR_BYTES == 64
-    return (ints)_mm512_madd_epi16((__m512i)v, _mm512_set1_epi32(pair));
-#elif VECTOR_BYTES == 32
-    return (ints)_mm256_madd_epi16((__m256i)v, _mm256_set1_epi32(pair));
-#else
-    return (ints)_mm_madd_epi16((__m128i)v, _mm_set1_epi32(pair));
-#endif
+    return (ints)OP(madd_epi16)((native)v, OP(set1_epi32)(pair));
 }
 
 static inline void split(int32_t weights[TAPS]) /* 15 bits, and the rest, of every other one */
@@ -307,17 +347,5 @@ static inline ints total(const sums *s)
 }
 
 #endif
-
-/* Four rows of 16 bytes, which are turned: lanes i of all rows become row i. */
-typedef uint16_t tile_of_shorts __attribute__((vector_size(TILE_BYTES)));
-typedef uint32_t tile_of_ints __attribute__((vector_size(TILE_BYTES)));
-typedef uint64_t tile_of_longs __attribute__((vector_size(TILE_BYTES)));
-
-#define LOW_SHORTS(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#define HIGH_SHORTS(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#define LOW_INTS(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#define HIGH_INTS(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#define LOW_LONGS(a, b) __builtin_shufflevector((tile_of_longs)(a), (tile_of_longs)(b), 0, 2)
-#define HIGH_LONGS(a, b) __builtin_shufflevector((tile_of_longs)(a), (tile_of_longs)(b), 1, 3)
 
 #endif
