@@ -51,7 +51,7 @@ ROOMS = {
         (*LEAVES, "models.card", "compiler.program", "targets"),
         ("numpy", "jinja2", "PIL", "cyclonedx", "packageurl", "minisign"),
     ),
-    "machines": Room((*LEAVES, "targets")),
+    "machines": Room((*LEAVES, "targets"), ("labgrid", "grpc")),
     "verify": Room(
         (
             *(*LEAVES, "models", "network", "export", "calibration", "targets"),

@@ -178,11 +178,11 @@ class Auditor:
 
 @contextmanager
 def open_probe(
-    artifact: Artifact, checkpoint: Checkpoint, board: Machine | None = None
+    artifact: Artifact, checkpoint: Checkpoint, boards: Sequence[Machine] = ()
 ) -> Iterator[LayerProbe | None]:
     """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32,
-    and for several CPUs: what one of them computes is what a library for it alone does. `board`:
-    what runs it, if not this machine.
+    and for several CPUs: what one of them computes is what a library for it alone does. `boards`:
+    the first of them runs it, if not this machine; the next one where that is lost.
 
     Raises DeployError if there is none and it cannot be made.
     """
@@ -197,8 +197,9 @@ def open_probe(
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        model, machine = export_checkpoint(checkpoint), board or ArtifactRunner(artifact).machine
-        with LayerProbe(build, model, table, toolchain, machine) as probe:
+        machines = boards or (ArtifactRunner(artifact).machine,)
+        model = export_checkpoint(checkpoint)
+        with LayerProbe(build, model, table, toolchain, *machines) as probe:
             yield probe
 
 

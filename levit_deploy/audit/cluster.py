@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from levit_deploy import __version__
@@ -74,8 +75,12 @@ def _connected(address: str, jobs: int) -> Iterator[Client]:
         place = stack.enter_context(_own_cluster(jobs)) if address == LOCAL else address
         try:
             client = stack.enter_context(Client(place, timeout=_PATIENCE_S, set_as_default=False))
-        except (OSError, ValueError) as error:
-            raise DeployError(f"no Dask scheduler answers at `{address}`", hint=hint) from error
+        except Exception as error:  # of many kinds, for one and the same mistake
+            why = str(error).partition("\n")[0]
+            raise DeployError(
+                f"no Dask scheduler answers at `{address}`: {why or type(error).__name__}",
+                hint=hint,
+            ) from error
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_S)
         except TimeoutError as error:
@@ -109,6 +114,7 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
 
 def _not_interrupted() -> None:
     """Ctrl-C is for the command alone: what this thread starts never hears of it."""
+    resource_tracker.ensure_running()  # starting it would let the thread be interrupted again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 

@@ -92,7 +92,11 @@ def nearness_of(order: Order, float_layers: frozenset[str]) -> Nearness:
 
 
 def release(token: str) -> None:
-    """Drop what this process opened for an audit, if anything."""
+    """Have what this process opened for an audit dropped, if anything, as soon as it is open."""
+    threading.Thread(target=_close, args=(token,)).start()
+
+
+def _close(token: str) -> None:
     with _opening:
         if token in _opened:
             _opened.pop(token)[1].close()
@@ -104,5 +108,5 @@ def _auditor(order: Order) -> Auditor:
             with ExitStack() as stack:
                 auditor = stack.enter_context(order.open())
                 _opened[order.token] = auditor, stack.pop_all()
-            atexit.register(release, order.token)
+            atexit.register(_close, order.token)
         return _opened[order.token][0]

@@ -166,5 +166,5 @@ def on_option(help: str, *, multiple: bool = False) -> Decorator:
         metavar="URL",
         multiple=multiple,
         type=Named("board", _board),
-        help=f"{help}, such as ssh://pi@raspberrypi.local.",
+        help=f"{help}: ssh://USER@HOST, adb:SERIAL or labgrid:PLACE.",
     )

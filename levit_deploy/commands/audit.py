@@ -190,7 +190,7 @@ def audit_command(
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
         for note in opened.notes:
             phases.note(note)
-        look = audit.open_probe(artifact, checkpoint, *boards[:1]) if layer_images else None
+        look = audit.open_probe(artifact, checkpoint, boards) if layer_images else None
         probe = stack.enter_context(look) if look else None
         auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images, boards)
         gate = limits.gate(auditor.settings)

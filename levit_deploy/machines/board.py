@@ -47,6 +47,8 @@ _SLOWEST_BYTES_S = 100_000
 _COMMANDS_AT_ONCE = 8  # sshd's MaxSessions is 10, and the session itself is one
 _GOODBYE_S = 5.0  # for the board to remove what is there
 _NO_FILE, _DAMAGED = 97, 98  # exit codes
+_NO_PROGRAM = 127  # that of shells
+_NEEDS = f"a board needs these: {TOOLS}; busybox has them all"
 _Result = TypeVar("_Result")
 
 
@@ -188,35 +190,41 @@ class _Session:
         watchdog.start()
         try:
             for line in said:
-                match line.rstrip("\n").removeprefix(f"{self._mark} ").split(" ", 2):
-                    case ["note", *words]:
-                        if (note := f"{board.name}: {' '.join(words)}") not in board.notes:
-                            board.notes.append(printable(note))
-                    case ["busy", *who]:
+                mark, _, text = line.rstrip("\n").partition(" ")
+                if mark != self._mark:  # what a login shell says before
+                    continue
+                word, _, rest = text.partition(" ")
+                match word:
+                    case "note":
+                        if (note := printable(f"{board.name}: {rest}")) not in board.notes:
+                            board.notes.append(note)
+                    case "busy":
                         raise DeployError(
-                            f"`{board.name}` is in use by {printable(' '.join(who))}",
+                            f"`{board.name}` is in use by {printable(rest)}",
                             hint="wait until that command has ended",
                         )
-                    case ["missing", *tools]:
-                        lacking = ", ".join(" ".join(tools).split())
+                    case "missing":
                         raise DeployError(
-                            f"`{board.name}` has no {printable(lacking)}",
-                            hint=f"a board needs these: {TOOLS}; busybox has them all",
+                            f"`{board.name}` has no {printable(', '.join(rest.split()))}",
+                            hint=_NEEDS,
                         )
-                    case ["nowhere"]:
+                    case "nowhere":
                         raise DeployError(
                             f"no folder of `{board.name}` lets programs run, or there is no space: "
                             + "; ".join(board.notes),
                             hint="free some space there, or name a folder with TMPDIR in the "
                             "environment of its shell",
                         )
-                    case ["ready", check, cache]:
-                        self.check, self.cache = check, cache
-                        self.work = next(said).rstrip("\n").removeprefix(f"{self._mark} ")
+                    case "cache":
+                        self.cache = rest
+                    case "ready":
+                        self.check, _, self.work = rest.partition(" ")
                         return
+            code = self._process.wait()
         finally:
             watchdog.cancel()
-        self._process.wait()
+        if code == _NO_PROGRAM:
+            raise DeployError(f"`{board.name}` has no POSIX shell", hint=_NEEDS)
         self._stderr.seek(0)
         raise board.why_not(self._stderr.read())
 
@@ -235,7 +243,7 @@ class _Session:
         with self._commands:
             try:
                 process = subprocess.Popen(
-                    self._board.command(_in_sh(f'( {script}\n); echo "{mark} $?" >&2')),
+                    self._board.command(self.marked(f'( {script}\n); echo "{mark} $?" >&2')),
                     stdin=read if content is None else content,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -259,7 +267,15 @@ class _Session:
                 f"the connection to `{self._board.name}` was lost: {printable(last)}",
                 hint="see whether it is on and in the network, and give the command again",
             )
-        return _Answer(int(after.split()[0]), stdout, before)
+        return _Answer(int(after.split()[0]), stdout.partition(self.begin)[2], before)
+
+    def marked(self, script: str) -> str:
+        """A command for a shell there; what `script` prints comes after `begin`."""
+        return _in_sh(f"echo {self._mark}; {script}")
+
+    @property
+    def begin(self) -> bytes:
+        return f"{self._mark}\n".encode()
 
     def send(self, path: Path, place: str, *, executable: bool) -> None:
         """A file here as `place` there, by way of the cache if it is a program.
@@ -359,14 +375,21 @@ class _BoardWorkplace(Workplace):
 
     def start(self, command: Sequence[str], stderr: IO[str]) -> subprocess.Popen[bytes]:
         words = " ".join(map(shlex.quote, (f"./{command[0]}", *command[1:])))
-        script = self._board.again(lambda session: f"{self._enter(session)}; {words}")
-        return subprocess.Popen(
-            self._board.command(_in_sh(script)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            start_new_session=True,
-        )
+
+        def start(session: _Session) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(
+                self._board.command(session.marked(f"{self._enter(session)}; {words}")),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            while process.stdout.readline() not in (session.begin, b""):
+                pass
+            return process
+
+        return self._board.again(start)
 
     def get(self, name: str) -> bytes:
         session = self._board.session()

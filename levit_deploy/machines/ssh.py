@@ -44,8 +44,7 @@ class SshBoard(Board):
             raise DeployError(f"`{printable(url)}` is no URL of a board", hint=f"--on {FORM}")
         super().__init__(url.rstrip("/"))
         self._host = found["host"] or found["address"]
-        options = (("-l", found["user"]), ("-p", found["port"]))
-        self._login = [word for option in options if option[1] for word in option]
+        self._user, self._port = found["user"], found["port"]
 
     def first_command(self, script: str, stack: ExitStack) -> list[str]:
         if shutil.which("ssh") is None:
@@ -60,10 +59,13 @@ class SshBoard(Board):
         return self._ssh(_options({**_OPTIONS, "ProxyCommand": "false"}), script)
 
     def _ssh(self, options: list[str], script: str) -> list[str]:
-        return ["ssh", "-T", "-S", self._socket, *options, *self._login, "--", self._host, script]
+        user = ["-l", self._user] if self._user else []
+        port = ["-p", self._port] if self._port else []
+        return ["ssh", "-T", "-S", self._socket, *options, *user, *port, "--", self._host, script]
 
     def why_not(self, stderr: str) -> DeployError:
-        by_hand = " ".join((*self._login, self._host))
+        by_hand = f"-p {self._port} " if self._port else ""
+        by_hand += f"{self._user}@{self._host}" if self._user else self._host
         for sign, message, hint in _REASONS:
             if sign in stderr:
                 return DeployError(
@@ -91,7 +93,11 @@ _REASONS = (
         "has a host key that you have not accepted yet",
         "compare its fingerprint, once by hand: ssh {ssh}",
     ),
-    ("Permission denied (", "refuses your key", "ssh-copy-id {ssh}"),
+    (
+        "Permission denied (",
+        "refuses your key",
+        "ssh-copy-id {ssh}; for a key with a passphrase: ssh-add",
+    ),
     ("Could not resolve hostname", "is not known by that name", "try it: ssh {ssh}"),
     (
         "Connection refused",

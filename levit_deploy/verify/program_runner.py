@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import struct
 import tempfile
 import threading
@@ -51,7 +52,14 @@ class ProgramRunner(Runner):
         self._program, self._function, self._machine = program, function, machine
         self._variables = level_variable(level)
         used = f" as {level}" if level else ""
-        self.name = f"{function} in a C program{used} on {machine.name}"
+        self._place = f"in a C program{used} on {machine.name}"
+        self.name = f"{function} {self._place}"
+
+    def doing(self, function: Function) -> ProgramRunner:
+        """The same for another function, while this one is active."""
+        other = copy.copy(self)
+        other._function, other.name = function, f"{function} {self._place}"
+        return other
 
     def activate(self) -> None:
         with ExitStack() as stack:

@@ -23,7 +23,7 @@ from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Expectation, Reference, expect
-from levit_deploy.verify.images import Images, own_images, real_images
+from levit_deploy.verify.images import Function, Images, own_images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
@@ -137,17 +137,16 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program, level)
-        for function in batch.functions():
-            runner = ProgramRunner(program, function, machine, level)
-            yield _check(runner, batch, expected, on_check)
+        with ProgramRunner(program, Function.RUN, machine, level) as runner:
+            for function in batch.functions():
+                yield _check(runner.doing(function), batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:
     if on_check:
         on_check(runner.name)
     try:
-        with runner:
-            logits = runner.infer(batch)
+        logits = runner.infer(batch)
     except NotExecutedError as error:
         return Check(runner.name, Outcome.NOT_EXECUTED, error.message)
     except RunError as error:

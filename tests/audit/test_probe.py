@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.machines.local import LocalMachine
 from levit_deploy.machines.machine import RunError
+from levit_deploy.machines.open import open_machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Linear
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
@@ -45,6 +48,7 @@ from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.model_of import table_of
+from tests.boards.sshd import OnBoard, Sshd
 from tests.machine import prefix_for
 
 HOST = get_target("host")
@@ -184,6 +188,27 @@ def test_other_cpus_have_the_same_figures(
     there, others = probe_of(model, tiny_images.first(2), tmp_path, target_name)
     assert here == there
     np.testing.assert_array_equal(sums, others)
+
+
+def test_another_board_goes_on(
+    taps: DebugBuild, tiny: Checkpoint, tiny_images: Images, on_board: OnBoard, sshd: Sshd
+):
+    """All connections end, and one of the two boards is gone for good."""
+    boards = open_machine(on_board.other_url), open_machine(on_board.url)
+    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST), LocalMachine()) as here:
+        expected = here.run(tiny_images.floats[0])
+    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST), *boards) as program:
+        for lost in (False, True):
+            if lost:
+                on_board.profile("[ $BOARD = board ] || exit 1")
+                for connection in sshd.connections():
+                    os.kill(connection, signal.SIGKILL)
+            logits, tensors = program.run(tiny_images.floats[0])
+            np.testing.assert_array_equal(logits, expected[0])
+            for tensor, right in zip(tensors, expected[1], strict=True):
+                np.testing.assert_array_equal(tensor, right)
+    for board in boards:
+        board.close()
 
 
 def test_a_program_that_crashes_is_a_result(

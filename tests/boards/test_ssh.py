@@ -220,7 +220,7 @@ def test_a_key_that_is_refused(on_board: OnBoard, sshd: Sshd):
             open_machine(on_board.url).cpu()
     finally:
         sshd.keys.write_text(keys)
-    assert caught.value.hint == "ssh-copy-id board"
+    assert caught.value.hint == "ssh-copy-id board; for a key with a passphrase: ssh-add"
 
 
 def test_a_host_key_that_nobody_accepted(on_board: OnBoard, sshd: Sshd):
@@ -232,7 +232,7 @@ def test_a_host_key_that_nobody_accepted(on_board: OnBoard, sshd: Sshd):
         assert sshd.known_hosts.read_text() == ""
     finally:
         sshd.known_hosts.write_text(known)
-    assert caught.value.hint == "compare its fingerprint, once by hand: ssh -l me board"
+    assert caught.value.hint == "compare its fingerprint, once by hand: ssh me@board"
 
 
 def test_a_host_key_that_has_changed(on_board: OnBoard, sshd: Sshd):
@@ -259,6 +259,25 @@ def test_a_board_without_what_is_needed(on_board: OnBoard, tmp_path: Path):
     with pytest.raises(DeployError, match="`ssh://board` has no mv, rm") as caught:
         open_machine(on_board.url).cpu()
     assert "sh, cat, chmod, mkdir, mv, rm, uname" in (caught.value.hint or "")
+
+
+def test_a_board_without_a_shell(on_board: OnBoard):
+    on_board.profile("PATH=/nowhere")
+    with pytest.raises(DeployError, match="`ssh://board` has no POSIX shell") as caught:
+        open_machine(on_board.url).cpu()
+    assert "a board needs these: sh, cat" in (caught.value.hint or "")
+
+
+def test_a_shell_that_says_something_first(on_board: OnBoard, tmp_path: Path):
+    on_board.profile("echo note Welcome; echo ready >&2")
+    machine = open_machine(on_board.url)
+    assert machine.shell("echo right") == "right\n"
+    with machine.workplace() as place, (tmp_path / "stderr").open("w") as stderr:
+        place.put(script(tmp_path, "program", "cat"), "program", executable=True)
+        with place.start(["program"], stderr) as process:
+            assert process.communicate(b"right")[0] == b"right"
+    assert list(machine.notes) == []
+    machine.close()
 
 
 @pytest.mark.parametrize("missing", ["sha256sum", "wc"])

@@ -9,6 +9,7 @@ makes it of Debian's packages, `VirtualBoard` boots it:
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,9 @@ QEMU = "qemu-system-aarch64"
 HOST, USER = "raspberrypi.local", "pi"  # as its owner calls it: docs/boards.md
 URL = f"ssh://{USER}@{HOST}"
 BOOT_S = 90  # on an idle machine a quarter of it
+# What it says it is, by its CPU, in as many letters as qemu's own name for it has.
+MODELS = {"cortex-a72": b"Raspberry Pi 4 B", "cortex-a76": b"Raspberry Pi 5 B"}
+_QEMUS_MODEL = b"linux,dummy-virt"
 
 _PACKAGES = (
     *("linux-image-arm64", "busybox-static"),
@@ -137,6 +141,22 @@ def _cpio(files: _Files) -> bytes:
     return bytes(archive)
 
 
+def _called(tree: bytes, model: bytes) -> bytes:
+    """A flattened device tree with another name of the machine, as long as the one that it has.
+
+    Without the room that qemu leaves for more, with which it is too large for Linux.
+    """
+    structure, names, names_bytes, structure_bytes = (
+        struct.unpack_from(">I", tree, place)[0] for place in (8, 12, 32, 36)
+    )
+    end = max(structure + structure_bytes, names + names_bytes)
+    value = len(_QEMUS_MODEL) + 1, tree.index(b"\0model\0", names) + 1 - names
+    old, new = (struct.pack(">II", *value) + name for name in (_QEMUS_MODEL, model))
+    assert tree.count(old) == 1
+    assert len(old) == len(new)
+    return tree[:4] + struct.pack(">I", end) + tree[8:end].replace(old, new)
+
+
 class VirtualBoard:
     """One that is on. `bin`: a folder with an `ssh` that knows HOST and its key, for PATH."""
 
@@ -157,6 +177,10 @@ class VirtualBoard:
             f" IdentitiesOnly yes\n UserKnownHostsFile {folder}/known_hosts\n"
             f" GlobalKnownHostsFile none\n HostKeyAlias {HOST}\n"
         )
+        machine = f"virt,dumpdtb={folder}/qemus_tree"
+        subprocess.run((QEMU, "-M", machine, *self._devices()), check=True, capture_output=True)
+        tree = _called((folder / "qemus_tree").read_bytes(), MODELS[cpu])
+        (folder / "tree").write_bytes(tree)
         self.bin.mkdir()
         client = self.bin / "ssh"
         client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/ssh_config "$@"\n')
@@ -168,12 +192,9 @@ class VirtualBoard:
         console.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             (
-                *(QEMU, "-M", "virt", "-cpu", self.cpu, "-smp", "4", "-m", "1G"),
-                *("-display", "none", "-monitor", "none", "-serial", f"file:{console}"),
+                *(QEMU, "-M", "virt", *self._devices(), "-serial", f"file:{console}"),
                 *("-kernel", IMAGE / "kernel", "-initrd", self._folder / "memory"),
-                *("-append", "console=ttyAMA0 quiet panic=-1", "-no-reboot"),
-                *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"),
-                *("-device", "virtio-net-device,netdev=net"),
+                *("-dtb", self._folder / "tree", "-append", "console=ttyAMA0 quiet panic=-1"),
             ),
             stdin=subprocess.DEVNULL,
         )
@@ -186,6 +207,14 @@ class VirtualBoard:
         time.sleep(0.2)
         key = console.read_text().partition(_READY)[2].splitlines()[0]
         (self._folder / "known_hosts").write_text(f"{HOST} {key}\n")
+
+    def _devices(self) -> tuple[str, ...]:
+        return (
+            *("-cpu", self.cpu, "-smp", "4", "-m", "1G", "-no-reboot"),
+            *("-display", "none", "-monitor", "none"),
+            *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{self._port}-:22"),
+            *("-device", "virtio-net-device,netdev=net"),
+        )
 
     def stop(self) -> None:
         """As when the plug is pulled."""

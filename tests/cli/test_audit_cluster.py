@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 
 from levit_deploy.audit import order
@@ -62,7 +63,9 @@ def test_a_worker_that_finds_other_files(
     assert_refused(done, 1, "finds other files or another CPU: images is `2`, not `3`")
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nowhere", "ftp://127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "nowhere", "ftp://127.0.0.1:1", "tls://127.0.0.1:1"]
+)
 def test_a_wrong_address(cli: Cli, fp32: Path, data: Path, address: str):
     began = time.monotonic()
     done = cli.run(*audit_args(fp32, data, "--images", "1", "--cluster", address))
@@ -92,14 +95,19 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ):
     """In a chunk, and in a layer; each audit measures all layers itself."""
-    args = audit_args(int8, data, "--images", str(MANY), "--sensitivity")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(spawner.folder / "cache of one"))
+    args = audit_args(int8, data, "--images", str(MANY), "--layer-images", "4", "--sensitivity")
+    caches = {name: spawner.folder / "cache" / name for name in ("one", "spread")}
+    for cache in caches.values():
+        (cache / "levit-deploy").mkdir(parents=True)
+        linkers = platformdirs.user_cache_path("levit-deploy") / "zig"
+        (cache / "levit-deploy" / "zig").symlink_to(linkers)  # minutes of work to make anew
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches["one"]))
     done = spawner.run(*args, "-o", "one")
     assert done.returncode == 0, done.stderr
 
     chunks = spawner.folder / "spread" / ".audit"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(spawner.folder / "cache"))
-    layers = spawner.folder / "cache" / "levit-deploy" / "sensitivities"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches["spread"]))
+    layers = caches["spread"] / "levit-deploy" / "sensitivities"
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None
     ) as processes:

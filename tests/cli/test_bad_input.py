@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from levit_deploy.export.exported import ExportedModel
 from levit_deploy.runtime.artifact import Artifact
 from tests.cli.conftest import TINY_WEIGHTS, Cli, Done
 
@@ -176,9 +177,9 @@ def test_an_output_path_that_the_linker_cannot_work_in(cli: Cli, name: str):
 
 
 def test_an_output_path_like_an_option(cli: Cli):
-    done = cli.compile("--output=-dash")
+    done = cli.run("export", "levit_tiny", "--weights", TINY_WEIGHTS, "--output=-dash.onnx")
     assert done.returncode == 0, done.stderr
-    Artifact.load(cli.folder / "-dash" / "levit_tiny-host-fp32")
+    ExportedModel.load(cli.folder / "-dash.onnx")
 
 
 def test_a_link_in_the_place_of_the_artifact(cli: Cli, fp32: Path):

@@ -54,7 +54,7 @@ def test_an_audit_goes_on_where_boards_are_lost(
 ):
     """The second one dies at the first images that it gets. Alone with it nothing is left; beside
     another that one takes over, and the report differs in nothing but where it ran."""
-    audit = ("audit", fp32, "--weights", TINY_WEIGHTS, "--data", "demo", "--images", "130")
+    audit = ("audit", fp32, "--weights", TINY_WEIGHTS, "--data", "demo", "--images", "70")
     assert cli.run(*audit, "-o", "here").returncode == 0
     on_board.profile(
         f'case "$BOARD $SSH_ORIGINAL_COMMAND" in "board2 "*prepare*) : >{tmp_path}/dead; esac\n'
