@@ -10,6 +10,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from levit_deploy import __version__
@@ -113,6 +114,7 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
 
 def _not_interrupted() -> None:
     """Ctrl-C is for the command alone: what this thread starts never hears of it."""
+    resource_tracker.ensure_running()  # starting it would let the thread be interrupted again
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 

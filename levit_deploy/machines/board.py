@@ -47,6 +47,8 @@ _SLOWEST_BYTES_S = 100_000
 _COMMANDS_AT_ONCE = 8  # sshd's MaxSessions is 10, and the session itself is one
 _GOODBYE_S = 5.0  # for the board to remove what is there
 _NO_FILE, _DAMAGED = 97, 98  # exit codes
+_NO_PROGRAM = 127  # that of shells
+_NEEDS = f"a board needs these: {TOOLS}; busybox has them all"
 _Result = TypeVar("_Result")
 
 
@@ -191,35 +193,38 @@ class _Session:
                 mark, _, text = line.rstrip("\n").partition(" ")
                 if mark != self._mark:  # what a login shell says before
                     continue
-                match text.split(" ", 2):
-                    case ["note", *words]:
-                        if (note := f"{board.name}: {' '.join(words)}") not in board.notes:
-                            board.notes.append(printable(note))
-                    case ["busy", *who]:
+                word, _, rest = text.partition(" ")
+                match word:
+                    case "note":
+                        if (note := printable(f"{board.name}: {rest}")) not in board.notes:
+                            board.notes.append(note)
+                    case "busy":
                         raise DeployError(
-                            f"`{board.name}` is in use by {printable(' '.join(who))}",
+                            f"`{board.name}` is in use by {printable(rest)}",
                             hint="wait until that command has ended",
                         )
-                    case ["missing", *tools]:
-                        lacking = ", ".join(" ".join(tools).split())
+                    case "missing":
                         raise DeployError(
-                            f"`{board.name}` has no {printable(lacking)}",
-                            hint=f"a board needs these: {TOOLS}; busybox has them all",
+                            f"`{board.name}` has no {printable(', '.join(rest.split()))}",
+                            hint=_NEEDS,
                         )
-                    case ["nowhere"]:
+                    case "nowhere":
                         raise DeployError(
                             f"no folder of `{board.name}` lets programs run, or there is no space: "
                             + "; ".join(board.notes),
                             hint="free some space there, or name a folder with TMPDIR in the "
                             "environment of its shell",
                         )
-                    case ["ready", check, cache]:
-                        self.check, self.cache = check, cache
-                        self.work = next(said).rstrip("\n").removeprefix(f"{self._mark} ")
+                    case "cache":
+                        self.cache = rest
+                    case "ready":
+                        self.check, _, self.work = rest.partition(" ")
                         return
+            code = self._process.wait()
         finally:
             watchdog.cancel()
-        self._process.wait()
+        if code == _NO_PROGRAM:
+            raise DeployError(f"`{board.name}` has no POSIX shell", hint=_NEEDS)
         self._stderr.seek(0)
         raise board.why_not(self._stderr.read())
 

@@ -14,6 +14,7 @@ from levit_deploy.machines.ssh import FORM as SSH_FORM
 from levit_deploy.machines.ssh import SshBoard
 from levit_deploy.records import printable
 from levit_deploy.targets.emulator import missing_emulator, run_prefix
+from levit_deploy.targets.system import ObjectFormat
 from levit_deploy.targets.table import fitting_target
 from levit_deploy.targets.target import Target
 
@@ -28,7 +29,7 @@ def machine_for(target: Target, board: Machine | None = None) -> Machine:
     Raises NothingRunsError, which says what is missing.
     """
     if board is not None:
-        _require_cpu(board, target)
+        _require_fit(board, target)
         return board
     emulator = run_prefix(target)
     if emulator is None:
@@ -37,8 +38,13 @@ def machine_for(target: Target, board: Machine | None = None) -> Machine:
     return LocalMachine(emulator)
 
 
-def _require_cpu(board: Machine, target: Target) -> None:
+def _require_fit(board: Machine, target: Target) -> None:
     cpu = board.cpu()
+    if target.system.format is not ObjectFormat.ELF:
+        raise NothingRunsError(
+            f"`{board.name}` does not run {target.system.os} programs",
+            hint="compile for it: --os linux",
+        )
     if not cpu.runs(target):
         lacking = sorted(set(target.required_features) - cpu.features)
         why = f"lacks {', '.join(lacking)}" if cpu.arch is target.arch else f"is {cpu.arch}"

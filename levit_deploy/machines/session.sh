@@ -1,7 +1,7 @@
 # Runs on a board as long as our connection: makes the folders, holds the lock, cleans up at the end.
 # $1: what its lines begin with, also the name of its folder; $2: the command here that it is for;
-# $3: who we are. Says `missing TOOL...`, `busy WHO`, `nowhere` or `ready CHECK CACHE` and its folder;
-# before it `note TEXT`.
+# $3: who we are. Says `missing TOOL...`, `busy WHO`, `nowhere`, or `cache FOLDER` and then
+# `ready CHECK FOLDER`; before it `note TEXT`.
 # No backslashes: the user's login shell may read them in its own way.
 umask 077
 trap "" HUP PIPE
@@ -42,8 +42,8 @@ if [ -n "$work" ]; then
     check=none
     command -v wc >/dev/null 2>&1 && check=size
     command -v sha256sum >/dev/null 2>&1 && check=sha256
-    echo "$1 ready $check $cache"
-    echo "$1 $work"
+    echo "$1 cache $cache"
+    echo "$1 ready $check $work"
     read -r end
 else
     echo "$1 nowhere"

@@ -12,7 +12,7 @@ import pytest
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.report import Verification
 from tests.boards import virtual_board
-from tests.boards.test_virtual_board import ANY_MACHINE
+from tests.boards.test_virtual_board import IN_AN_EMULATOR
 from tests.boards.virtual_board import URL
 from tests.cli.conftest import ROOT
 
@@ -34,7 +34,7 @@ def test_ten_commands(tmp_path: Path):
     assert len(commands()) == 10
     ours = tmp_path / "bin" / "levit-deploy"
     ours.parent.mkdir()
-    code = f"{ANY_MACHINE}from levit_deploy.cli import main; main()"
+    code = f"{IN_AN_EMULATOR}from levit_deploy.cli import main; main()"
     ours.write_text(f"#!/bin/sh\nexec {sys.executable} -c '{code}' \"$@\"\n")
     ours.chmod(ours.stat().st_mode | stat.S_IXUSR)
     with virtual_board.booted("cortex-a72") as board:

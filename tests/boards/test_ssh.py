@@ -261,6 +261,13 @@ def test_a_board_without_what_is_needed(on_board: OnBoard, tmp_path: Path):
     assert "sh, cat, chmod, mkdir, mv, rm, uname" in (caught.value.hint or "")
 
 
+def test_a_board_without_a_shell(on_board: OnBoard):
+    on_board.profile("PATH=/nowhere")
+    with pytest.raises(DeployError, match="`ssh://board` has no POSIX shell") as caught:
+        open_machine(on_board.url).cpu()
+    assert "a board needs these: sh, cat" in (caught.value.hint or "")
+
+
 def test_a_shell_that_says_something_first(on_board: OnBoard, tmp_path: Path):
     on_board.profile("echo note Welcome; echo ready >&2")
     machine = open_machine(on_board.url)
