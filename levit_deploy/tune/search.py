@@ -31,6 +31,7 @@ from levit_deploy.compiler.tuning.search import (
     fastest,
 )
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.facts import read_facts
 from levit_deploy.machines.machine import Machine, MachineLostError, RunError
 from levit_deploy.machines.open import NothingRunsError, machine_for
 from levit_deploy.records import printable
@@ -46,7 +47,8 @@ _SEPARATOR = "; "  # of who measured and how
 class Search:
     """`machines`: equal ones that run the target's code; none where it is modelled. `here`: whether
     they are this machine, which cannot compile while it times. `count`: how many tiles of a kernel
-    are tried, the default too. `note`: gets what is worth a line.
+    are tried, the default too. `note`: gets what is worth a line. `cores`: their fastest ones,
+    where cores differ.
     """
 
     toolchain: Toolchain
@@ -54,6 +56,7 @@ class Search:
     here: bool = False
     count: int = COUNT
     note: Callable[[str], None] = lambda text: None
+    cores: tuple[int, ...] = ()
 
     @property
     def target(self) -> Target:
@@ -104,7 +107,7 @@ class Search:
         """Time the batch there. Raises DeployError if the machine does not do it."""
         try:
             with machine.workplace() as place:
-                timer = KernelTimer(batch, place, machine.name)
+                timer = KernelTimer(batch, place, machine.name, self.cores)
                 at, ratio, microseconds = fastest(timer.microseconds, len(batch.tiles))
         except RunError as error:
             message = f"`{machine.name}` does not run the kernels of `{batch.spec}`: "
@@ -140,7 +143,9 @@ def plan_search(
                 hint="tune for each kind of board apart: -o FILE",
             )
     if machines:
-        return Search(toolchain, machines, False, count, note)
+        kinds = read_facts(machines[0]).cores
+        fastest_kind = kinds[0].numbers if len(kinds) > 1 else ()
+        return Search(toolchain, machines, False, count, note, fastest_kind)
     try:
         here = machine_for(toolchain.target)
     except NothingRunsError:

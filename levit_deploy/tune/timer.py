@@ -26,12 +26,15 @@ class _Printed:
 class KernelTimer:
     """Puts `batch` into `place`, which is on the machine of that name.
 
-    `wrong`: the kernels that did not compute there what kernel 0 does. `conditions`: the system and
-    the clock of the last time.
+    `cores`: those that it may run on, all if there are none. `wrong`: the kernels that did not
+    compute there what kernel 0 does. `conditions`: the system and the clock of the last time.
     """
 
-    def __init__(self, batch: Batch, place: Workplace, name: str) -> None:
+    def __init__(
+        self, batch: Batch, place: Workplace, name: str, cores: Sequence[int] = ()
+    ) -> None:
         self._place, self._name = place, name
+        self._mask = sum(1 << core for core in cores)
         self.wrong: set[int] = set()
         self.conditions = ""
         place.put(batch.program, "time_kernels", executable=True)
@@ -43,7 +46,7 @@ class KernelTimer:
 
         Raises DeployError if the machine stays busy, and RunError or MachineLostError as it does.
         """
-        said = self._place.run(["time_kernels", str(rounds), *map(str, wanted)])
+        said = self._place.run(["time_kernels", *map(str, (self._mask, rounds, *wanted))])
         plain = parse_json(said.encode(), self._name, hint=AGAIN)
         printed = from_plain(_Printed, plain, self._name, hint=AGAIN)
         if printed.busy:

@@ -61,7 +61,7 @@ MULTIPLY_ADD = {
 }
 # Of the instructions of a loop. AVX loads a splat for every second or third multiply-add; SSE adds
 # apart, and copies a splat before it multiplies; ARMv7 counts addresses up.
-LEAST_SHARE = {"x86-64": 0.25, "x86-64-v3": 0.5, "x86-64-v4": 0.5, "armv7": 0.6}
+LEAST_SHARE = {"x86-64": 0.25, "x86-64-v3": 0.5, "x86-64-v4": 0.5, "armv7": 0.55}
 NEON_LEAST_SHARE = 0.79  # weights by ldp, four values of a by one load
 STACK = re.compile(r"%[xyz]mm.*\(%rsp|\(%rsp.*%[xyz]mm|\t(?:ld|st)\S*\t[qvd].*\[sp|\tadd\t.*\bsp\b")
 COPY = re.compile(r"\tvmov[au]p[sd]\t%[xyz]mm\d+, %[xyz]mm|\tmov\tv\d+.16b, v\d+.16b")

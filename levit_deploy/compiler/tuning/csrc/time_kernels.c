@@ -1,6 +1,8 @@
 /* Times kernels that compute the same and differ in their tiles, where they will run.
  *
- *   time_kernels ROUNDS KERNEL...
+ *   time_kernels CORES ROUNDS KERNEL...
+ *
+ * CORES is a mask of those that it may run on: the fastest kind, where there are several; 0 for any.
  *
  * In a model the constants of every layer are read once for each inference, so they come from
  * memory or the outer cache. Here a kernel is called on COPIES of its constants in turn; its other
@@ -57,6 +59,17 @@ static void *allocate(size_t bytes)
     if (!memory)
         fail("memory");
     return memory;
+}
+
+static void stay_on(unsigned long long mask)
+{
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    for (int core = 0; core < 64; core++)
+        if (mask >> core & 1)
+            CPU_SET(core, &cores);
+    if (mask)
+        sched_setaffinity(0, sizeof cores, &cores); /* if the system does not let it: on any */
 }
 
 static void read_operands(void)
@@ -205,10 +218,11 @@ int main(int argc, char **argv)
     static double best_us[KERNELS][COPIES];
     static int right[KERNELS];
     struct utsname system;
-    int calm = 1, rounds = atoi(argv[1]);
+    int calm = 1, rounds = atoi(argv[2]);
+    stay_on(strtoull(argv[1], NULL, 10));
     read_operands();
     make_buffers();
-    for (int a = 2; a < argc; a++)
+    for (int a = 3; a < argc; a++)
         right[atoi(argv[a])] = is_right(&kernels[atoi(argv[a])]);
     for (double start = now_us(); now_us() - start < WARM_UP_US;)
         calibrate();
@@ -216,7 +230,7 @@ int main(int argc, char **argv)
         for (int c = 0; c < COPIES; c++)
             best_us[k][c] = 1e30;
     for (int round = 0; round < rounds && calm; round++)
-        for (int a = 2; a < argc && calm; a++)
+        for (int a = 3; a < argc && calm; a++)
             if (right[atoi(argv[a])])
                 calm = turn(&kernels[atoi(argv[a])], best_us[atoi(argv[a])]);
     double mhz = clock_mhz();
@@ -224,12 +238,12 @@ int main(int argc, char **argv)
     printf("{\"os\": \"%s %s\", \"clock_mhz\": ", system.sysname, system.release);
     print_or_null(mhz > 0, mhz);
     printf(", \"busy\": %s, \"microseconds\": [", calm ? "false" : "true");
-    for (int a = 2; a < argc && calm; a++) {
+    for (int a = 3; a < argc && calm; a++) {
         int k = atoi(argv[a]);
         double sum = 0;
         for (int c = 0; c < COPIES; c++)
             sum += best_us[k][c];
-        fputs(a > 2 ? ", " : "", stdout);
+        fputs(a > 3 ? ", " : "", stdout);
         print_or_null(right[k], sum / COPIES);
     }
     printf("]}\n");
