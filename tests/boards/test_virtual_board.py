@@ -189,4 +189,4 @@ def test_the_plug_is_pulled(spawner: Spawner, artifact: Path, board: VirtualBoar
 
 def runs(board: VirtualBoard) -> bool:
     """Whether a program of ours does, and not only a shell."""
-    return "levit-deploy" in board.shell("ls -l /proc/*/exe 2>/dev/null")
+    return "levit-deploy" in board.shell("ls -l /proc/*/exe 2>/dev/null || true")
