@@ -18,7 +18,9 @@ _DIVISION = re.compile(
     r"i(?P<bits>8|16|32) (?P<x>%[\w.$-]+), (?P<divisor>[1-9]\d*)$",
     re.MULTILINE,
 )
-_BITS = 31  # of a magnitude: TIR's integers are signed, also where LLVM sees that they are positive
+_BITS = (
+    31  # of a magnitude: TIR's integers are signed, unsigned ones of LLVM were those or narrower
+)
 
 
 def multiplier(divisor: int) -> tuple[int, int]:
@@ -44,19 +46,19 @@ def _multiplied(found: re.Match[str]) -> str:
     def part(what: str) -> str:
         return f'%"{name}.{what}"'
 
-    takes_rest = found["kind"].endswith("rem")
+    signed, takes_rest = found["kind"].startswith("s"), found["kind"].endswith("rem")
     quotient = part("quotient") if takes_rest else f"%{name}"
     lines = [
-        f"{part('wide')} = sext {kind} {x} to i64",
+        f"{part('wide')} = {'sext' if signed else 'zext'} {kind} {x} to i64",
         f"{part('product')} = mul i64 {part('wide')}, {factor}",
         f"{part('shifted')} = ashr i64 {part('product')}, {shift}",
         f"{part('floor')} = trunc i64 {part('shifted')} to {kind}",
-        f"{part('sign')} = ashr {kind} {x}, {bits - 1}",
-        f"{quotient} = sub {kind} {part('floor')}, {part('sign')}",
+        f"{part('sign')} = ashr {kind} {x}, {bits - 1}" if signed else "",
+        f"{quotient} = sub {kind} {part('floor')}, {part('sign') if signed else 0}",
     ]
     if takes_rest:
         lines += [
             f"{part('whole')} = mul {kind} {quotient}, {divisor}",
             f"%{name} = sub {kind} {x}, {part('whole')}",
         ]
-    return "\n".join(f"  {line}" for line in lines)
+    return "\n".join(f"  {line}" for line in lines if line)

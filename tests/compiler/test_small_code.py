@@ -61,6 +61,7 @@ def test_what_llvm_makes_of_the_text(tmp_path: Path):
         for kind, c in itertools.product(kinds, DIVISORS[1:])
     ]
     functions.append(
+        "define i8 @unsigned(i8 %x) {\n  %1 = udiv i8 %x, 13\n  ret i8 %1\n}\n"
         "define i8 @small(i8 %x) {\n  %1 = sdiv i8 %x, 13\n  %2 = srem i8 %x, 14\n"
         "  %3 = mul i8 %2, 13\n  %4 = add i8 %1, %3\n  ret i8 %4\n}\n"
     )
@@ -78,6 +79,7 @@ def test_what_llvm_makes_of_the_text(tmp_path: Path):
             assert function(x) == expected
             if kind.startswith("s"):
                 assert function(-x) == -expected
+    assert all(library.unsigned(x) & 255 == x // 13 for x in range(256))
     small = library.small
     small.restype = ctypes.c_int8
     for x in range(128):

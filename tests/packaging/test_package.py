@@ -110,6 +110,14 @@ def test_a_wheel_is_for_systems_that_pip_serves(
     assert_refused(cli, "package", folder, "--as", "wheel", words=words, hint="glibc, musl")
 
 
+def test_prefixes_of_two_systems_have_two_names(cli: Cli, variant: Variant) -> None:
+    for system in ("glibc-2.17", "android-21"):
+        folder = variant(base_target="arm64", target="arm64", system=system).folder
+        assert cli.run("package", folder, "--as", "cmake").returncode == 0
+    names = {path.name for path in Path("dist").iterdir()}
+    assert names == {"small-1.0-arm64.tar.gz", "small-1.0-arm64-android.tar.gz"}
+
+
 def test_a_system_that_no_such_cpu_has(cli: Cli, variant: Variant) -> None:
     folder = variant(base_target="armv7", system="windows").folder
     words = "there are no windows libraries for `armv7`"
