@@ -63,7 +63,7 @@ ROOMS = {
         ALL_ROOMS,
         (
             *("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe"),
-            *("platformdirs", "distributed"),
+            *("platformdirs", "dask", "distributed"),
         ),
     ),
     "packaging": Room((*LEAVES, "models.card", "targets", "runtime"), ("jinja2",)),

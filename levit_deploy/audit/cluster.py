@@ -90,10 +90,12 @@ def _connected(address: str, jobs: int) -> Iterator[Client]:
 
 @contextmanager
 def _own_cluster(processes: int) -> Iterator[LocalCluster]:
+    import dask
     from distributed import LocalCluster
 
     with (
         tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder,
+        dask.config.set({"temporary-directory": folder}),
         ThreadPoolExecutor(1, initializer=_not_interrupted) as starter,
     ):
         started = starter.submit(
@@ -101,7 +103,6 @@ def _own_cluster(processes: int) -> Iterator[LocalCluster]:
             n_workers=processes,
             threads_per_worker=1,
             memory_limit=0,
-            local_directory=folder,
             dashboard_address=None,
             security=True,  # a key of its own: nobody else on this machine is let in
             silence_logs=logging.CRITICAL,

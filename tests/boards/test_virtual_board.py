@@ -138,7 +138,7 @@ def test_tuning(spawner: Spawner, board: VirtualBoard):
     assert len(rows) == 2
     for row in rows:
         assert row.microseconds is not None
-        assert row.measured_on.startswith(CPUS[board.cpu][0])
+        assert f"; {URL}, Linux " in row.measured_on
 
 
 def tune_args(board: VirtualBoard) -> tuple[str, ...]:
@@ -189,4 +189,4 @@ def test_the_plug_is_pulled(spawner: Spawner, artifact: Path, board: VirtualBoar
 
 def runs(board: VirtualBoard) -> bool:
     """Whether a program of ours does, and not only a shell."""
-    return "levit-deploy" in board.shell("ls -l /proc/*/exe 2>/dev/null")
+    return "levit-deploy" in board.shell("ls -l /proc/*/exe 2>/dev/null || true")
