@@ -56,16 +56,16 @@ typedef struct {
     const NAME(frame) *frame;
     int turned;
     uint8_t *memory;              /* BLOCK_BYTES */
-    uint8_t channels[TILE_BYTES]; /* where the colours of four pixels are */
-    uint8_t places[TILE_BYTES];   /* where the pixels of a converted tile are, as a strip has them */
+    uint8_t channels[TILE_BYTES]; /* where the colours of four pixels of RGB are */
+    uint8_t places[TILE_BYTES];   /* where the pixels of a tile are, in the order of a strip */
 } reader;
 
 HIDDEN void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint8_t *memory);
 
 /*
- * 16 rows from `y` and `columns`, 16 to 64, from `x` on, all multiples of four; what lies beyond
- * the frame is 0 or the last row. Into a strip from `to` on; or, turned, four steps into each of four strips
- * that lie `strip_bytes` apart.
+ * 16 rows from `y` and 16 to 64 columns from `x` on, all multiples of 16; what lies beyond the frame
+ * is 0 or the last row. Into the steps of a strip; or, turned, four steps into each of up to four
+ * strips that lie `strip_bytes` apart.
  */
 HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns,
                              uint8_t *strips, size_t strip_bytes);

@@ -90,7 +90,7 @@ static int32_t most(int32_t length, int32_t resized)
     return 1;
 }
 
-/* Pillow adds the scale up, from output 0 on (src/libImaging/Geometry.c): *terms is the last one. */
+/* Pillow adds the scale up from output 0 on (src/libImaging/Geometry.c); *terms is the last sum. */
 static int32_t find_weights(int32_t output, int32_t length, int32_t resized, int32_t *weights,
                             int32_t *count, double *terms)
 {
