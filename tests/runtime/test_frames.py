@@ -331,9 +331,7 @@ def test_answers_are_torchs_softmax(library: Library) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 16])
-def test_threads_make_the_same_picture(
-    classifier: Artifact, library: Library, count: int
-) -> None:
+def test_threads_make_the_same_picture(classifier: Artifact, library: Library, count: int) -> None:
     """In up to four parts, but those that are resized vertically first."""
     rng = np.random.default_rng(count)
     together = Library(classifier.folder, threads=count)

@@ -249,13 +249,15 @@ static void resize(const void *planned, int32_t part, int32_t parts)
         for (int l = 0; l < LANES; l += TAPS)
             rows[l / TAPS] = ring + (from + l) % rows_of_ring / TAPS * PITCH;
         NAME(horizontal_pass)(horizontal, strip, along.first, rows);
+        int32_t made = row;
         for (; row < end; row++) {
             int32_t output = job->is_reversed ? last - row : row;
             if (vertical->first[output] + vertical->count > from + LANES)
                 break;
-            NAME(vertical_pass)(vertical, output, ring, rows_of_ring,
-                                job->picture + output * IMAGE_ROW_BYTES);
         }
+        NAME(vertical_pass)(vertical, job->is_reversed ? last - (row - 1) : made,
+                            job->is_reversed ? last - (made - 1) : row, ring, rows_of_ring,
+                            job->picture);
     }
 }
 
