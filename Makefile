@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
-.PHONY: setup demo test test-slow lint man clean
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: setup demo test test-slow test-board lint man clean
 
 setup: $(VENV)/.ready
 
@@ -20,10 +22,17 @@ demo: setup
 
 # A file's tests run in one process, which compiles once what they share; the last ones are shared out.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not board" $(PYTEST_ARGS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
+
+# A whole arm64 computer in qemu, made of Debian's packages; the image stays in build/.
+test-board: setup
+	command -v qemu-system-aarch64 >/dev/null && command -v ssh >/dev/null || \
+	$(SUDO) apt-get install -y -qq --no-install-recommends qemu-system-arm openssh-client
+	$(BIN)/python -m tests.boards.virtual_board
+	$(BIN)/python -m pytest -m board $(PYTEST_ARGS) tests/boards
 
 lint: setup
 	$(BIN)/ruff check .

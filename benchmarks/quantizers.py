@@ -20,12 +20,13 @@ from onnxruntime import quantization as ort
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from levit_deploy.calibration.image_set import ImageSet
-from levit_deploy.calibration.quantize_model import quantize_model
+from levit_deploy.calibration.quantize_model import quantize_from_moments, quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES, Recipe
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
+from levit_deploy.network.moments import trained_moments
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.table import HOST, get_target
@@ -37,6 +38,7 @@ CHUNK = 32  # calibration images whose activations ONNX Runtime holds at once
 
 LIBRARY = f"levit-deploy {DEFAULT_RECIPE.name}"
 MODEL = f"{LIBRARY}, its 8-bit model in ONNX Runtime"
+WITHOUT_PICTURES = f"{LIBRARY} without pictures"
 
 Floats = NDArray[np.float32]
 Classify = Callable[[Floats], Floats]  # image (1, 3, size, size) -> logits (1, classes)
@@ -70,20 +72,31 @@ def quantized(network: Network, recipe: Recipe) -> ExportedModel:
     return quantize_model(network.exported, network.pictures, recipe)[0]
 
 
-def our_library(recipe: Recipe) -> Callable[[Network], Classify]:
+def without_pictures(network: Network) -> ExportedModel:
+    moments = trained_moments(network.checkpoint.build())
+    return quantize_from_moments(network.exported, moments, DEFAULT_RECIPE)[0]
+
+
+def our_library(
+    name: str, quantizer: Callable[[Network], ExportedModel]
+) -> Callable[[Network], Classify]:
     def prepare(network: Network) -> Classify:
-        model, target = quantized(network, recipe), get_target(HOST)
+        model, target = quantizer(network), get_target(HOST)
         artifact = build_artifact(
             compile_model(model, target),
             find_toolchain(target),
             reference_self_test(Reference.of_weights(network.checkpoint, model)),
-            network.folder / recipe.name,
+            network.folder / name,
         )
         library = Library(artifact.shared_library)
         library.self_test()
         return lambda image: library.run(image)[None]
 
     return prepare
+
+
+def our_recipe(recipe: Recipe) -> Callable[[Network], Classify]:
+    return our_library(recipe.name, lambda network: quantized(network, recipe))
 
 
 def our_model(network: Network) -> Classify:
@@ -177,7 +190,8 @@ def _session(model: bytes, level: onnxruntime.GraphOptimizationLevel) -> Classif
 
 
 OURS: dict[str, Callable[[Network], Classify]] = {
-    LIBRARY: our_library(DEFAULT_RECIPE),
+    LIBRARY: our_recipe(DEFAULT_RECIPE),
+    WITHOUT_PICTURES: our_library("none", without_pictures),
     MODEL: our_model,
 }
 PEERS: dict[str, Callable[[Network], Classify]] = {
@@ -190,7 +204,7 @@ PEERS: dict[str, Callable[[Network], Classify]] = {
     },
 }
 OTHER_RECIPES: dict[str, Callable[[Network], Classify]] = {
-    f"levit-deploy --recipe {name}": our_library(recipe)
+    f"levit-deploy --recipe {name}": our_recipe(recipe)
     for name, recipe in RECIPES.items()
     if recipe is not DEFAULT_RECIPE
 }

@@ -10,11 +10,8 @@ from levit_deploy.compiler.kernels.attention.spec import AttentionSpec
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
 from levit_deploy.compiler.kernels.head import HeadSpec
-from levit_deploy.compiler.kernels.kernel import Activation, Kernel
-from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.tiles.registry import family_of
+from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.models.spec import MLP_RATIO, ModelSpec
-from levit_deploy.targets.target import Target
 
 
 def gemms(model: ModelSpec) -> Counter[GemmSpec]:
@@ -101,13 +98,3 @@ SPECS: dict[str, Callable[[ModelSpec], Counter[Any]]] = {
     "conv": convs,
     "attention": attentions,
 }
-
-
-def kernels(family: str, model: ModelSpec, target: Target) -> list[tuple[Kernel, int]]:
-    """Each kernel of a family with its default tile, and how often it runs."""
-    found = []
-    for spec, count in SPECS[family](model).items():
-        row = family_of(spec)
-        tile = row.default_tile(spec, target)
-        found.append((row.generate("kernel", spec, tile, target, Stored.FLOAT), count))
-    return found

@@ -20,6 +20,7 @@ from levit_deploy import __version__
 from levit_deploy.commands.arguments import WrongName
 from levit_deploy.commands.audit import audit_command
 from levit_deploy.commands.bench import bench_command
+from levit_deploy.commands.boards import boards_command
 from levit_deploy.commands.build import compile_command, export_command, verify_command
 from levit_deploy.commands.classify import classify_command
 from levit_deploy.commands.completion import completion_command
@@ -69,6 +70,7 @@ for command in (
     models_command,
     targets_command,
     doctor_command,
+    boards_command,
     completion_command,
 ):
     commands.add_command(command)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from levit_deploy.calibration.image_set import ImageSet
-from levit_deploy.calibration.quantize_model import quantize_model
+from levit_deploy.calibration.image_set import ImageSet, Progress
+from levit_deploy.calibration.quantize_model import quantize_from_moments, quantize_model
 from levit_deploy.calibration.recipe import Recipe
+from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.compiler.compile_log import format_calls
 from levit_deploy.compiler.levels import compile_levels
 from levit_deploy.compiler.pipeline import compile_model
@@ -17,7 +18,9 @@ from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.machines.machine import Machine
 from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.network.moments import trained_moments
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, DEBUG_FOLDER, Artifact, Taps
 from levit_deploy.runtime.build import build_artifact, build_debug
@@ -40,9 +43,9 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What makes a model 8 bits: pictures, and how to use them."""
+    """What makes a model 8 bits: pictures, or None for what its BatchNorms know, and a recipe."""
 
-    images: ImageSet
+    images: ImageSet | None
     recipe: Recipe
 
 
@@ -59,6 +62,7 @@ def deploy(
     signer: Signer | None = None,
     command_line: Iterable[str] = (),
     provenance: Provenance | None = None,
+    board: Machine | None = None,
     on_phase: Callable[[str, str], None] = lambda phase, detail: None,
 ) -> Deployment:
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
@@ -68,26 +72,27 @@ def deploy(
     to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
     and the compile log. `signer`: what signs the artifact. The manifest keeps `command_line` and
-    `provenance`. `on_phase` is told of each step, as (phase, detail), before it is made.
+    `provenance`. `board`: what runs it, if not this machine. `on_phase` is told of each step, as
+    (phase, detail), before it is made.
     An artifact that this machine cannot execute is put in place, and its verification says so.
     Raises DeployError if anything fails; then `parent` is as it was.
     """
     table = packaged_tiles(*[tiles] if tiles else [])
     calibration_table = None
+    images = calibration.images if calibration else None
     if isinstance(source, ExportedModel):
         model, reference = source, Reference.of_model(source)
     else:
-        if calibration:
-            _require_same_preprocessing(source, calibration.images)
+        if images:
+            _require_same_preprocessing(source, images)
         on_phase("export", "")
-        pictures = calibration.images.first(PROBE_IMAGES) if calibration else None
-        model = export_checkpoint(source, pictures)
+        model = export_checkpoint(source, images.first(PROBE_IMAGES) if images else None)
         if calibration:
             on_phase("calibrate", "")
-            model, calibration_table = quantize_model(
+            model, calibration_table = calibrate(
+                source,
                 model,
-                calibration.images,
-                calibration.recipe,
+                calibration,
                 lambda done, total: on_phase("calibrate", f"{done} of {total} images"),
             )
         reference = Reference.of_weights(source, model if calibration else None)
@@ -113,7 +118,8 @@ def deploy(
         verification = verify_artifact(
             artifact,
             reference,
-            pictures=calibration.images if calibration else None,
+            pictures=images,
+            board=board,
             on_check=lambda detail: on_phase("verify", detail),
         )
         verification.save(artifact.folder)
@@ -143,6 +149,19 @@ def deploy(
         check=check,
     )
     return Deployment(program, artifact, verifications[0])
+
+
+def calibrate(
+    checkpoint: Checkpoint, exported: ExportedModel, calibration: Calibration, progress: Progress
+) -> tuple[ExportedModel, CalibrationTable]:
+    """The 8-bit form of a checkpoint's float32 model, and the table behind it.
+
+    `progress` counts images. Raises DeployError as `quantize_model` and `trained_moments` do.
+    """
+    if calibration.images is None:
+        moments = trained_moments(checkpoint.build())
+        return quantize_from_moments(exported, moments, calibration.recipe)
+    return quantize_model(exported, calibration.images, calibration.recipe, progress)
 
 
 def library_name(model: str, precision: str) -> str:

@@ -16,7 +16,8 @@ from levit_deploy.models.spec import TINY
 from tests import machine
 from tests.randomize import randomize
 
-pytest_plugins = ["tests.deployment"]  # its fixtures are made once for all rooms
+# Their fixtures are made once for all rooms.
+pytest_plugins = ["tests.deployment", "tests.boards.sshd"]
 
 # The nets are small: more threads only wait for each other, above all beside other test workers.
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ class Room:
 LEAVES = ("errors", "files", "records", "urls")
 ALL_ROOMS = (
     *(*LEAVES, "models", "targets", "network", "export", "calibration"),
-    *("compiler", "runtime", "verify"),
+    *("compiler", "runtime", "machines", "verify"),
 )
 ROOMS = {
     "errors": Room(),
@@ -41,7 +41,7 @@ ROOMS = {
         (*LEAVES, "models", "network"), ("torch", "numpy", "onnx", "onnxsim", "onnxruntime")
     ),
     "calibration": Room(
-        (*LEAVES, "models", "network", "export"), ("numpy", "onnx", "onnxruntime", "PIL")
+        (*LEAVES, "models", "network", "export"), ("numpy", "torch", "onnx", "onnxruntime", "PIL")
     ),
     "compiler": Room(
         (*LEAVES, "models.spec", "models.card", "network", "export.exported", "targets"),
@@ -51,16 +51,20 @@ ROOMS = {
         (*LEAVES, "models.card", "compiler.program", "targets"),
         ("numpy", "jinja2", "PIL", "cyclonedx", "packageurl", "minisign"),
     ),
+    "machines": Room((*LEAVES, "targets"), ("labgrid", "grpc")),
     "verify": Room(
         (
             *(*LEAVES, "models", "network", "export", "calibration", "targets"),
-            *("compiler.program", "runtime"),
+            *("compiler.program", "runtime", "machines"),
         ),
         ("numpy", "torch", "onnx", "onnxruntime", "openvino", "PIL"),
     ),
     "audit": Room(
         ALL_ROOMS,
-        *[("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe", "platformdirs")],
+        (
+            *("numpy", "torch", "onnx", "onnxruntime", "PIL", "jinja2", "markupsafe"),
+            *("platformdirs", "distributed"),
+        ),
     ),
     "packaging": Room((*LEAVES, "models.card", "targets", "runtime"), ("jinja2",)),
     "deploy": Room((*ALL_ROOMS,)),

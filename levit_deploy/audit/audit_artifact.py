@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import platformdirs
 import torch
 
+from levit_deploy.audit.chunk import Chunk
 from levit_deploy.audit.gate import Gate
 from levit_deploy.audit.images import AuditImages
 from levit_deploy.audit.latency import fastest, time_artifact
-from levit_deploy.audit.mixed_precision import MixedPrecision
+from levit_deploy.audit.mixed_precision import MixedPrecision, Nearness
 from levit_deploy.audit.page import render_page
 from levit_deploy.audit.probe import LayerProbe
 from levit_deploy.audit.result import AuditResult, FloatPlan, RunnerName, Sensitivity
@@ -33,12 +36,14 @@ from levit_deploy.audit.state import (
     whole_audit,
 )
 from levit_deploy.audit.totals import Totals
+from levit_deploy.audit.workers import Workers
 from levit_deploy.calibration.image_set import evenly_spaced
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import export_checkpoint
 from levit_deploy.files import write_files
+from levit_deploy.machines.machine import Machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.records import to_json
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
@@ -61,7 +66,8 @@ LAYER_IMAGES, EMULATED_LAYER_IMAGES = 64, 8
 class Auditor:
     """One artifact, its weights and its images; `probe` looks into it at `layer_images` of them.
 
-    Raises DeployError if they do not belong together, or if nothing here can run the artifact.
+    A context manager: `chunk` is there inside of the block. `boards`: what runs it, if not this
+    machine. Raises DeployError if they do not belong together, or if nothing can run the artifact.
     """
 
     def __init__(
@@ -71,19 +77,21 @@ class Auditor:
         images: AuditImages,
         probe: LayerProbe | None = None,
         layer_images: int = 0,
+        boards: Sequence[Machine] = (),
     ) -> None:
         check_weights(artifact, checkpoint)
         manifest = artifact.manifest
         self._artifact, self._checkpoint = artifact, checkpoint
         self._images, self._probe = images, probe
-        self._runner = ArtifactRunner(artifact)
+        self._runner = ArtifactRunner(artifact, boards)
+        self._boards = boards
         self._quantized = quantized_model_of(artifact, checkpoint)
         runners = [RunnerName.REFERENCE, RunnerName.ARTIFACT]
         if self._quantized is not None:
             runners.append(RunnerName.QDQ)
         self.settings = Settings(
             **Build.of(manifest),
-            emulated=self._runner.emulated,
+            emulated=self._runner.machine.emulated,
             library_bytes=manifest.files[artifact.shared_library.name].bytes,
             workspace_bytes=manifest.workspace_bytes,
             card=checkpoint.card,
@@ -99,27 +107,8 @@ class Auditor:
             tensors=probe.tensors if probe else (),
         )
 
-    def run(
-        self,
-        report: Path,
-        shard: Shard = WHOLE,
-        *,
-        resume: bool = False,
-        force: bool = False,
-        jobs: int = 1,
-        on_images: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        """Classify the images of `shard`, time one, and keep it all in the folder `report`.
-
-        `resume`: go on where an earlier run stopped; `force`: replace an earlier one. `jobs`: how
-        many chunks are worked on at a time. `on_images` is told how many images of the shard are
-        done, and how many there are. Raises DeployError if the folder holds anything else, for a
-        broken image, or if the artifact crashes; what is done then stays done.
-        """
-        check_report(report, self.settings, resume=resume, force=force)
-        state, numbers = State(report), shard.chunks(self.settings)
-        with state.locked(), ExitStack() as stack:
-            state.begin(self.settings, anew=force)
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
             stack.enter_context(_one_torch_thread())
             runners: dict[RunnerName, Runner] = {
                 RunnerName.REFERENCE: reference_runner(
@@ -131,16 +120,69 @@ class Auditor:
                 qdq = OnnxRunner(self._quantized, as_written=True)
                 runners[RunnerName.QDQ] = stack.enter_context(qdq)
             machine = read_cpu().model
-            work = Work(self.settings, self._images, runners, machine, self._probe)
-            run_chunks(work, state, numbers, jobs, on_images)
+            if self._boards:
+                machine = ", ".join(f"{board.cpu().model}, {board.name}" for board in self._boards)
+            self._work = Work(self.settings, self._images, runners, machine, self._probe)
+            self._opened = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._opened.close()
+
+    def chunk(self, number: int) -> Chunk:
+        """Safe to call from several threads; raises DeployError as `Work.chunk` does."""
+        return self._work.chunk(number)
+
+    def nearness(self, float_layers: frozenset[str]) -> Nearness:
+        """What the 8-bit model computes with these layers in float32; safe as `chunk` is."""
+        return self.mixed_precision.nearness(float_layers)
+
+    @cached_property
+    def mixed_precision(self) -> MixedPrecision:
+        """On some of the images; what was measured once is kept in the user's cache.
+
+        Raises DeployError if the artifact was not compiled from an 8-bit model that is known.
+        """
+        table = int8_table(self._artifact)
+        loaded = self._images.read(evenly_spaced(len(self._images), SENSITIVITY_IMAGES))
+        cache = platformdirs.user_cache_path("levit-deploy") / "sensitivities"
+        exported = export_checkpoint(self._checkpoint)
+        return MixedPrecision(exported, table, loaded.images.pixels, loaded.labels, cache)
+
+    def run(
+        self,
+        report: Path,
+        workers: Workers,
+        shard: Shard = WHOLE,
+        *,
+        resume: bool = False,
+        force: bool = False,
+        on_images: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        """Have the images of `shard` classified, time one, and keep it all in the folder `report`.
+
+        `resume`: go on where an earlier run stopped; `force`: replace an earlier one. `on_images`
+        is told how many images of the shard are done, and how many there are. Raises DeployError if
+        the folder holds anything else, for a broken image, or if the artifact crashes; what is
+        stored then stays.
+        """
+        check_report(report, self.settings, resume=resume, force=force)
+        state, numbers = State(report), shard.chunks(self.settings)
+        with state.locked():
+            state.begin(self.settings, anew=force)
+            run_chunks(self.settings, state, numbers, workers.executor, workers.chunk, on_images)
             if state.timing() is None:
-                state.store_timing(Timing(time_artifact(self._artifact, machine)))
+                here = None if self._boards else time_artifact(self._artifact, read_cpu().model)
+                state.store_timing(Timing(here))
 
 
 @contextmanager
-def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProbe | None]:
+def open_probe(
+    artifact: Artifact, checkpoint: Checkpoint, boards: Sequence[Machine] = ()
+) -> Iterator[LayerProbe | None]:
     """A look into an 8-bit artifact, by its own debug build or one that is made now; None for fp32,
-    and for several CPUs: what one of them computes is what a library for it alone does.
+    and for several CPUs: what one of them computes is what a library for it alone does. `boards`:
+    the first of them runs it, if not this machine; the next one where that is lost.
 
     Raises DeployError if there is none and it cannot be made.
     """
@@ -155,8 +197,9 @@ def open_probe(artifact: Artifact, checkpoint: Checkpoint) -> Iterator[LayerProb
             build = build_taps(artifact, toolchain, Path(work) / "debug")
         else:
             build = DebugBuild.load(artifact.debug_folder)
-        model, command = export_checkpoint(checkpoint), ArtifactRunner(artifact).command
-        with LayerProbe(build, model, table, toolchain, command) as probe:
+        machines = boards or (ArtifactRunner(artifact).machine,)
+        model = export_checkpoint(checkpoint)
+        with LayerProbe(build, model, table, toolchain, *machines) as probe:
             yield probe
 
 
@@ -184,29 +227,22 @@ def int8_table(artifact: Artifact) -> CalibrationTable:
 
 
 def choose_layers(
-    artifact: Artifact,
-    checkpoint: Checkpoint,
-    images: AuditImages,
+    auditor: Auditor,
+    workers: Workers,
     max_drop_points: float | None,
     on_layer: Callable[[int, int, str], None],
 ) -> LayerChoices:
     """Measure what returning each layer to float would gain, on some of the images.
 
     `max_drop_points`: find a plan whose top-1 drops by no more. `on_layer` is told how many layers
-    are done, how many there are, and what comes next. What was measured once is kept in the user's
-    cache. Raises DeployError if the artifact was not compiled from an 8-bit model that is known.
+    are done, how many there are, and which one. Raises DeployError as `Auditor.mixed_precision`.
     """
-    table = int8_table(artifact)
-    positions = evenly_spaced(len(images), SENSITIVITY_IMAGES)
-    loaded = images.read(positions)
-    cache = platformdirs.user_cache_path("levit-deploy") / "sensitivities"
-    exported = export_checkpoint(checkpoint)
-    model = MixedPrecision(exported, table, loaded.images.pixels, loaded.labels, cache)
-    sensitivities = measure_sensitivities(model, on_layer)
+    model = auditor.mixed_precision
+    sensitivities = measure_sensitivities(model, workers.executor, workers.nearness, on_layer)
     if max_drop_points is None:
         return LayerChoices(sensitivities)
     plan = plan_float_layers(model, sensitivities, max_drop_points, on_layer)
-    return LayerChoices(sensitivities, plan, plan_recipe(table.recipe, plan))
+    return LayerChoices(sensitivities, plan, plan_recipe(model.table.recipe, plan))
 
 
 def report_on(

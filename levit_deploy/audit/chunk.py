@@ -40,6 +40,7 @@ class Chunk:
     `pictures`: by index, those on which runners disagree, uint8 (side, side, channels), made small.
     `tensor_sums` (probed, tensors, FIELDS): of the images that the artifact was looked into for,
     and `taps_equal` (probed,): whether the logits were the same bits with the lid off.
+    `lost`: a line for each board that was lost over it.
     """
 
     number: int
@@ -53,6 +54,7 @@ class Chunk:
     pictures: Mapping[int, NDArray[np.uint8]]
     tensor_sums: NDArray[np.float64]
     taps_equal: NDArray[np.bool_]
+    lost: tuple[str, ...]
 
     def save(self, path: Path) -> None:
         """Write the file in one step; once this returns, it survives a crash of the machine."""
@@ -66,6 +68,7 @@ class Chunk:
             "digests": self.digests,
             "tensor_sums": self.tensor_sums,
             "taps_equal": self.taps_equal,
+            "lost": np.array(self.lost, np.str_),
             **{f"logits.{name}": logits for name, logits in self.logits.items()},
             **{f"picture.{index}": picture for index, picture in self.pictures.items()},
         }
@@ -89,6 +92,7 @@ class Chunk:
                 digests=arrays["digests"],
                 tensor_sums=arrays["tensor_sums"],
                 taps_equal=arrays["taps_equal"],
+                lost=tuple(map(str, arrays["lost"])),
                 logits={RunnerName(name): a for name, a in _named("logits", arrays)},
                 pictures={int(name): a for name, a in _named("picture", arrays)},
             )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from levit_deploy.audit.result import Latency
+from levit_deploy.machines.local import LocalMachine
 from levit_deploy.runtime.artifact import Artifact
-from levit_deploy.targets.emulator import run_prefix
-from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.latency import Contender, measure
 from levit_deploy.verify.peer import Peer
 
@@ -20,8 +19,7 @@ def time_artifact(artifact: Artifact, machine: str) -> Latency | None:
 
     Raises DeployError if the library dies.
     """
-    device = artifact.manifest.device
-    if run_prefix(device) != () or not loads_here(device.system):
+    if not LocalMachine().loads(artifact.manifest.device):
         return None
     library, size = artifact.shared_library, artifact.manifest.image_size
     contender = Contender(artifact.folder.name, Peer.ARTIFACT, library, 1, size)

@@ -68,7 +68,7 @@ class MixedPrecision:
     """`exported`: the float32 model; `table`: how it became 8 bits.
 
     `pixels`: uint8 (images, size, size, channels). `labels`: (images,), or None. `cache`: a
-    folder for what was measured, made if there is none.
+    folder for what was measured, made by `keep` if there is none.
     """
 
     def __init__(
@@ -82,19 +82,29 @@ class MixedPrecision:
         self.exported, self.table = exported, table
         self.layers = table.quantized_layers
         self._pixels, self._labels, self._cache = pixels, labels, cache
-        cache.mkdir(parents=True, exist_ok=True)
 
     def measure(self, float_layers: Set[str]) -> Nearness:
-        """Of the model in which these layers are float32 too, by name."""
-        path = self._cache / f"{self._key(float_layers)}.json"
-        try:
-            return load_record(Nearness, path, hint=_OTHER_CACHE)
-        except DeployError:
-            nearness = self._nearness(float_layers)
-            write_files({path: to_json(nearness).encode()}, hint=_OTHER_CACHE)
-            return nearness
+        """Of the model in which these layers are float32 too, by name; what is known is not
+        measured."""
+        known = self.known(float_layers)
+        return known or self.keep(float_layers, self.nearness(float_layers))
 
-    def _nearness(self, float_layers: Set[str]) -> Nearness:
+    def known(self, float_layers: Set[str]) -> Nearness | None:
+        """What was measured before; None if nothing was."""
+        try:
+            return load_record(Nearness, self._file(float_layers), hint=_OTHER_CACHE)
+        except DeployError:
+            return None
+
+    def keep(self, float_layers: Set[str], nearness: Nearness) -> Nearness:
+        """The same, which is `known` from now on."""
+        path = self._file(float_layers)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_files({path: to_json(nearness).encode()}, hint=_OTHER_CACHE)
+        return nearness
+
+    def nearness(self, float_layers: Set[str]) -> Nearness:
+        """Measured, and not kept; several threads may do so at once."""
         mixed = quantize(self.exported, table_without(self.exported, self.table, float_layers))
         expected, got = self._expected, self._logits(mixed)
         r, a = expected.astype(np.float64), got.astype(np.float64)
@@ -143,10 +153,10 @@ class MixedPrecision:
             [session.run([OUTPUT_NAME], {INPUT_NAME: image})[0] for image in images]
         )
 
-    def _key(self, float_layers: Set[str]) -> str:
+    def _file(self, float_layers: Set[str]) -> Path:
         digest = hashlib.sha256(self._subject)
         digest.update("\n".join(sorted(float_layers)).encode())
-        return digest.hexdigest()
+        return self._cache / f"{digest.hexdigest()}.json"
 
     @cached_property
     def _subject(self) -> bytes:

@@ -20,6 +20,7 @@ from levit_deploy.calibration.rounding import activation_steps
 from levit_deploy.calibration.statistics import tapped_session
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
+from levit_deploy.machines.machine import Machine
 from levit_deploy.models.images import normalize
 from levit_deploy.runtime.artifact import DebugBuild
 from levit_deploy.targets.toolchain import Toolchain
@@ -30,8 +31,8 @@ class LayerProbe:
     """A context manager; `probe` inside of the block.
 
     `build`: the debug build; `exported`: the float32 model of the same weights; `table`: the
-    artifact's; `toolchain`: for the artifact's target; `emulator`: the command that runs its
-    programs, empty where this CPU does. Raises DeployError if these do not belong together.
+    artifact's; `toolchain`: for the artifact's target; `machines`: what runs its programs, the
+    next one if a board is lost. Raises DeployError if these do not belong together.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class LayerProbe:
         exported: ExportedModel,
         table: CalibrationTable,
         toolchain: Toolchain,
-        emulator: tuple[str, ...] = (),
+        *machines: Machine,
     ) -> None:
         self._compiled = build.taps.tensors
         self._normalization = exported.normalization
@@ -51,7 +52,7 @@ class LayerProbe:
         self._reference = tapped_session(streamed.graph, self._names)
         self._model = tapped_session(quantized.graph, self._names, as_written=True)
         self._table = {reader: entry for entry in table.tensors for reader in entry.readers}
-        self._program = TappedProgram(build, exported.classes, toolchain, emulator)
+        self._program = TappedProgram(build, exported.classes, toolchain, *machines)
 
     def probe(self, pixels: NDArray[np.uint8]) -> tuple[Logits, Float64]:
         """One picture (size, size, channels) -> the debug build's logits (classes,) and the sums of

@@ -299,7 +299,8 @@ class Latency:
 
 @dataclass(frozen=True)
 class Audited(Subject):
-    """`machine`: the CPU models that ran it. `images`: how many gave outputs; `skipped`: broken
+    """`machine`: the CPU models that ran it, of boards with their names. `lost`: a line for each
+    board that was lost on the way. `images`: how many gave outputs; `skipped`: broken
     ones that were left out. `taps_equal`: whether the debug build's outputs were the artifact's to
     the bit on every image that it ran; None if there was no debug build. `prepared`: of how many
     the library made, from the picture as it is, the reference's image to the bit.
@@ -312,6 +313,7 @@ class Audited(Subject):
     images_digest: str
     skipped: int
     taps_equal: bool | None
+    lost: tuple[Text, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError if it is of no images."""

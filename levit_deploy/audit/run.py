@@ -1,14 +1,15 @@
 """Images -> chunks on disk, several at a time: decode, classify by every runner, store.
 
-Each chunk is made by one thread from beginning to end, so memory is that of `jobs` chunks however
-large the set is; runners work in child processes or release Python's lock.
+Each chunk is made by one worker from beginning to end and dropped once it is stored, so memory is
+that of as many chunks as there are workers however large the set is. A worker is a thread, as
+runners work in child processes or release Python's lock, or a process of a cluster.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -24,16 +25,18 @@ from levit_deploy.audit.state import State
 from levit_deploy.audit.statistics import as_classes
 from levit_deploy.audit.tensor_sums import FIELDS
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import RunError
 from levit_deploy.verify.artifact_runner import ArtifactRunner
 from levit_deploy.verify.comparison import Logits
-from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.runner import Runner
 
 PICTURE_SIDE = 128  # larger ones are made smaller before they are kept for the report
 
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What makes chunks. `machine`: the CPU model of this one. `probe`: None for no look inside."""
+    """What makes chunks. `machine`: the CPU model of this one, or of each board and its name.
+    `probe`: None for no look inside."""
 
     settings: Settings
     images: AuditImages
@@ -65,7 +68,13 @@ class Work:
             },
             tensor_sums=tensor_sums,
             taps_equal=taps_equal,
+            lost=self._lost(),
         )
+
+    def _lost(self) -> tuple[str, ...]:
+        runner = self.runners[RunnerName.ARTIFACT]
+        on_boards = runner.boards if isinstance(runner, ArtifactRunner) else None
+        return on_boards.lost_lately() if on_boards else ()
 
     def _check_preparation(self, loaded: LoadedImages) -> None:
         """What the library makes of a picture must be what Pillow does, to the bit.
@@ -130,34 +139,29 @@ def _explained(what: str) -> Iterator[None]:
 
 
 def run_chunks(
-    work: Work,
+    settings: Settings,
     state: State,
     numbers: Sequence[int],
-    jobs: int,
+    executor: Executor,
+    chunk: Callable[[int], Chunk],
     on_images: Callable[[int, int], None],
 ) -> None:
-    """Make those chunks that are not in `state` yet, `jobs` at a time.
+    """Have those chunks made that are not in `state` yet: `executor` calls `chunk`.
 
     `on_images` is told how many images are done, and how many there are. Raises DeployError as
-    `Work.chunk` does.
+    `Work.chunk` does; the caller ends what `executor` still does then.
     """
-    sizes = {number: len(work.settings.positions(number)) for number in numbers}
+    sizes = {number: len(settings.positions(number)) for number in numbers}
     missing = [number for number in numbers if not state.has(number)]
     total = sum(sizes.values())
     left = sum(sizes[number] for number in missing)
     on_images(total - left, total)
 
-    def make(number: int) -> int:
-        state.store(number, work.chunk(number))
-        return sizes[number]
-
-    pool = ThreadPoolExecutor(jobs)
-    try:
-        for done in as_completed([pool.submit(make, number) for number in missing]):
-            left -= done.result()
-            on_images(total - left, total)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for done in as_completed([executor.submit(chunk, number) for number in missing]):
+        made = done.result()
+        state.store(made.number, made)
+        left -= sizes[made.number]
+        on_images(total - left, total)
 
 
 def _disagreements(logits: Mapping[RunnerName, Logits], output: Output) -> NDArray[np.intp]:

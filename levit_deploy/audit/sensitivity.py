@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor, as_completed
 from dataclasses import replace
 
 from levit_deploy.audit.layer_cost import float_costs
@@ -12,30 +13,42 @@ from levit_deploy.calibration.recipe import Recipe
 
 IMAGES = 256  # at most: each layer takes as many inferences in ONNX Runtime
 
-Progress = Callable[[int, int, str], None]  # layers done, layers in all, what comes next
+Progress = Callable[[int, int, str], None]  # layers done, layers in all, which one
 
 
 def measure_sensitivities(
-    model: MixedPrecision, progress: Progress = lambda done, total, detail: None
+    model: MixedPrecision,
+    executor: Executor,
+    nearness: Callable[[frozenset[str]], Nearness],
+    progress: Progress = lambda done, total, detail: None,
 ) -> tuple[Sensitivity, ...]:
-    """What each layer would gain alone, the largest gain first."""
+    """What each layer would gain alone, the largest gain first.
+
+    `executor` calls `nearness`, which is that of `model`, here or elsewhere; what is known already
+    is not measured. `progress` is told which layer was measured last.
+    """
+    none, *alone = wanted = [frozenset[str](), *(frozenset({layer}) for layer in model.layers)]
+    missing = [layers for layers in wanted if model.known(layers) is None]
+    running = {executor.submit(nearness, layers): layers for layers in missing}
+    known = len(wanted) - len(missing)
+    progress(known, len(wanted), "")
+    for done, future in enumerate(as_completed(running), start=known + 1):
+        model.keep(running[future], future.result())
+        progress(done, len(wanted), next(iter(running[future]), "all layers in 8 bits"))
+
     costs = float_costs(model.exported.network, frozenset(model.layers))
-    total = len(model.layers) + 1
-    progress(0, total, "all layers in 8 bits")
-    none = model.measure(frozenset())
+    before = model.measure(none)
     found = []
-    for done, layer in enumerate(model.layers, start=1):
-        progress(done, total, layer)
-        alone = model.measure({layer})
+    for layer, layers in zip(model.layers, alone, strict=True):
+        after = model.measure(layers)
         found.append(
             Sensitivity(
                 layer=layer,
-                sqnr_gain_db=_gain_db(none, alone),
-                agreement_gain=alone.agreement - none.agreement,
+                sqnr_gain_db=_gain_db(before, after),
+                agreement_gain=after.agreement - before.agreement,
                 cost=costs[layer],
             )
         )
-    progress(total, total, "")
     return tuple(sorted(found, key=lambda entry: -entry.sqnr_gain_db))
 
 

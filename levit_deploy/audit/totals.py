@@ -71,10 +71,12 @@ class Totals:
         self._taps_equal: bool | None = None
         self._digest = set_digest()
         self._machines: set[str] = set()
+        self._lost: list[str] = []
         self.pictures: dict[int, NDArray[np.uint8]] = {}
 
     def add(self, chunk: Chunk) -> None:
         self._skipped += chunk.skipped
+        self._lost += chunk.lost
         if not len(chunk.indices):
             return
         self._images += len(chunk.indices)
@@ -207,6 +209,7 @@ class Totals:
             images_digest=self._digest.hexdigest(),
             skipped=self._skipped,
             taps_equal=self._taps_equal,
+            lost=tuple(self._lost),
         )
 
 

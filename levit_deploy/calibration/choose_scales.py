@@ -44,14 +44,14 @@ from levit_deploy.network.network import IMAGE, Conv, Linear
 def choose_scales(
     exported: ExportedModel,
     statistics: Mapping[str, TensorStatistics],
-    images: ImageSet,
+    images: ImageSet | None,
     recipe: Recipe,
 ) -> CalibrationTable:
     """Decide how the linear layers' inputs and weights become 8 bits, those of the stem's
     convolutions 16 bits, and what stays float.
 
-    `statistics`: of the float32 model on `images`. Raises DeployError if the recipe names a layer
-    that the model does not have.
+    `statistics`: of the float32 model on `images`, or those expected if None. Raises DeployError if
+    the recipe names a layer that the model does not have.
     """
     network = exported.network
     _check_names([layer.name for layer, tensor in network.reading() if tensor != IMAGE], recipe)
@@ -72,9 +72,7 @@ def choose_scales(
         model=exported.name,
         weights_digest=exported.weights_digest,
         recipe=recipe,
-        images=CalibrationImages(
-            images.source, len(images), images.skipped, images.preprocessing, images.digest
-        ),
+        images=_described(images) if images else None,
         streams=streams,
         stem=tuple(
             _conv_scale(layer, tensor, statistics[tensor])
@@ -84,6 +82,12 @@ def choose_scales(
         tensors=tuple(tensors),
         layers=tuple(layers[linear.name] for linear, _ in linears),
         kept_float=tuple(kept_float(network, recipe)),
+    )
+
+
+def _described(images: ImageSet) -> CalibrationImages:
+    return CalibrationImages(
+        images.source, len(images), images.skipped, images.preprocessing, images.digest
     )
 
 

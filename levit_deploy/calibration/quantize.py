@@ -18,8 +18,6 @@ from levit_deploy.export.export_model import with_network
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.network.arithmetic import (
     DYNAMIC_INT8,
-    LARGEST_INTEGER,
-    LARGEST_WEIGHT,
     Int8,
     Int16,
 )
@@ -35,10 +33,7 @@ from levit_deploy.network.network import (
     rounded,
 )
 
-# What kernels of DynamicInt8 can do: parts of a head in whole registers, and sums that float32
-# holds exactly.
-HEAD_COLUMNS = 16
-MOST_KEYS = 2**24 // (LARGEST_INTEGER * LARGEST_WEIGHT)
+HEAD_COLUMNS = 16  # kernels of DynamicInt8 take parts of a head in whole registers
 
 
 def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
@@ -125,9 +120,7 @@ def _quantize_conv(layer: Conv, scale: ConvScale) -> Conv:
 def _quantize_attention(block: Block) -> Block:
     if isinstance(block, Mlp):
         return block
-    fits = (
-        block.bias.shape[2] <= MOST_KEYS
-        and block.key_dim % HEAD_COLUMNS == block.value_dim % HEAD_COLUMNS == 0
-        and all(isinstance(layer.arithmetic, Int8) for layer in reading_layers(block))
+    fits = block.key_dim % HEAD_COLUMNS == block.value_dim % HEAD_COLUMNS == 0 and all(
+        isinstance(layer.arithmetic, Int8) for layer in reading_layers(block)
     )
     return replace(block, arithmetic=DYNAMIC_INT8) if fits else block

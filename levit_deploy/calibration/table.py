@@ -22,7 +22,7 @@ class TensorScale:
     q[k] = clamp(rint(x[k] * factors[k] / scale), -zero_point, 255 - zero_point) + zero_point, ties
     to even; k is the channel. `factors`: (channels,), or empty for ones; the readers' weights are
     divided by them. 0..255 spans the range `low`..`high`; `seen_low`..`seen_high` is that of
-    x * factors over all calibration images.
+    x * factors over all calibration images, or the expected one without images.
     """
 
     tensor: str
@@ -106,7 +106,8 @@ class CalibrationImages:
 class CalibrationTable:
     """The decisions for one model: what `quantize` needs, and what people want to know.
 
-    `weights_digest`: of the checkpoint that the decisions are for.
+    `weights_digest`: of the checkpoint that the decisions are for. `images`: None if they were made
+    from what its BatchNorms know.
     """
 
     SCHEMA_VERSION: ClassVar[int] = 2
@@ -114,7 +115,7 @@ class CalibrationTable:
     model: str
     weights_digest: str
     recipe: Recipe
-    images: CalibrationImages
+    images: CalibrationImages | None
     streams: tuple[StreamFactors, ...]
     stem: tuple[ConvScale, ...]
     tensors: tuple[TensorScale, ...]

@@ -11,6 +11,7 @@ import click
 
 from levit_deploy.errors import DeployError
 
+AUTO = "auto"  # the target that a board says
 Value = TypeVar("Value")
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -62,6 +63,19 @@ def _target(name: str) -> object:
     return get_target(name)
 
 
+def _board(url: str) -> object:
+    """The machine, whose connection ends with the command."""
+    from levit_deploy.machines.open import open_machine
+
+    machine = open_machine(url)
+    click.get_current_context().call_on_close(machine.close)
+    return machine
+
+
+def _target_or_auto(name: str) -> object:
+    return AUTO if name == AUTO else _target(name)
+
+
 def _libc(name: str) -> object:
     from levit_deploy.targets.system import System
 
@@ -97,6 +111,13 @@ target_option: Decorator = click.option(
     type=Named("target", _target),
     help="The CPU or board to compile for; `levit-deploy targets` lists them, `host` is this one.",
 )
+target_or_auto_option: Decorator = click.option(
+    "--target",
+    required=True,
+    type=Named("target", _target_or_auto),
+    help="The CPU or board to compile for; `levit-deploy targets` lists them, `host` is this one, "
+    "`auto` that of --on.",
+)
 json_option: Decorator = click.option(
     "--json", "as_json", is_flag=True, help="Print the result as JSON."
 )
@@ -125,15 +146,25 @@ recipe_option: Decorator = click.option(
     type=Named("recipe", _recipe),
     help="How to quantize: a name, or a .json file.",
 )
+data_option: Decorator = click.option(
+    "--data",
+    metavar="FOLDER|FILE.npz|demo|none",
+    callback=lambda ctx, param, value: None if value == "none" else value,
+    help="The pictures to calibrate int8 on; `demo` are those in the package. With `none` ranges "
+    "come from the checkpoint's BatchNorms.  [default: none]",
+)
 skip_broken_option: Decorator = click.option(
     "--skip-broken", is_flag=True, help="Leave out pictures that cannot be read."
 )
 
 
-def data_option(required: bool) -> Decorator:
+def on_option(help: str, *, multiple: bool = False) -> Decorator:
+    """The board or boards of --on, which are not connected yet."""
     return click.option(
-        "--data",
-        required=required,
-        metavar="FOLDER|FILE.npz|demo",
-        help="The pictures to calibrate int8 on; `demo` are those in the package.",
+        "--on",
+        "boards" if multiple else "board",
+        metavar="URL",
+        multiple=multiple,
+        type=Named("board", _board),
+        help=f"{help}: ssh://USER@HOST, adb:SERIAL or labgrid:PLACE.",
     )

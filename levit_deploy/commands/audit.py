@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from levit_deploy.commands.arguments import (
     Named,
     artifact_argument,
     finite,
+    on_option,
     skip_broken_option,
 )
 from levit_deploy.commands.audit_merge import merge_command
@@ -25,11 +28,15 @@ from levit_deploy.commands.audit_report import (
 )
 from levit_deploy.commands.progress import Phases
 from levit_deploy.commands.remembered import recall
-from levit_deploy.commands.settings import load_for, say_what_runs, show_settings
+from levit_deploy.commands.settings import load_for, reach, say_what_runs, show_settings
 from levit_deploy.commands.weights import WeightsChoice, artifact_weights_options
 
 if TYPE_CHECKING:
+    from levit_deploy.audit.audit_artifact import Auditor
+    from levit_deploy.audit.order import Order
     from levit_deploy.audit.settings import Settings, Shard
+    from levit_deploy.audit.workers import Workers
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.runtime.artifact import Artifact
 
 
@@ -98,8 +105,16 @@ class _AuditCommand(click.Command):
 @click.option(
     "--jobs",
     type=click.IntRange(1, 256),
-    help="How many images are worked on at a time.  [default: one a CPU]",
+    help="How many images are worked on at a time, of `--cluster local` how many processes do.  "
+    "[default: one a CPU]",
 )
+@click.option(
+    "--cluster",
+    metavar="ADDRESS|local",
+    help="Spread images and layers over the workers of this Dask scheduler, or over processes of "
+    "their own.",
+)
+@on_option("Classify on this board; with several --on all work at it", multiple=True)
 def audit_command(
     folder: Path,
     choice: WeightsChoice,
@@ -115,6 +130,8 @@ def audit_command(
     sensitivity: bool,
     auto: float | None,
     jobs: int | None,
+    cluster: str | None,
+    boards: tuple[Machine, ...],
     as_json: bool,
 ) -> None:
     """Say whether the artifact in DIR may be shipped.
@@ -136,9 +153,13 @@ def audit_command(
       levit-deploy audit build/levit_128s-host-int8 --weights demo --data demo
       levit-deploy audit build/levit_256-rpi5-int8 --data imagenet/val --max-drop 1 -o report/
       levit-deploy audit build/levit_256-host-int8 --data imagenet/val --shard 2/8 -o shard-2
+      levit-deploy audit build/levit_256-host-int8 --data imagenet/val --cluster tcp://boss:8786
+      levit-deploy audit build/levit_256-rpi5-int8 --on ssh://pi@one.local --on ssh://pi@two.local
     """
     if resume and force:
         raise click.UsageError("--resume goes on, --force begins anew: use one of them")
+    if cluster is not None and boards:
+        raise click.UsageError("--cluster and --on both say what works: use one of them")
     sensitivity |= auto is not None
     if sensitivity and shard:
         raise click.UsageError("--sensitivity and --auto are of all images: leave out --shard")
@@ -149,33 +170,46 @@ def audit_command(
         check_writable(folder)
         choice, data = recall(phases, choice, artifact, data)
         say_what_runs(phases, artifact)
+        for board in boards:
+            reach(phases, board, artifact.manifest)
         checkpoint = load_for(phases, choice, artifact.manifest)
         phases.begin("prepare")
         from levit_deploy.audit import audit_artifact as audit
+        from levit_deploy.audit.cluster import check_installed, cluster_workers
         from levit_deploy.audit.images import open_audit_images
         from levit_deploy.audit.settings import WHOLE
         from levit_deploy.audit.state import check_report
 
+        if cluster is not None:
+            check_installed()
+
         check_report(report, None, resume=resume, force=force)
         if sensitivity:
             audit.int8_table(artifact)  # what cannot be measured is told of before the long work
-        images, layer_images = _how_many(artifact, images, layer_images)
+        images, layer_images = _how_many(artifact, images, layer_images, boards)
         opened = open_audit_images(data, checkpoint, skip_broken=skip_broken, maximum=images)
         for note in opened.notes:
             phases.note(note)
-        look = audit.open_probe(artifact, checkpoint) if layer_images else None
+        look = audit.open_probe(artifact, checkpoint, boards) if layer_images else None
         probe = stack.enter_context(look) if look else None
-        auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images)
+        auditor = audit.Auditor(artifact, checkpoint, opened, probe, layer_images, boards)
         gate = limits.gate(auditor.settings)
         show_settings(phases, checkpoint, _settings(auditor.settings, report))
+        jobs = jobs or max(len(os.sched_getaffinity(0)), len(boards))
+        if cluster is None:
+            workers = stack.enter_context(_own_threads(auditor, jobs))
+        else:
+            phases.begin("cluster")
+            order = _order(auditor.settings, folder, choice, data, images, layer_images)
+            workers = stack.enter_context(cluster_workers(cluster, order, jobs))
         phases.begin("audit")
         with ImageProgress(phases) as progress:
             auditor.run(
                 report,
+                workers,
                 shard or WHOLE,
                 resume=resume,
                 force=force,
-                jobs=jobs or len(os.sched_getaffinity(0)),
                 on_images=progress,
             )
             if shard is not None:
@@ -185,14 +219,15 @@ def audit_command(
             if sensitivity:
                 phases.begin("layers")
                 choices = audit.choose_layers(
-                    artifact,
-                    checkpoint,
-                    opened,
+                    auditor,
+                    workers,
                     auto,
                     lambda done, total, layer: phases.detail(f"{done} of {total} layers: {layer}"),
                 )
         phases.begin("report")
         result = audit.report_on([report], report, gate, artifact, choices)
+        for line in result.audited.lost:
+            phases.note(f"warning: {line}")
     from levit_deploy.runtime.signature import is_signed
 
     if is_signed(folder):
@@ -204,15 +239,57 @@ def audit_command(
     finish(result, report, as_json)
 
 
+@contextmanager
+def _own_threads(auditor: Auditor, jobs: int) -> Iterator[Workers]:
+    from levit_deploy.audit.workers import Workers
+
+    pool = ThreadPoolExecutor(jobs)
+    with auditor:
+        try:
+            yield Workers(pool, auditor.chunk, auditor.nearness)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _order(
+    settings: Settings,
+    folder: Path,
+    choice: WeightsChoice,
+    data: str,
+    images: int | None,
+    layer_images: int,
+) -> Order:
+    """The same audit in names that hold in any folder."""
+    from levit_deploy.audit.order import Order
+    from levit_deploy.calibration.image_set import DEMO
+    from levit_deploy.models.lasting_names import is_url, lasting_name
+    from levit_deploy.models.spec import FAMILY
+    from levit_deploy.runtime.manifest import Manifest
+
+    assert choice.weights is not None
+    return Order(
+        settings=settings,
+        artifact=folder.absolute(),
+        spec=FAMILY.get(Manifest.load(folder).model),
+        weights=choice.weights if is_url(choice.weights) else lasting_name(choice.weights),
+        sha256=choice.sha256,
+        key=choice.key,
+        offline=choice.offline,
+        data=data if data == DEMO else os.path.abspath(data),
+        images=images,
+        layer_images=layer_images,
+    )
+
+
 def _how_many(
-    artifact: Artifact, images: int | None, layer_images: int | None
+    artifact: Artifact, images: int | None, layer_images: int | None, boards: tuple[Machine, ...]
 ) -> tuple[int | None, int]:
     """(images, images to look inside for); fewer by default where an emulator runs them."""
     from levit_deploy.audit import audit_artifact as audit
     from levit_deploy.targets.emulator import run_prefix
 
     defaults: tuple[int | None, int] = None, audit.LAYER_IMAGES
-    if run_prefix(artifact.manifest.device) != ():
+    if not boards and run_prefix(artifact.manifest.device) != ():
         defaults = audit.EMULATED_IMAGES, audit.EMULATED_LAYER_IMAGES
     return images or defaults[0], defaults[1] if layer_images is None else layer_images
 

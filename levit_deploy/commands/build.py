@@ -8,24 +8,26 @@ from typing import TYPE_CHECKING
 import click
 
 from levit_deploy.commands.arguments import (
+    AUTO,
     artifact_argument,
     data_option,
     json_option,
     libc_option,
     model_or_file_argument,
     name_option,
+    on_option,
     optional_model_argument,
     os_option,
     recipe_option,
     skip_broken_option,
-    target_option,
+    target_or_auto_option,
 )
 from levit_deploy.commands.output import bytes_text, print_json
 from levit_deploy.commands.progress import Phases
-from levit_deploy.commands.quantize import open_calibration
+from levit_deploy.commands.quantize import NO_PICTURES, open_calibration
 from levit_deploy.commands.remembered import recall
 from levit_deploy.commands.results import artifact_json, print_files, print_verification
-from levit_deploy.commands.settings import load_source, say_what_runs, show_settings
+from levit_deploy.commands.settings import load_source, reach, say_what_runs, show_settings
 from levit_deploy.commands.sign import open_signer, public_key_option, sign_option
 from levit_deploy.commands.weights import (
     OPTION_NAMES,
@@ -41,6 +43,7 @@ from levit_deploy.files import check_writable
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
     from levit_deploy.deploy import Calibration
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.runtime.manifest import Provenance
@@ -97,7 +100,8 @@ def export_command(
 
 @click.command("compile")
 @model_or_file_argument
-@target_option
+@target_or_auto_option
+@on_option("Verify it on this board; with `--target auto` it is asked what it is")
 @weights_options
 @size_option
 @output_option(
@@ -112,9 +116,9 @@ def export_command(
     type=click.Choice(["fp32", "int8"]),
     default="fp32",
     show_default=True,
-    help="The arithmetic of the library; int8 needs --data.",
+    help="The arithmetic of the library; int8 is best with --data.",
 )
-@data_option(required=False)
+@data_option
 @recipe_option
 @skip_broken_option
 @click.option(
@@ -138,7 +142,8 @@ def export_command(
 def compile_command(
     command_line: tuple[str, ...],
     model: ModelSpec | Path | None,
-    target: Target,
+    target: Target | str,
+    board: Machine | None,
     choice: WeightsChoice,
     size: int | None,
     features: bool,
@@ -172,12 +177,12 @@ def compile_command(
     Examples:
       levit-deploy compile --target host levit_128s --weights demo -o build/
       levit-deploy compile --target rpi4 --libc glibc-2.31 --weights folder/
-      levit-deploy compile --target arm64-dotprod levit_256 --precision int8 --data photos/
+      levit-deploy compile --target arm64-dotprod levit_256 --precision int8
+      levit-deploy compile --target rpi5 --weights folder/ --precision int8 --data photos/
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
+      levit-deploy compile --target auto --on ssh://pi@raspberrypi.local levit_128s --weights demo
     """
-    from levit_deploy.targets.system import System
-
-    target = target.on(System.of(os, libc))
+    target = _target_on(board, target, os, libc)
     parent = output or Path()
     source: ExportedModel | Checkpoint | None = None
     checkpoint: Checkpoint | None = None
@@ -219,14 +224,14 @@ def compile_command(
             source,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
-                "precision": f"int8, {recipe.name}, calibrated on {data}" if data else precision,
+                **_precision(model, precision, recipe, data),
                 "system": str(target.system),
                 "linker": toolchain.version,
                 "output": str(destination),
             },
         )
         calibration = None
-        if data and checkpoint:
+        if checkpoint and precision == "int8":
             calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
         phases.begin("compile" if isinstance(model, Path) else "export")
         from levit_deploy.compiler.compile_log import format_summary
@@ -244,6 +249,7 @@ def compile_command(
             signer=signer,
             command_line=command_line,
             provenance=_provenance(model, choice, data, calibration),
+            board=board,
             on_phase=phases.show,
         )
     click.echo(format_summary(deployment.program), err=True)
@@ -263,12 +269,14 @@ def compile_command(
     type=click.IntRange(1, 500),
     help="How many test images to classify.  [default: 16, or 2 under an emulator]",
 )
+@on_option("Run it on this board")
 @public_key_option
 @json_option
 def verify_command(
     folder: Path,
     choice: WeightsChoice,
     images: int | None,
+    board: Machine | None,
     public_key: Path | None,
     as_json: bool,
 ) -> None:
@@ -276,7 +284,7 @@ def verify_command(
 
     That is PyTorch with the weights, or the model in a .onnx file; where none are named, those that
     DIR was compiled from, if they are still there. Every entry point classifies
-    real images, under an emulator where this CPU cannot.
+    real images, under an emulator where this CPU cannot, or on the board of --on.
 
     Writes verify.json into DIR, if that can be written; exits with 1 if the artifact is wrong.
 
@@ -289,6 +297,7 @@ def verify_command(
       levit-deploy verify build/levit_128s-host-fp32 --weights demo --images 500
       levit-deploy verify build/levit_128s-rpi4-int8 --weights levit_128s_int8.onnx
       levit-deploy verify build/levit_128s-rpi4-int8 --public-key levit.pub
+      levit-deploy verify build/levit_128s-rpi4-int8 --on ssh://pi@raspberrypi.local
     """
     from levit_deploy.runtime.artifact import open_artifact
 
@@ -299,13 +308,19 @@ def verify_command(
             check_signature(artifact, public_key)
         choice, _ = recall(phases, choice, artifact)
         say_what_runs(phases, artifact)
+        if board is not None:
+            reach(phases, board, artifact.manifest)
         source = load_source(phases, choice, artifact.manifest)
         phases.begin("verify")
         from levit_deploy.verify.model_of import reference_of
         from levit_deploy.verify.verification import verify_artifact
 
         verification = verify_artifact(
-            artifact, reference_of(artifact, source), images=images, on_check=phases.detail
+            artifact,
+            reference_of(artifact, source),
+            images=images,
+            board=board,
+            on_check=phases.detail,
         )
     _warn_if_not_executed(verification)
     if as_json:
@@ -325,6 +340,32 @@ def verify_command(
         raise click.exceptions.Exit(1)
 
 
+def _target_on(board: Machine | None, target: Target | str, os: str, libc: System | None) -> Target:
+    """`target`, or AUTO for what the board is, under the system that the options or the board say.
+
+    Raises DeployError if the board cannot be used, or does not run code for it.
+    """
+    from levit_deploy.targets.system import System
+    from levit_deploy.targets.target import Target
+
+    if board is None:
+        if not isinstance(target, Target):
+            raise click.UsageError(f"--target {AUTO} asks a board: name it with --on")
+        return target.on(System.of(os, libc))
+    from levit_deploy.machines.compile_for import other_libc, target_with_caches
+    from levit_deploy.machines.facts import read_facts
+    from levit_deploy.machines.open import machine_for
+
+    with Phases() as phases:
+        reach(phases, board)
+        facts = read_facts(board)
+        chosen = target if isinstance(target, Target) else target_with_caches(facts)
+        system = System.of(os, libc or other_libc(facts))
+        phases.note(f"{board.name} is {facts.board or facts.system}: {chosen.name}, {system}")
+        machine_for(chosen, board)
+    return chosen.on(system)
+
+
 def _provenance(
     model: ModelSpec | Path | None,
     choice: WeightsChoice,
@@ -337,12 +378,22 @@ def _provenance(
 
     weights = str(model) if isinstance(model, Path) else choice.weights
     assert weights is not None
+    images = calibration.images if calibration else None
     return Provenance(
         weights=lasting_name(weights),
         key=choice.key,
         data=lasting_name(data) if data else None,
-        data_digest=calibration.images.source_digest if calibration else None,
+        data_digest=images.source_digest if images else None,
     )
+
+
+def _precision(
+    model: ModelSpec | Path | None, precision: str, recipe: Recipe, data: str | None
+) -> dict[str, str]:
+    """The arithmetic, and for weights that become 8 bits how."""
+    if precision != "int8" or isinstance(model, Path):
+        return {"precision": precision}
+    return {"precision": f"int8, {recipe.name}", "calibrated on": data or NO_PICTURES}
 
 
 def _check_no_weights_options() -> None:
@@ -357,12 +408,10 @@ def _check_no_weights_options() -> None:
 
 
 def _check_calibration_options(precision: str) -> None:
-    """8 bits need pictures; without 8 bits nothing about them may be asked for."""
+    """Without 8 bits nothing about them may be asked for."""
     given = click.get_current_context().get_parameter_source
     names = ("data", "recipe", "skip_broken", "debug_taps")
     options = [name for name in names if given(name) is _TYPED]
-    if precision == "int8" and "data" not in options:
-        raise click.UsageError("--precision int8 needs pictures: try `--data demo`")
     if precision != "int8" and options:
         option = options[0].replace("_", "-")
         raise click.UsageError(f"--{option} is for --precision int8, this is {precision}")

@@ -63,17 +63,19 @@ def classify_command(folder: Path, pictures: tuple[str, ...], top: int, as_json:
 
 def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[dict[str, Any]]:
     """`path` and `answers` of each picture, in order; made in a process of its own."""
-    from levit_deploy.verify.artifact_runner import level_here
+    from levit_deploy.machines.machine import NotExecutedError, RunError
+    from levit_deploy.machines.process import run_child
+    from levit_deploy.targets.host import read_cpu
     from levit_deploy.verify.description import expected_description
-    from levit_deploy.verify.process import run_child, worker_command
-    from levit_deploy.verify.runner import NotExecutedError, RunError
+    from levit_deploy.verify.level import level_for
+    from levit_deploy.verify.process import level_variable, worker_command
 
     if not artifact.manifest.card.heads:
         raise DeployError(
             f"`{artifact.name}` gives features, not classes",
             hint="compile the model without --output features",
         )
-    level = level_here(artifact.manifest)
+    level = level_for(artifact.manifest, read_cpu())
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
         description, output = Path(work) / "description", Path(work) / "answers.json"
         description.write_text(expected_description(artifact.manifest, level))
@@ -86,7 +88,7 @@ def _classify(artifact: Artifact, pictures: tuple[str, ...], top: int) -> list[d
             *(Path(path).absolute() for path in pictures),
         )
         try:
-            run_child(command, level=level)
+            run_child(command, env=level_variable(level))
         except NotExecutedError:
             raise
         except RunError as error:
@@ -106,11 +108,10 @@ def _require_files(pictures: tuple[str, ...]) -> None:
 
 
 def _require_this_machine(artifact: Artifact) -> None:
-    from levit_deploy.targets.emulator import run_prefix
-    from levit_deploy.verify.artifact_runner import loads_here
+    from levit_deploy.machines.local import LocalMachine
 
     manifest = artifact.manifest
-    if run_prefix(manifest.device) != () or not loads_here(manifest.device.system):
+    if not LocalMachine().loads(manifest.device):
         raise DeployError(
             f"`{artifact.folder}` is for `{manifest.target}` with {manifest.system}: this machine "
             "cannot load it",

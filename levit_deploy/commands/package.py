@@ -32,7 +32,8 @@ def _format(name: str) -> object:
     required=True,
     metavar="FORMAT",
     type=Named("format", _format),
-    help="`wheel` for Python, `cmake` for C and C++, `cargo` for Rust, `aar` for Android.",
+    help="`wheel` for Python, `cmake` for C and C++, `cargo` for Rust, `aar` for Android, "
+    "`xcframework` for macOS and iOS.",
 )
 @click.option(
     "--version",
@@ -69,7 +70,8 @@ def package_command(
       levit-deploy package build/levit_128s-x86-64-v*-int8 --as wheel --version 1.2
       levit-deploy package build/levit_128s-arm64-int8 --as cmake
       levit-deploy package build/levit_128s-arm64-int8 build/levit_128s-host-int8 --as cargo
-      levit-deploy package build/levit_128s-arm64-any-int8 --as aar
+      levit-deploy package build/levit_128s-arm64-any-android-int8 --as aar
+      levit-deploy package build/levit_128s-arm64-macos-int8 --as xcframework
     """
     from levit_deploy.packaging.contents import open_contents, target_name
     from levit_deploy.packaging.formats import make_package

@@ -21,6 +21,8 @@ from levit_deploy.commands.weights import WeightsChoice, output_option, size_opt
 from levit_deploy.files import check_writable, write_files
 from levit_deploy.records import to_json
 
+NO_PICTURES = "no pictures: ranges from what the checkpoint's BatchNorms saw in training"
+
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
     from levit_deploy.deploy import Calibration
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 @optional_model_argument
 @weights_options
 @size_option
-@data_option(required=True)
+@data_option
 @recipe_option
 @skip_broken_option
 @output_option(
@@ -45,7 +47,7 @@ def quantize_command(
     choice: WeightsChoice,
     size: int | None,
     features: bool,
-    data: str,
+    data: str | None,
     recipe: Recipe,
     skip_broken: bool,
     output: Path | None,
@@ -57,7 +59,7 @@ def quantize_command(
 
     \b
     Examples:
-      levit-deploy quantize levit_128s --weights demo --data demo -o levit_128s_int8.onnx
+      levit-deploy quantize levit_128s --weights demo -o levit_128s_int8.onnx
       levit-deploy quantize levit_256 --data photos/ --recipe w8a8-percentile
     """
 
@@ -67,19 +69,20 @@ def quantize_command(
         checkpoint = choice.load(phases, spec, features=features, size=size)
         path = output or Path(f"{checkpoint.spec.name}_int8.onnx")
         check_writable(path)
-        settings = {"recipe": recipe.name, "data": data, "output": str(path)}
+        settings = {"recipe": recipe.name, "data": data or NO_PICTURES, "output": str(path)}
         show_settings(phases, checkpoint, settings)
         calibration = open_calibration(phases, checkpoint, data, recipe, skip_broken)
         phases.begin("export")
-        from levit_deploy.calibration.quantize_model import quantize_model
+        from levit_deploy.deploy import calibrate
         from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint
 
-        exported = export_checkpoint(checkpoint, calibration.images.first(PROBE_IMAGES))
+        images = calibration.images
+        exported = export_checkpoint(checkpoint, images.first(PROBE_IMAGES) if images else None)
         phases.begin("calibrate")
-        quantized, table = quantize_model(
+        quantized, table = calibrate(
+            checkpoint,
             exported,
-            calibration.images,
-            calibration.recipe,
+            calibration,
             lambda done, total: phases.detail(f"{done} of {total} images"),
         )
         table_path = path.with_suffix(".calibration.json")
@@ -93,12 +96,15 @@ def quantize_command(
 
 
 def open_calibration(
-    phases: Phases, checkpoint: Checkpoint, data: str, recipe: Recipe, skip_broken: bool
+    phases: Phases, checkpoint: Checkpoint, data: str | None, recipe: Recipe, skip_broken: bool
 ) -> Calibration:
     """The pictures that `data` names, each looked at once, and the recipe."""
+    from levit_deploy.deploy import Calibration
+
+    if data is None:
+        return Calibration(None, recipe)
     phases.begin("pictures")
     from levit_deploy.calibration.image_set import open_images
-    from levit_deploy.deploy import Calibration
 
     images = open_images(
         data,

@@ -11,6 +11,7 @@ from levit_deploy.commands.weights import WeightsChoice
 
 if TYPE_CHECKING:
     from levit_deploy.export.exported import ExportedModel
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.models.checkpoint import Checkpoint
     from levit_deploy.runtime.artifact import Artifact
     from levit_deploy.runtime.manifest import Manifest
@@ -22,6 +23,21 @@ def say_what_runs(phases: Phases, artifact: Artifact) -> None:
         f"this runs the library in {artifact.folder}: it can do all that you can do; "
         "`levit-deploy inspect` runs nothing"
     )
+
+
+def reach(phases: Phases, board: Machine, manifest: Manifest | None = None) -> None:
+    """Connect to a board, and say what is to be known of it.
+
+    Raises DeployError if it cannot be used, or not for the artifact of `manifest`.
+    """
+    from levit_deploy.machines.open import machine_for
+
+    phases.begin("connect")
+    board.cpu()
+    for note in board.notes:
+        phases.note(note)
+    if manifest is not None:
+        machine_for(manifest.device, board)
 
 
 def load_for(phases: Phases, choice: WeightsChoice, manifest: Manifest) -> Checkpoint:

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from levit_deploy.commands.arguments import json_option, model_or_file_argument, target_option
+from levit_deploy.commands.arguments import (
+    json_option,
+    model_or_file_argument,
+    on_option,
+    target_option,
+)
 from levit_deploy.commands.output import columns, print_columns, print_json
 from levit_deploy.commands.progress import Phases
+from levit_deploy.commands.settings import reach
 
 if TYPE_CHECKING:
     from levit_deploy.compiler.tiles.registry import Spec, Tile
     from levit_deploy.compiler.tiles.table import TileRow
+    from levit_deploy.machines.machine import Machine
     from levit_deploy.models.spec import ModelSpec
     from levit_deploy.targets.target import Target
 
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 @click.command("tune")
 @model_or_file_argument
 @target_option
+@on_option("Measure on this board, or on several equal ones (--on again)", multiple=True)
 @click.option(
     "-o",
     "--output",
@@ -41,37 +49,48 @@ if TYPE_CHECKING:
 )
 @json_option
 def tune_command(
-    model: ModelSpec | Path, target: Target, output: Path, candidates: int, as_json: bool
+    model: ModelSpec | Path,
+    target: Target,
+    boards: tuple[Machine, ...],
+    output: Path,
+    candidates: int,
+    as_json: bool,
 ) -> None:
     """Search the best tile of each kernel.
 
     `compile --tiles` reads the file. Kernels of MODEL, or of a file that `export` or `quantize`
-    wrote, are timed if this CPU runs the target's code. Otherwise tiles are ranked by the
-    instructions of their inner loops, and marked as modelled. A tile replaces the default one only
-    if it is better twice.
+    wrote, are timed on the boards of `--on`, or here if this CPU runs the target's code. Otherwise
+    tiles are ranked by the instructions of their inner loops, and marked as modelled. A tile
+    replaces the default one only if it is better twice, and computes the same bits.
+
+    Boards with the same CPU share the kernels, which are compiled here while they measure. Where
+    one is gone, its work goes to the others; what is done is in the file, and is not done again.
 
     \b
     Examples:
       levit-deploy tune --target host levit_128s
       levit-deploy compile --target host levit_128s --tiles tiles.json
       levit-deploy tune --target host levit_128s_int8.onnx
+      levit-deploy tune --target rpi5 levit_128s --on ssh://pi@pi1 --on ssh://pi@pi2
     """
-    from levit_deploy.targets.host import read_cpu
     from levit_deploy.targets.toolchain import find_toolchain
 
-    toolchain, cpu = find_toolchain(target), read_cpu()
+    toolchain = find_toolchain(target)
     with Phases() as phases:
+        for board in boards:
+            reach(phases, board)
         phases.begin("tune")
-        from levit_deploy.compiler.tuning.search import Search
         from levit_deploy.export.exported import ExportedModel
-        from levit_deploy.tune import tune_model
+        from levit_deploy.tune.model import tune_model
+        from levit_deploy.tune.search import plan_search
 
         tuned = ExportedModel.load(model) if isinstance(model, Path) else model
-        search = Search(toolchain, cpu, candidates)
+        search = plan_search(toolchain, boards, candidates, phases.note)
         settings = {
             "model": f"{tuned.name}, {tuned.image_size} px",
             "target": f"{target.name} ({target.base})" if target.base else target.name,
-            "measured": search.measured_on,
+            "measured": search.measured_by,
+            **({"boards": ", ".join(board.name for board in boards)} if boards else {}),
             "output": str(output),
         }
         phases.note(columns(settings.items()))

@@ -46,26 +46,35 @@ def lower_kernels(
 
 def emit_object(functions: Functions, target: Target) -> bytes:
     """All functions through LLVM; the object's symbols are hidden and it has no debug info."""
-    text = finish_text(translate(functions, llvm_target(target)).inspect_source("ll"), target)
-    # In memory: on a full disk LLVM would end the process.
-    with _memory_file("kernels.ll") as source, _memory_file("kernels.o") as output:
+    return object_of(finish(translate(functions, llvm_target(target)), target))
+
+
+def translate(functions: Functions, target: tvm.target.Target) -> tvm.runtime.Module:
+    """All functions as LLVM has optimised them."""
+    module = tirx.transform.LowerIntrin()(tvm.IRModule(dict(functions)))
+    return tvm.get_global_func("target.build.llvm")(module, target)
+
+
+def finish(module: tvm.runtime.Module, target: Target) -> tvm.runtime.Module:
+    """What `translate` made, as `finish_text` changes it: to be an object, or assembly."""
+    text = finish_text(module.inspect_source("ll"), target)
+    with _memory_file("kernels.ll") as source:
         source.write(text.encode())
         source.flush()
         load = tvm.get_global_func("ffi.Module.load_from_file.ll")
-        load(f"/proc/self/fd/{source.fileno()}", "ll").write_to_file(
-            f"/proc/self/fd/{output.fileno()}", "o"
-        )
+        return load(f"/proc/self/fd/{source.fileno()}", "ll")
+
+
+def object_of(module: tvm.runtime.Module) -> bytes:
+    """What `finish` made as an object file."""
+    # In memory: on a full disk LLVM would end the process.
+    with _memory_file("kernels.o") as output:
+        module.write_to_file(f"/proc/self/fd/{output.fileno()}", "o")
         return output.read()
 
 
 def _memory_file(name: str) -> BinaryIO:
     return os.fdopen(os.memfd_create(name), "w+b")
-
-
-def translate(functions: Functions, target: tvm.target.Target) -> tvm.runtime.Module:
-    """All functions as LLVM has optimised them, to be written as an object or as assembly."""
-    module = tirx.transform.LowerIntrin()(tvm.IRModule(dict(functions)))
-    return tvm.get_global_func("target.build.llvm")(module, target)
 
 
 def _on_raw_pointers(

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 
+from levit_deploy.compiler.small_code import small_code
 from levit_deploy.targets.system import ObjectFormat
 from levit_deploy.targets.target import Arch, Target
 
@@ -42,6 +43,8 @@ def finish_text(text: str, target: Target) -> str:
     for pattern in (_DEBUG_RECORD, _DEBUG_LOCATION, _DEBUG_UNITS, _CONVERSION):
         text = pattern.sub("", text)
     text = text.replace("define dllexport ", "define hidden ")
+    if target.arch is Arch.ARMV7:
+        text = small_code(text)
     match target.system.format:
         case ObjectFormat.ELF:
             text = _DEFINED.sub(rf"\1 {_ATTRIBUTES.get(target.arch, '')}", text)

@@ -18,20 +18,27 @@ from levit_deploy.packaging.contents import Contents
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import facts
 from levit_deploy.runtime.templating import render
-from levit_deploy.targets.target import Arch, Target
+from levit_deploy.targets.system import Arch, Family
+from levit_deploy.targets.target import Target
 
 RUST_VERSION = "1.63"  # Debian 12's; CStr is not in `core` before 1.64, so texts are read by hand
 
 _CRATE = Path(__file__).parent / "crate"
 _MANIFEST = "Cargo.toml.j2"
-# By what a manifest calls the system that the library was linked for, without its release.
 _TRIPLES = {
-    ("glibc", Arch.X86_64): "x86_64-unknown-linux-gnu",
-    ("glibc", Arch.AARCH64): "aarch64-unknown-linux-gnu",
-    ("glibc", Arch.ARMV7): "armv7-unknown-linux-gnueabihf",
-    ("musl", Arch.X86_64): "x86_64-unknown-linux-musl",
-    ("musl", Arch.AARCH64): "aarch64-unknown-linux-musl",
-    ("musl", Arch.ARMV7): "armv7-unknown-linux-musleabihf",
+    (Family.GLIBC, Arch.X86_64): "x86_64-unknown-linux-gnu",
+    (Family.GLIBC, Arch.AARCH64): "aarch64-unknown-linux-gnu",
+    (Family.GLIBC, Arch.ARMV7): "armv7-unknown-linux-gnueabihf",
+    (Family.MUSL, Arch.X86_64): "x86_64-unknown-linux-musl",
+    (Family.MUSL, Arch.AARCH64): "aarch64-unknown-linux-musl",
+    (Family.MUSL, Arch.ARMV7): "armv7-unknown-linux-musleabihf",
+    (Family.ANDROID, Arch.X86_64): "x86_64-linux-android",
+    (Family.ANDROID, Arch.AARCH64): "aarch64-linux-android",
+    (Family.ANDROID, Arch.ARMV7): "armv7-linux-androideabi",
+    (Family.WINDOWS, Arch.X86_64): "x86_64-pc-windows-gnu",
+    (Family.WINDOWS, Arch.AARCH64): "aarch64-pc-windows-gnullvm",
+    (Family.MACOS, Arch.AARCH64): "aarch64-apple-darwin",
+    (Family.IOS, Arch.AARCH64): "aarch64-apple-ios",
 }
 # The reference's keywords, strict and reserved, and the crates that every program has.
 _TAKEN = """
@@ -80,8 +87,8 @@ def tree(contents: Contents) -> Tree:
         elif inside != _MANIFEST:
             files[inside.removesuffix(".j2")] = render(inside, settings, _CRATE).encode()
     for artifact, target in contents.pairs:
-        library = artifact.static_library
-        files[f"lib/{triple_of(artifact, target)}/{library.name}"] = library
+        place = f"lib/{triple_of(artifact, target)}"
+        files[f"{place}/lib{artifact.name}.a"] = artifact.static_library
     build = hashlib.sha256(_checksums(files)).hexdigest()[:12]
     files["Cargo.toml"] = render(_MANIFEST, {**settings, "build": build}, _CRATE).encode()
     files[".cargo-checksum.json"] = _checksums(files)
@@ -94,18 +101,9 @@ def crate_name(contents: Contents) -> str:
 
 
 def triple_of(artifact: Artifact, target: Target) -> str:
-    """What Rust calls the CPU and system that an artifact was linked for.
-
-    Raises DeployError for those that no crate is made for.
-    """
-    system = artifact.manifest.system
-    triple = _TRIPLES.get((system.partition("-")[0], target.arch))
-    if triple is None:
-        raise DeployError(
-            f"a crate cannot hold `{artifact.folder}`, for `{target.name}` with {system}",
-            hint="crates are for glibc and musl",
-        )
-    return triple
+    """What Rust calls the CPU and system that an artifact was linked for; of Windows the kind whose
+    linker takes MinGW's objects."""
+    return _TRIPLES[artifact.system.family, target.arch]
 
 
 def _top(contents: Contents) -> str:

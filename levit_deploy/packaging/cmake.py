@@ -6,6 +6,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree
 from levit_deploy.packaging.contents import Contents, documents, target_name
 from levit_deploy.runtime.handout import Layout, interface_files
+from levit_deploy.targets.system import Os
 
 
 def check(contents: Contents) -> None:
@@ -37,4 +38,6 @@ def tree(contents: Contents) -> Tree:
 
 
 def _top(contents: Contents) -> str:
-    return f"{contents.name}-{contents.version}-{target_name(contents.artifacts[0])}"
+    (artifact,) = contents.artifacts
+    os = "" if artifact.system.os is Os.LINUX else f"-{artifact.system.os}"
+    return f"{contents.name}-{contents.version}-{target_name(artifact)}{os}"

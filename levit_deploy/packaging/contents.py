@@ -13,7 +13,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact, open_artifact
 from levit_deploy.runtime.handout import LABELS, README
 from levit_deploy.runtime.manifest import Manifest
-from levit_deploy.targets.table import HOST, get_target
+from levit_deploy.targets.table import HOST
 from levit_deploy.targets.target import Target
 
 _VERSION = r"(0|[1-9]\d{0,8})(\.(0|[1-9]\d{0,8})){0,2}"
@@ -63,8 +63,8 @@ def target_name(artifact: Artifact) -> str:
 
 def cpu_of(artifact: Artifact) -> Target:
     """The CPU class that an artifact is for, whatever board it was compiled for; of several CPUs
-    the least demanding one."""
-    return get_target(artifact.manifest.base_target)
+    the least demanding one. Raises DeployError if its system is on no such CPU."""
+    return artifact.manifest.device
 
 
 def documents(artifact: Artifact) -> tuple[Path, ...]:

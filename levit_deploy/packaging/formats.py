@@ -8,7 +8,7 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.files import new_file
-from levit_deploy.packaging import aar, cargo, cmake, wheel
+from levit_deploy.packaging import aar, cargo, cmake, wheel, xcframework
 from levit_deploy.packaging.archives import Tree, Writer, write_tar, write_zip
 from levit_deploy.packaging.contents import Contents
 
@@ -63,6 +63,14 @@ FORMATS = {
             aar.check,
             aar.file_name,
             aar.tree,
+            write_zip,
+        ),
+        Format(
+            "xcframework",
+            "Swift and C on macOS and iOS by Xcode or a Swift package",
+            xcframework.check,
+            xcframework.file_name,
+            xcframework.tree,
             write_zip,
         ),
     )

@@ -41,17 +41,17 @@ _NAME_PATTERN = r"[A-Za-z][A-Za-z0-9_]{0,63}"
 # NAME.hpp would be found in their place.
 _TAKEN = """
 alignas alignof alloca and arm asm assert auto bitand bitor bool break byteswap case catch char
-class compl complex concept const constexpr continue cpu crypt ctype decltype default delete
-description dirent dlfcn do double elf else endian enum eof err errno error explicit export extern
-false fcntl features fenv float fnmatch for friend getopt glob goto grp i386 iconv if import
-inline int inttypes iso646 langinfo levit_deploy libgen library limits link linux locale long malloc
-math memory module mqueue mutable namespace netdb new nl_types noexcept not null nullptr operator or
-override poll private profile program protected pthread public pwd regex register resolv restrict
-return sched search semaphore setjmp short signal signed sizeof spawn static stdalign stdarg
-stdatomic stdbit stdbool stdckdint stddef stderr stdin stdint stdio stdlib stdnoreturn stdout
-string strings struct switch syscall syslog taps tar template termios tgmath this threads throw
-time true try typedef typeid typename typeof uchar ucontext ulimit union unistd unix unsigned
-using utime utmp values version virtual void volatile wait wchar wctype while wordexp xor
+class compl complex concept const constexpr continue counters cpu crypt ctype decltype default
+delete described description dirent dlfcn do double elf else endian enum eof err errno error
+explicit export extern false fcntl features fenv float fnmatch for friend getopt glob goto grp i386
+iconv if import inline int inttypes iso646 langinfo levit_deploy libgen library limits link linux
+locale long malloc math memory module mqueue mutable namespace netdb new nl_types noexcept not null
+nullptr operator or override pin poll private profile program protected pthread public pwd regex
+register resolv restrict return sched search semaphore setjmp short signal signed sizeof spawn
+static stdalign stdarg stdatomic stdbit stdbool stdckdint stddef stderr stdin stdint stdio stdlib
+stdnoreturn stdout string strings struct switch syscall syslog taps tar template termios tgmath this
+threads throw time true try typedef typeid typename typeof uchar ucontext ulimit union unistd unix
+unsigned using utime utmp values version virtual void volatile wait wchar wctype while wordexp xor
 """
 _ENTRIES = {
     Entry.BOTH: "ENTRY_FLOAT | ENTRY_8BIT",

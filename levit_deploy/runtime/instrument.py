@@ -57,14 +57,18 @@ def build_taps(artifact: Artifact, toolchain: Toolchain, folder: Path) -> DebugB
     return build
 
 
+def write_program_header(artifact: Artifact, folder: Path) -> None:
+    """`folder`/program.h, for whoever compiles one of these files beside it."""
+    name, steps = artifact.manifest.name, len(artifact.manifest.kernels)
+    header = _PROGRAM_HEADER.format(name=name, upper=name.upper(), steps=steps)
+    (folder / "program.h").write_text(header)
+
+
 def _compile(artifact: Artifact, toolchain: Toolchain, source: str, work: Path) -> Path:
     manifest = artifact.manifest
     for file in (CSRC / "library.h", CSRC / source, artifact.header):
         shutil.copyfile(file, work / file.name)
-    header = _PROGRAM_HEADER.format(
-        name=manifest.name, upper=manifest.name.upper(), steps=len(manifest.kernels)
-    )
-    (work / "program.h").write_text(header)
+    write_program_header(artifact, work)
     compiled = work / f"{manifest.name}_{Path(source).stem}.o"
     toolchain.compile(work / source, compiled)
     return compiled

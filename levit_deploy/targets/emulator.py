@@ -68,6 +68,8 @@ def missing_emulator(target: Target) -> tuple[str, str]:
     if target.system.format is not ObjectFormat.ELF:
         runs_elsewhere = f"copy the folder to a `{target.name}` machine with {target.system.os}"
         if target.system.os is Os.WINDOWS and target.arch is Arch.X86_64:
+            if _wine_command():
+                return f"this CPU lacks what `{target.name}` code uses", runs_elsewhere
             return f"nothing here runs {target.system.os} programs", "apt-get install wine64"
         return f"checked, not executed: nothing runs {target.system.os} programs", runs_elsewhere
     if target.emulator is None:

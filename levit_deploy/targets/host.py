@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.target import Arch, Target
 
-_ARCH_OF_MACHINE = {
+ARCH_OF_MACHINE = {
     "x86_64": Arch.X86_64,
     "aarch64": Arch.AARCH64,
     "armv7l": Arch.ARMV7,
     "armv8l": Arch.ARMV7,  # a 32-bit process on a 64-bit ARM kernel
 }
 _FEATURE_KEYS = ("flags", "Features")  # x86, ARM
-_SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+SYSFS_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 @dataclass(frozen=True)
@@ -56,30 +57,57 @@ def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
 
 def parse_caches(folder: Path) -> dict[int, int]:
     """{level: bytes} of the data or unified caches that sysfs lists in `folder`."""
-    sizes = {}
-    for index in sorted(folder.glob("index*")):
-        try:
-            kind, level, size = (
-                (index / name).read_text().strip() for name in ("type", "level", "size")
+    entries = []
+    for index in folder.glob("index*"):
+        with contextlib.suppress(OSError):  # virtual machines and old ARM kernels leave files out
+            entries.append(
+                tuple((index / name).read_text().strip() for name in ("type", "level", "size"))
             )
-        except OSError:  # virtual machines and old ARM kernels leave files out
-            continue
-        if kind != "Instruction":
-            sizes[int(level)] = int(size.removesuffix("K")) * 1024
-    return sizes
+    return caches_in(entries)
+
+
+def caches_in(entries: Iterable[Sequence[str]]) -> dict[int, int]:
+    """{level: bytes} of the data or unified caches among (type, level, size) as sysfs has them."""
+    return {
+        int(level): int(size.removesuffix("K")) * 1024
+        for kind, level, size in entries
+        if kind in ("Data", "Unified") and level.isdigit() and size.removesuffix("K").isdigit()
+    }
+
+
+def parse_cpu(system: str, machine: str, cpuinfo: str, caches: Mapping[int, int]) -> Cpu:
+    """`system` and `machine` as `uname -s` and `-m` say, the text of /proc/cpuinfo, and {level:
+    bytes}; raises DeployError for an architecture that we do not know."""
+    arch = ARCH_OF_MACHINE.get(machine)
+    if system != "Linux" or arch is None:
+        raise DeployError(
+            f"`{system} {machine}` cannot run the libraries made here",
+            hint="name the device's target: `levit-deploy targets` lists all of them",
+        )
+    model, features = parse_cpuinfo(cpuinfo)
+    return Cpu(arch, model, features, caches.get(1), caches.get(2))
 
 
 def read_cpu() -> Cpu:
     """The CPU of this machine; raises DeployError where it is of no architecture we know."""
-    arch = _ARCH_OF_MACHINE.get(platform.machine())
-    if platform.system() != "Linux" or arch is None:
+    cpuinfo = Path("/proc/cpuinfo")
+    return parse_cpu(
+        platform.system(),
+        platform.machine(),
+        cpuinfo.read_text() if cpuinfo.exists() else "",
+        parse_caches(SYSFS_CACHES),
+    )
+
+
+def last_fitting(cpu: Cpu, candidates: Iterable[Target]) -> Target:
+    """The last of `candidates` that `cpu` runs; raises DeployError if it runs none."""
+    fitting = [target for target in candidates if cpu.runs(target)]
+    if not fitting:
         raise DeployError(
-            f"`{platform.system()} {platform.machine()}` cannot run the libraries made here",
+            f"this CPU (`{cpu.model}`) is older than every target",
             hint="name the device's target: `levit-deploy targets` lists all of them",
         )
-    model, features = parse_cpuinfo(Path("/proc/cpuinfo").read_text())
-    caches = parse_caches(_SYSFS_CACHES)
-    return Cpu(arch, model, features, caches.get(1), caches.get(2))
+    return fitting[-1]
 
 
 def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
@@ -87,13 +115,7 @@ def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
 
     Raises DeployError if it runs none.
     """
-    fitting = [target for target in candidates if cpu.runs(target)]
-    if not fitting:
-        raise DeployError(
-            f"this CPU (`{cpu.model}`) is older than every target",
-            hint="name the device's target: `levit-deploy targets` lists all of them",
-        )
-    best = fitting[-1]
+    best = last_fitting(cpu, candidates)
     return replace(
         best,
         name="host",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from levit_deploy.errors import DeployError
@@ -48,14 +48,16 @@ class Family(StrEnum):
 @dataclass(frozen=True)
 class _Facts:
     """`llvm`: triples of what LLVM compiles, without the release; `zig`: of what zig compiles and
-    links. `needs`: the libraries that a shared library may ask for. `oldest`: the first release
-    that is linked for; `releases`: how they are written behind the name."""
+    links. `needs`: the libraries that a shared library may ask for. `libc`: what that of a CPU is
+    called, where libraries are linked against its functions' names alone. `oldest`: the first
+    release that is linked for; `releases`: how they are written behind the name."""
 
     os: Os
     format: ObjectFormat
     llvm: Mapping[Arch, str]
     zig: Mapping[Arch, str]
     needs: frozenset[str]
+    libc: Mapping[Arch, str] = field(default_factory=dict)
     oldest: tuple[int, ...] = ()
     releases: str = ""
     shared: str | None = "lib{}.so"
@@ -68,6 +70,12 @@ _LINUX = {
     _X86_64: "x86_64-linux-gnu",
     _AARCH64: "aarch64-linux-gnu",
     _ARMV7: "armv7a-linux-gnueabihf",
+}
+# Alpine's names, which wheels for musl have; musl's loader takes any that begins with `libc.`.
+_MUSL = {
+    _X86_64: "libc.musl-x86_64.so.1",
+    _AARCH64: "libc.musl-aarch64.so.1",
+    _ARMV7: "libc.musl-armv7.so.1",
 }
 _FACTS = {
     Family.GLIBC: _Facts(
@@ -92,7 +100,8 @@ _FACTS = {
             _AARCH64: "aarch64-linux-musl",
             _ARMV7: "arm-linux-musleabihf",
         },
-        needs=frozenset({"libc.so"}),
+        needs=frozenset(_MUSL.values()),
+        libc=_MUSL,
     ),
     Family.ANDROID: _Facts(
         os=Os.ANDROID,
@@ -108,6 +117,7 @@ _FACTS = {
             _ARMV7: "arm-linux-musleabi",
         },
         needs=frozenset({"libc.so"}),
+        libc=dict.fromkeys(Arch, "libc.so"),
         oldest=(21,),
         releases=r"(-\d+)?",
     ),
@@ -206,6 +216,11 @@ class System:
     def needs(self) -> frozenset[str]:
         """The libraries that a shared library may ask for."""
         return self._facts.needs
+
+    def libc(self, arch: Arch) -> str | None:
+        """What the C library is called that shared libraries are linked against by the names of its
+        functions; None where the linker brings its own."""
+        return self._facts.libc.get(arch)
 
     @property
     def reserves_x18(self) -> bool:

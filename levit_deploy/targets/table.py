@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from levit_deploy.errors import DeployError
-from levit_deploy.targets.host import host_target, read_cpu
+from levit_deploy.targets.host import Cpu, host_target, last_fitting, read_cpu
 from levit_deploy.targets.system import Os
 from levit_deploy.targets.target import Arch, Emulator, Int8Dot, Target
 
@@ -146,7 +146,7 @@ _CPUS = (
         description="32-bit ARMv7-A with NEON, hard float, no FMA (Cortex-A7, A9 and newer)",
         arch=Arch.ARMV7,
         cpu="generic",
-        features=("+neon",),
+        features=("+neon", "+use-misched"),  # or LLVM hoists loads until it spills
         vector_bytes=16,
         vector_registers=16,
         fma=False,
@@ -217,6 +217,11 @@ TARGETS: dict[str, Target] = {target.name: target for target in (*_CPUS, *_BOARD
 
 # What people ask for and is not built: said to be that, not taken for a misspelt board.
 NOT_YET = frozenset({"wasm", "riscv64", "armv6", "cuda"})
+
+
+def fitting_target(cpu: Cpu) -> Target:
+    """The most capable class of CPUs whose code `cpu` runs; raises DeployError if there is none."""
+    return last_fitting(cpu, _CPUS)
 
 
 def get_target(name: str) -> Target:

@@ -68,17 +68,13 @@ _ELF_LINK_FLAGS = (
 # vectors that the source does not spell, so the C is compiled for the other one.
 _ANDROID_ARMV7_FLAGS = ("-target", "arm-linux-musleabihf", "-mfloat-abi=softfp")
 # API 21 reads the older hash table only; pages may have 16 KiB since Android 15.
-_ANDROID_LINK_FLAGS = (
-    "-nostdlib",
-    "-Wl,--gc-sections",
-    "-Wl,--hash-style=both",
-    "-Wl,-z,max-page-size=16384",
-)
-# Android's libc has its symbols without versions. All that we ask of it, there since API 21.
-_ANDROID_LIBC = """\
+_ANDROID_LINK_FLAGS = ("-Wl,--hash-style=both", "-Wl,-z,max-page-size=16384")
+# Android's libc and musl have their symbols without versions. All that we ask of them: in the one
+# since API 21, in the other since 1.1.
+_LIBC_FUNCTIONS = """\
 __aeabi_memclr __aeabi_memclr4 __aeabi_memclr8 __aeabi_memcpy __aeabi_memcpy4 __aeabi_memcpy8
 __aeabi_memmove __aeabi_memset free getauxval getenv getpid memcmp memcpy memmove memset
-posix_memalign pthread_create pthread_join pthread_sigmask sigfillset strcmp syscall
+posix_memalign pthread_create pthread_join pthread_sigmask sigfillset syscall
 """
 
 
@@ -116,23 +112,23 @@ class Toolchain:
                 names += ["-lkernel32", "-lcompiler_rt"]
             case Family.MACOS | Family.IOS:
                 flags = (f"-Wl,-install_name,@rpath/{output.name}",)
-            case Family.ANDROID:
-                stub = self._make_android_libc(output.parent)
-                flags = (*_ELF_LINK_FLAGS, *_ANDROID_LINK_FLAGS, f"-Wl,-soname,{output.name}")
-                names += [_beside(stub, output), "-lcompiler_rt"]
-            case _:
-                flags = (*_ELF_LINK_FLAGS, f"-Wl,-soname,{output.name}")
+            case family:
+                android = _ANDROID_LINK_FLAGS if family is Family.ANDROID else ()
+                flags = (*_ELF_LINK_FLAGS, *android, f"-Wl,-soname,{output.name}")
+                if libc := self.target.system.libc(self.target.arch):
+                    flags += ("-nostdlib", "-Wl,--gc-sections")
+                    names += [self._make_libc(output.with_name(libc)), "-lcompiler_rt"]
         self._run((*self.compiler, "-shared", "-O2", "-s", *flags, *names), "link", output)
         _write_anew(output)
 
-    def _make_android_libc(self, folder: Path) -> Path:
-        """What a library for Android is linked against: names without code."""
-        source, stub = folder / "android_libc.c", folder / "libc.so"
-        functions = (f"void {name}(void) {{}}\n" for name in _ANDROID_LIBC.split())
+    def _make_libc(self, output: Path) -> str:
+        """What a library is linked against: names without code. Its own, in its folder."""
+        source = output.with_suffix(".c")
+        functions = (f"void {name}(void) {{}}\n" for name in _LIBC_FUNCTIONS.split())
         source.write_text("".join(functions))
-        flags = ("-shared", "-nostdlib", "-fno-builtin", "-w", f"-Wl,-soname,{stub.name}")
-        self._run((*self.compiler, *flags, source.name), "link", stub)
-        return stub
+        flags = ("-shared", "-nostdlib", "-fno-builtin", "-w", f"-Wl,-soname,{output.name}")
+        self._run((*self.compiler, *flags, source.name), "link", output)
+        return output.name
 
     def link_program(self, inputs: Iterable[Path], output: Path, flags: Iterable[str] = ()) -> None:
         """C sources, objects and archives -> static program, which an emulator runs as it is."""

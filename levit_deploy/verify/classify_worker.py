@@ -12,7 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
-from levit_deploy.verify.library_worker import CANNOT_EXECUTE, load_described, may_not_execute
+from levit_deploy.machines.process import CANNOT_EXECUTE
+from levit_deploy.verify.library_worker import load_described, may_not_execute
 
 
 def main(library: str, description: str, count: str, output: str, *pictures: str) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import Machine
+from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.runtime.manifest import KernelRecord
 from levit_deploy.targets.target import Arch
 from levit_deploy.targets.toolchain import Toolchain
+from levit_deploy.verify.link_around import CSRC
 
 RUNS = 300
-_PEAK_SOURCE = Path(__file__).parent / "csrc" / "peak.c"
+_PEAK_SOURCE = CSRC / "peak.c"
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,17 @@ def profile_library(
     for run in range(RUNS):
         fastest = np.minimum(fastest, loaded.profile(image, len(kernels)))
         on_run(run + 1)
+    return kernel_times(kernels, fastest.tolist(), peak_gflops)
+
+
+def kernel_times(
+    kernels: Iterable[KernelRecord], fastest_ns: Iterable[int], peak_gflops: float
+) -> list[KernelTime]:
+    """What the times of the calls mean; 0 is one of the 8-bit entry, which did not run."""
     return [
-        _kernel_time(kernel, int(ns), peak_gflops)
-        for kernel, ns in zip(kernels, fastest, strict=True)
-        if ns  # steps of the 8-bit entry do not run
+        _kernel_time(kernel, ns, peak_gflops)
+        for kernel, ns in zip(kernels, fastest_ns, strict=True)
+        if ns
     ]
 
 
@@ -68,22 +77,29 @@ def _kernel_time(kernel: KernelRecord, ns: int, peak_gflops: float) -> KernelTim
     )
 
 
-def measure_peak_gflops(toolchain: Toolchain, work: Path) -> float:
-    """What one core does in a loop of multiply-adds that touches only registers.
+def require_one_cpu(artifact: Artifact) -> None:
+    """Raises DeployError if its kernels cannot be timed one by one."""
+    if levels := artifact.manifest.levels:
+        raise DeployError(
+            f"`{artifact.name}` has kernels for several CPUs, which cannot be timed one by one",
+            hint=f"compile it for one: --target {levels[0]}",
+        )
 
-    Raises DeployError if this CPU cannot run the target's code.
+
+def measure_peak_gflops(toolchain: Toolchain, machine: Machine, core: int | None = None) -> float:
+    """What one core of `machine` does in a loop of multiply-adds that touches only registers.
+
+    `core`: which one; None: wherever its system likes. Raises DeployError if it does not run code
+    of the toolchain's target.
     """
     target = toolchain.target
-    program = work / "peak"
     flags = ["-ffp-contract=fast", f"-DVECTOR_BYTES={target.vector_bytes}"]
     if target.arch is Arch.X86_64:  # the vectors of ARM are in its baseline
         wanted = {"fma", "avx2", "avx512f"} & set(target.required_features)
         flags += (f"-m{name}" for name in sorted(wanted))
-    source = shutil.copy(_PEAK_SOURCE, work)
-    toolchain.link_program((Path(source),), program, flags)
-    done = subprocess.run((program,), capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise DeployError(
-            f"this CPU cannot run code for `{target.name}`", hint="levit-deploy targets"
-        )
-    return 2 * float(done.stdout)
+    with tempfile.TemporaryDirectory(prefix="levit-deploy-") as name, machine.workplace() as place:
+        program = Path(name) / "peak"
+        toolchain.link_program((_PEAK_SOURCE.resolve(),), program, flags)
+        place.put(program, program.name, executable=True)
+        printed = place.run((program.name, *([] if core is None else [str(core)])))
+    return 2 * float(printed)

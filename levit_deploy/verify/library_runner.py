@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.machines.process import run_child
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.description import expected_description
 from levit_deploy.verify.images import Function, Images
-from levit_deploy.verify.process import run_child, worker_command
+from levit_deploy.verify.process import level_variable, worker_command
 from levit_deploy.verify.runner import Runner
 
 _WORKER = "levit_deploy.verify.library_worker"
@@ -60,4 +61,5 @@ class LibraryRunner(Runner):
     def _run(self, work: Path, *job: str | Path) -> None:
         description = work / "description"
         description.write_text(self._description)
-        run_child(worker_command(_WORKER, self._library, description, *job), level=self._level)
+        command = worker_command(_WORKER, self._library, description, *job)
+        run_child(command, env=level_variable(self._level))

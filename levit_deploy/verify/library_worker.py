@@ -16,11 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.process import ANOTHER_LIBRARY, CANNOT_EXECUTE
 from levit_deploy.runtime.levit import Frame
 from levit_deploy.runtime.loader import Library
-
-CANNOT_EXECUTE = 126  # exit code, as of shells: found, but may not be executed
-ANOTHER_LIBRARY = 125  # exit code: not the one that was described
 
 # What a library says of itself; csrc/run_images.c has the same, in the same order.
 FIELDS = (

@@ -6,17 +6,8 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
-from levit_deploy.errors import DeployError
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
-
-
-class RunError(DeployError):
-    """The thing under test crashed, hung or returned an error code: a result, not our failure."""
-
-
-class NotExecutedError(RunError):
-    """This machine did not let it begin: nothing is known of what it computes."""
 
 
 class Runner(ABC):

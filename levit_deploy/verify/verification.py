@@ -10,24 +10,24 @@ import numpy as np
 
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import Machine, NotExecutedError, RunError
+from levit_deploy.machines.open import NothingRunsError, machine_for
+from levit_deploy.machines.process import noexec_hint
 from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Precision
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.manifest import Build
 from levit_deploy.runtime.self_test import SelfTest, self_test_image
-from levit_deploy.targets.emulator import missing_emulator, run_prefix
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
-from levit_deploy.verify.artifact_runner import loads_here
 from levit_deploy.verify.comparison import compare
 from levit_deploy.verify.expectation import Expectation, Reference, expect
-from levit_deploy.verify.images import Images, own_images, real_images
+from levit_deploy.verify.images import Function, Images, own_images, real_images
 from levit_deploy.verify.library_runner import LibraryRunner
-from levit_deploy.verify.process import noexec_hint
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from levit_deploy.verify.report import Check, Outcome, Verification
-from levit_deploy.verify.runner import NotExecutedError, RunError, Runner
+from levit_deploy.verify.runner import Runner
 
 NATIVE_IMAGES = 16
 EMULATED_IMAGES = 2  # an emulator takes seconds for what the CPU does in milliseconds
@@ -53,18 +53,18 @@ def verify_artifact(
     *,
     images: int | None = None,
     pictures: ImageSet | None = None,
+    board: Machine | None = None,
     on_check: OnCheck | None = None,
 ) -> Verification:
-    """Run every entry point of `artifact` wherever this machine can, and compare.
+    """Run every entry point of `artifact` wherever this machine can, or on `board`, and compare.
 
     `images`: how many (default: 16, or 2 under an emulator). `pictures`: which, of the model's size
     (default: test images in the package). `on_check` is told of each run before it is made. Raises
-    DeployError if what it must compute is not known; whatever the artifact does wrong is in the
-    result, and so is what this machine does not execute.
+    DeployError if what it must compute is not known, or if the board is of another CPU or is gone;
+    whatever the artifact does wrong is in the result, and so is what this machine does not execute.
     """
     manifest = artifact.manifest
-    native = run_prefix(manifest.device) == ()
-    count = images or (NATIVE_IMAGES if native else EMULATED_IMAGES)
+    count = images or (EMULATED_IMAGES if _is_slow(manifest.device, board) else NATIVE_IMAGES)
     batch = (
         own_images(reference, count, pictures)
         if pictures
@@ -75,20 +75,21 @@ def verify_artifact(
     checks: list[Check] = []
     for level in manifest.levels or (None,):
         target = manifest.on_device(level or manifest.base_target)
-        emulator = run_prefix(target)
-        if emulator is None:
-            missing, hint = missing_emulator(target)
+        try:
+            machine = machine_for(target, board)
+        except NothingRunsError as error:
+            hint = error.hint
             used = f" as {level}" if level else ""
-            checks.append(Check(f"{manifest.name}{used}", Outcome.NOT_EXECUTED, missing))
+            checks.append(Check(f"{manifest.name}{used}", Outcome.NOT_EXECUTED, error.message))
             continue
-        if emulator == () and loads_here(target.system):
+        if machine.loads(target):
             checks += _check_shared(artifact, level, batch, expected, on_check)
-        checks += _check_static(artifact, target, level, emulator, batch, expected, on_check)
+        checks += _check_static(artifact, target, level, machine, batch, expected, on_check)
     if not hint and any(check.outcome is Outcome.NOT_EXECUTED for check in checks):
         hint = noexec_hint((artifact.shared_library, Path(tempfile.gettempdir())))
     return Verification(
         **Build.of(manifest),
-        machine=read_cpu().model,
+        machine=f"{board.cpu().model}, {board.name}" if board else read_cpu().model,
         reference=expected.reference,
         images=f"{len(batch)} {batch.source}",
         assumed=manifest.card.assumed,
@@ -96,6 +97,16 @@ def verify_artifact(
         hint=hint,
         audit=manifest.audit,
     )
+
+
+def _is_slow(device: Target, board: Machine | None) -> bool:
+    """Raises DeployError if the board is not one for its code."""
+    try:
+        return machine_for(device, board).emulated
+    except NothingRunsError:
+        if board is not None:
+            raise
+        return True
 
 
 def _check_shared(
@@ -113,7 +124,7 @@ def _check_static(
     artifact: Artifact,
     target: Target,
     level: str | None,
-    emulator: tuple[str, ...],
+    machine: Machine,
     batch: Images,
     expected: Expectation,
     on_check: OnCheck | None,
@@ -126,17 +137,16 @@ def _check_static(
     with tempfile.TemporaryDirectory(prefix="levit-deploy-") as folder:
         program = Path(folder) / "run_images"
         link_run_images(artifact, toolchain, program, level)
-        for function in batch.functions():
-            runner = ProgramRunner(program, function, emulator, level)
-            yield _check(runner, batch, expected, on_check)
+        with ProgramRunner(program, Function.RUN, machine, level) as runner:
+            for function in batch.functions():
+                yield _check(runner.doing(function), batch, expected, on_check)
 
 
 def _check(runner: Runner, batch: Images, expected: Expectation, on_check: OnCheck | None) -> Check:
     if on_check:
         on_check(runner.name)
     try:
-        with runner:
-            logits = runner.infer(batch)
+        logits = runner.infer(batch)
     except NotExecutedError as error:
         return Check(runner.name, Outcome.NOT_EXECUTED, error.message)
     except RunError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,9 @@ from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.deploy import Calibration, Deployment, deploy
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.machines.local import LocalMachine
+from levit_deploy.machines.machine import RunError
+from levit_deploy.machines.open import open_machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.network import Linear
 from levit_deploy.runtime.artifact import Artifact, DebugBuild
@@ -43,7 +48,7 @@ from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.model_of import table_of
-from levit_deploy.verify.runner import RunError
+from tests.boards.sshd import OnBoard, Sshd
 from tests.machine import prefix_for
 
 HOST = get_target("host")
@@ -82,7 +87,7 @@ def probe_of(
         toolchain = find_toolchain(target)
         build = build_debug(compile_model(model, target), toolchain, UNTESTED, folder / target_name)
         emulator = prefix_for(target)
-        with LayerProbe(build, tiny_export, table, toolchain, emulator) as inside:
+        with LayerProbe(build, tiny_export, table, toolchain, LocalMachine(emulator)) as inside:
             sums = no_sums(len(inside.tensors))
             for pixels in images.pixels:
                 sums = add_sums(sums, inside.probe(pixels)[1])
@@ -100,7 +105,7 @@ def test_the_debug_build_is_the_artifact(
 ):
     """The same bits of logits, and every tensor is within a few steps of the model's."""
     library = Library(int8_deployment.artifact.folder)
-    with LayerProbe(taps, tiny_export, table, find_toolchain(HOST)) as inside:
+    with LayerProbe(taps, tiny_export, table, find_toolchain(HOST), LocalMachine()) as inside:
         assert [tensor.is_quantized for tensor in inside.tensors] == [True] * 21 + [False]
         sums = no_sums(len(inside.tensors))
         for pixels, floats in zip(tiny_images.pixels, tiny_images.floats, strict=True):
@@ -153,7 +158,7 @@ def test_libraries_to_look_inside_come_with_debug_taps(
     pointers = (ctypes.c_void_p(array.ctypes.data) for array in (image, logits, workspace))
     assert getattr(loaded, f"{build.taps.name}_taps")(*pointers, finished, None) == 0
     assert logits.tobytes() == Library(artifact.folder).run(image).tobytes()
-    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST)) as program:
+    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST), LocalMachine()) as program:
         other_logits, tensors = program.run(image)
     assert logits.tobytes() == other_logits.tobytes()
     for tensor, data, values in zip(build.taps.tensors, seen, tensors, strict=True):
@@ -185,13 +190,34 @@ def test_other_cpus_have_the_same_figures(
     np.testing.assert_array_equal(sums, others)
 
 
+def test_another_board_goes_on(
+    taps: DebugBuild, tiny: Checkpoint, tiny_images: Images, on_board: OnBoard, sshd: Sshd
+):
+    """All connections end, and one of the two boards is gone for good."""
+    boards = open_machine(on_board.other_url), open_machine(on_board.url)
+    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST), LocalMachine()) as here:
+        expected = here.run(tiny_images.floats[0])
+    with TappedProgram(taps, tiny.spec.classes, find_toolchain(HOST), *boards) as program:
+        for lost in (False, True):
+            if lost:
+                on_board.profile("[ $BOARD = board ] || exit 1")
+                for connection in sshd.connections():
+                    os.kill(connection, signal.SIGKILL)
+            logits, tensors = program.run(tiny_images.floats[0])
+            np.testing.assert_array_equal(logits, expected[0])
+            for tensor, right in zip(tensors, expected[1], strict=True):
+                np.testing.assert_array_equal(tensor, right)
+    for board in boards:
+        board.close()
+
+
 def test_a_program_that_crashes_is_a_result(
     taps: DebugBuild, tiny_export: ExportedModel, table: CalibrationTable, tiny_images: Images
 ):
     first, *others = taps.taps.tensors
     far = replace(first, offset_bytes=1 << 40)
     broken = replace(taps, taps=replace(taps.taps, tensors=(far, *others)))
-    inside = LayerProbe(broken, tiny_export, table, find_toolchain(HOST))
+    inside = LayerProbe(broken, tiny_export, table, find_toolchain(HOST), LocalMachine())
     with inside, pytest.raises(RunError, match="SIGSEGV"):
         inside.probe(tiny_images.pixels[0])
 
@@ -201,7 +227,9 @@ def test_a_table_of_another_recipe_is_refused(
 ):
     fewer = tuple(tensor for tensor in table.tensors if "head" not in tensor.readers)
     with pytest.raises(DeployError, match="`head` is in 8 bits"):
-        LayerProbe(taps, tiny_export, replace(table, tensors=fewer), find_toolchain(HOST))
+        LayerProbe(
+            taps, tiny_export, replace(table, tensors=fewer), find_toolchain(HOST), LocalMachine()
+        )
 
 
 LAYERS = (
@@ -330,7 +358,7 @@ def test_every_layer_makes_a_tensor_that_is_tapped(
     taps: DebugBuild, tiny_export: ExportedModel, table: CalibrationTable
 ):
     """Whatever layer is at fault, there is a tensor that it would be named for."""
-    inside = LayerProbe(taps, tiny_export, table, find_toolchain(HOST))
+    inside = LayerProbe(taps, tiny_export, table, find_toolchain(HOST), LocalMachine())
     makers = [maker for tensor in inside.tensors for maker in tensor.makers]
     layers = [layer.name for layer in tiny_export.network.layers() if isinstance(layer, Linear)]
     assert set(layers) < set(makers)

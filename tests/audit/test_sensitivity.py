@@ -1,5 +1,6 @@
 """What layers in float32 gain and cost, and the plan made of it, on the tiny trained net."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from levit_deploy.audit.layer_cost import float_costs, multiply_adds
 from levit_deploy.audit.mixed_precision import MixedPrecision, table_without
 from levit_deploy.audit.sensitivity import (
+    Progress,
     measure_sensitivities,
     plan_float_layers,
     plan_recipe,
@@ -66,6 +68,15 @@ def sessions(monkeypatch):
     return made
 
 
+def measured(model: MixedPrecision, *progress: Progress):
+    """By one worker, a layer after the other."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        return measure_sensitivities(model, pool, model.nearness, *progress)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("layer", ["blocks.0.m.qkv", "blocks.2.q.1", "blocks.2.kv", "head"])
 def test_a_table_without_a_layer_is_the_one_that_would_have_been_made(tiny_export, pictures, layer):
     """Where each layer is decided for itself, and not what its stream's factors are."""
@@ -106,7 +117,7 @@ def test_a_planted_fault_gains_the_most_and_is_all_that_the_plan_needs(
 ):
     model = MixedPrecision(tiny_export, faulty, *cifar, tmp_path)
     assert model.measure(frozenset()).drop_points > 5
-    found = measure_sensitivities(model)
+    found = measured(model)
     assert {entry.layer for entry in found} == set(model.layers)
     gains = [entry.sqnr_gain_db for entry in found]
     assert gains == sorted(gains, reverse=True)
@@ -125,7 +136,7 @@ def test_a_planted_fault_gains_the_most_and_is_all_that_the_plan_needs(
 
 def test_the_plan_is_a_recipe_that_quantizing_takes(tiny_export, faulty, cifar, pictures, tmp_path):
     model = MixedPrecision(tiny_export, faulty, *cifar, tmp_path)
-    plan = plan_float_layers(model, measure_sensitivities(model), 0.0)
+    plan = plan_float_layers(model, measured(model), 0.0)
     assert plan.drop_points <= 0.0
     plan_recipe(faulty.recipe, plan).save(tmp_path / "recipe.json")
     recipe = Recipe.load(tmp_path / "recipe.json")
@@ -137,7 +148,7 @@ def test_the_plan_is_a_recipe_that_quantizing_takes(tiny_export, faulty, cifar, 
 
 def test_within_the_budget_no_layer_is_needed(tiny_export, table, cifar, tmp_path):
     model = MixedPrecision(tiny_export, table, *cifar, tmp_path)
-    plan = plan_float_layers(model, measure_sensitivities(model), 100.0)
+    plan = plan_float_layers(model, measured(model), 100.0)
     assert (plan.layers, plan.cost) == ((), 0.0)
     assert plan_recipe(table.recipe, plan) == table.recipe
 
@@ -158,12 +169,13 @@ def test_what_was_measured_is_not_measured_again(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure_sensitivities(model, stop)
-    assert len(sessions) == 4  # the float model, all in 8 bits, two layers
-    resumed = measure_sensitivities(MixedPrecision(tiny_export, table, *cifar, tmp_path))
-    assert len(sessions) == 4 + 1 + len(model.layers) - 2
+        measured(model, stop)
+    assert len(list(tmp_path.iterdir())) == 3  # all in 8 bits, two layers
     sessions.clear()
-    assert measure_sensitivities(MixedPrecision(tiny_export, table, *cifar, tmp_path)) == resumed
+    resumed = measured(MixedPrecision(tiny_export, table, *cifar, tmp_path))
+    assert len(sessions) == 1 + len(model.layers) - 2  # the float model once more
+    sessions.clear()
+    assert measured(MixedPrecision(tiny_export, table, *cifar, tmp_path)) == resumed
     assert sessions == []
 
     pixels, labels = cifar
@@ -178,7 +190,7 @@ def test_what_was_measured_is_not_measured_again(
 
     for path in tmp_path.iterdir():
         path.write_text(path.read_text()[:-20])
-    assert measure_sensitivities(MixedPrecision(tiny_export, table, *cifar, tmp_path)) == resumed
+    assert measured(MixedPrecision(tiny_export, table, *cifar, tmp_path)) == resumed
 
 
 def test_multiply_adds_agree_with_torch(tiny, tiny_export):

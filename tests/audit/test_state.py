@@ -58,6 +58,7 @@ def chunk(number: int) -> Chunk:
         pictures={1: np.zeros((4, 4, 3), np.uint8)},
         tensor_sums=np.zeros((0, 0, FIELDS)),
         taps_equal=np.zeros(0, np.bool_),
+        lost=("a board was lost",),
     )
 
 

@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from levit_deploy.models.spec import FAMILY, TINY
 from tests.conftest import Once
 
 ROOT = Path(__file__).parent.parent.parent
+DEADLINE_S = 300  # of a process, on a machine that others use
 TINY_WEIGHTS = ROOT / "tests" / "data" / "levit_tiny_cifar10.safetensors"
 # The tiny LeViT compiles in seconds; for these tests it is a member of the family.
 WITH_TINY = (
@@ -89,6 +91,14 @@ class Spawner:
         with self.start(*args, code=code) as process:
             stdout, stderr = process.communicate(timeout=600)
         return Done(process.returncode, stdout, stderr)
+
+
+def wait_for(what: Callable[[], object]) -> None:
+    """Until it is so."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture

@@ -47,9 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def features_int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny LeViT without its head, in 8 bits; tests do not change it but for verdicts."""
     spawner = Spawner(tmp_path_factory.mktemp("features"))
-    done = spawner.run(
-        *compile_args("--output", "features", "--precision", "int8", "--data", "demo")
-    )
+    done = spawner.run(*compile_args("--output", "features", "--precision", "int8"))
     assert done.returncode == 0, done.stderr
     return spawner.folder / "levit_tiny-host-int8"
 
@@ -131,7 +129,7 @@ def test_limits_of_another_kind_are_refused(cli: Cli, features_int8: Path, fp32:
 def binary_int8(binary_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with one logit, in 8 bits."""
     spawner = Spawner(tmp_path_factory.mktemp("binary_int8"))
-    options = ("--weights", binary_weights, "--precision", "int8", "--data", "demo")
+    options = ("--weights", binary_weights, "--precision", "int8")
     done = spawner.run(*compile_args(*options))
     assert done.returncode == 0, done.stderr
     return spawner.folder / "levit_tiny-host-int8"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from levit_deploy.export.exported import ExportedModel
 from levit_deploy.runtime.artifact import Artifact
 from tests.cli.conftest import TINY_WEIGHTS, Cli, Done
 
@@ -44,6 +45,13 @@ def assert_refused(done: Done, code: int, message: str) -> str:
 )
 def test_wrong_usage(cli: Cli, args: list[str], message: str, hint: str):
     assert hint in assert_refused(cli.run("compile", *args), 2, message)
+    assert list(cli.folder.iterdir()) == []
+
+
+def test_a_look_into_a_library_for_all_cpus(cli: Cli):
+    args = ("levit_128s", "--weights", "demo", "--precision", "int8", "--data", "demo")
+    done = cli.run("compile", "--target", "arm64-any", *args, "--debug-taps")
+    assert "--target arm64-i8mm" in assert_refused(done, 1, "shows the tensors of one CPU's code")
     assert list(cli.folder.iterdir()) == []
 
 
@@ -169,9 +177,9 @@ def test_an_output_path_that_the_linker_cannot_work_in(cli: Cli, name: str):
 
 
 def test_an_output_path_like_an_option(cli: Cli):
-    done = cli.compile("--output=-dash")
+    done = cli.run("export", "levit_tiny", "--weights", TINY_WEIGHTS, "--output=-dash.onnx")
     assert done.returncode == 0, done.stderr
-    Artifact.load(cli.folder / "-dash" / "levit_tiny-host-fp32")
+    ExportedModel.load(cli.folder / "-dash.onnx")
 
 
 def test_a_link_in_the_place_of_the_artifact(cli: Cli, fp32: Path):

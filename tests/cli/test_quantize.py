@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,7 @@ from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.loader import Library
 from levit_deploy.verify.images import real_images
+from tests.calibration.running import signal_to_noise_db
 from tests.cli.conftest import TINY_WEIGHTS, Cli, Spawner, compile_args
 from tests.cli.test_bad_input import assert_refused, damaged
 from tests.cli.test_interruption import wait_for_staging
@@ -155,7 +157,6 @@ def test_data_that_is_none(cli: Cli, command: str, data: str, message: str, hint
 @pytest.mark.parametrize(
     ("args", "message", "hint"),
     [
-        (["quantize", "levit_tiny"], "Missing option '--data'", "levit-deploy quantize --help"),
         (
             ["quantize", "levit_tiny", "--data", "demo", "--recipe", "w8a8-precentile"],
             "unknown recipe `w8a8-precentile`",
@@ -165,11 +166,6 @@ def test_data_that_is_none(cli: Cli, command: str, data: str, message: str, hint
             ["quantize", "levit_tiny", "--data", "demo", "--recipe", "mine.json"],
             "cannot read `mine.json`",
             "w8a8-streams",
-        ),
-        (
-            ["compile", "--target", "host", "levit_tiny", "--precision", "int8"],
-            "--precision int8 needs pictures",
-            "levit-deploy compile --help",
         ),
         (
             ["compile", "--target", "host", "levit_tiny", "--data", "demo"],
@@ -325,3 +321,35 @@ def test_two_compiles_into_one_folder(spawner: Spawner, photos: Path):
     with spawner.start(*args) as first, spawner.start(*args) as second:
         assert [process.wait(timeout=300) for process in (first, second)] == [0, 0]
     Artifact.load(spawner.folder / "build" / "levit_tiny-host-int8")
+
+
+def test_without_pictures_ranges_come_from_the_checkpoint(cli: Cli):
+    """`--data` is optional, what was done instead is said, and the library is a good one."""
+    done = cli.compile("--precision", "int8", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "no pictures: ranges from what the checkpoint's BatchNorms saw" in done.stderr
+    assert json.loads(done.stdout)["verification"]["passed"]
+    folder = cli.folder / "levit_tiny-host-int8"
+    assert CalibrationTable.load(folder / "calibration.json").images is None
+    images = real_images(TINY, 100, ORIGINAL_PREPROCESSING)
+    reference = load_checkpoint(TINY_WEIGHTS, TINY).build()
+    with torch.inference_mode():
+        expected = reference(torch.from_numpy(images.floats)).numpy()
+    library = Library(folder)
+    got = np.stack([library.run(image) for image in images.floats])
+    assert signal_to_noise_db(expected, got) > 30
+    assert np.mean(expected.argmax(axis=1) == got.argmax(axis=1)) >= 0.97
+    asked = cli.run("audit", folder)
+    assert "--data FOLDER" in assert_refused(asked, 1, "names no pictures")
+
+
+def test_folded_weights_need_pictures(cli: Cli):
+    """Nothing in them says what layers see."""
+    state = load_file(TINY_WEIGHTS)
+    for name in state:
+        if name.endswith("running_mean"):
+            state[name] = torch.zeros_like(state[name])
+    save_file(state, cli.folder / "folded.safetensors")
+    done = cli.run(*quantize_args("none", "--weights", "folded.safetensors"))
+    assert "--data FOLDER" in assert_refused(done, 1, "weights do not say what layers see")
+    assert files(cli.folder) == {"folded.safetensors"}

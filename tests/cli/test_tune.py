@@ -1,6 +1,8 @@
 """tune: a file that is whole at any moment, that a search goes on with, and that compile reads."""
 
+import gc
 import json
+import os
 import signal
 import subprocess
 import time
@@ -12,12 +14,16 @@ import pytest
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tiles.table import TileRow, TileTable, load_tiles
+from levit_deploy.compiler.tuning import batch
 from levit_deploy.targets.host import read_cpu
 from levit_deploy.targets.table import get_target
+from levit_deploy.tune import model
+from tests.boards.sshd import OnBoard
 from tests.cli.conftest import Cli, Spawner
 
 HOST = get_target("host")
 SPEC = GemmSpec(16, 64, 32, Activation.HARDSWISH, residual=False, layout=Layout.ROWS)
+OTHER = replace(SPEC, rows=4)
 TILE = GemmTile(3, HOST.float_lanes, HOST.float_lanes, 2)
 ROW = TileRow(HOST.base or "host", SPEC, TILE, "a CPU", 1.0)
 
@@ -103,3 +109,32 @@ def test_compile_refuses_what_it_cannot_use(cli: Cli, damage: str):
     assert "hint: " in done.stderr
     assert "levit-deploy tune" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_two_boards_tune(cli: Cli, on_board: OnBoard, monkeypatch: pytest.MonkeyPatch):
+    """Two kernels are compiled here and timed there; a second command finds them in the file."""
+    boards = (on_board.url, on_board.other_url)
+    monkeypatch.setattr(batch, "CALM", 1e9)
+    monkeypatch.setattr(batch, "COLD_BYTES", 1 << 16)
+    monkeypatch.setattr(model, "distinct_specs", lambda exported, target: [SPEC, OTHER])
+    on = [word for url in boards for word in ("--on", url)]
+    args = ("tune", "--target", "host", "levit_tiny", "--candidates", "2", *on, "--json")
+    done = cli.run(*args)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    table = load_tiles(Path("tiles.json"))
+    assert {spec for _, spec in table.rows} == {SPEC, OTHER}
+    for row in rows:
+        assert row["target"] == HOST.base
+        assert row["microseconds"] > 0
+        by, conditions = row["measured_on"].split("; ")
+        assert by.startswith(f"{read_cpu().model}, levit-deploy ")
+        board, system = conditions.split(", ")[:2]
+        assert board in boards
+        assert system == f"Linux {os.uname().release}"
+    assert f"boards    {', '.join(boards)}" in done.stderr
+    gc.collect()  # or the connections of the command before would hold the boards
+    again = cli.run(*args)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["rows"] == rows
+    assert " s left: " not in again.stderr

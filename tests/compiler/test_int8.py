@@ -99,7 +99,6 @@ def test_the_network_knows_what_kernels_can_do() -> None:
     assert arithmetic.LARGEST_WEIGHT == packed_dot.LARGEST_WEIGHT
     assert arithmetic.DIFFUSION_STEP == PARTIAL_SUMS
     assert quantize.HEAD_COLUMNS == packed_dot.COLUMNS
-    assert quantize.MOST_KEYS == packed_dot.MOST_KEYS
 
 
 @pytest.mark.parametrize("parts", [2, 16])

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,14 @@ from levit_deploy.packaging.archives import write_zip
 from levit_deploy.packaging.contents import open_contents
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.elf import Elf
+from levit_deploy.runtime.levit import Format, Frame, Range
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.system import System
 from levit_deploy.targets.table import get_target
-from tests.cli.conftest import ROOT, Cli
+from tests.cli.conftest import Cli
 from tests.packaging.conftest import Variant, build_small
 from tests.packaging.test_cargo import expected_logits, frames
+from tests.packaging.test_docs import blocks
 from tests.packaging.test_package import assert_refused
 
 needs_jdk = pytest.mark.skipif(
@@ -80,19 +83,19 @@ def run(*command: str | Path) -> str:
 def java(named: Artifact, unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> list:
     """What runs a class of App.java, or of the page: compiled without a warning."""
     folder = tmp_path_factory.mktemp("app")
-    (block,) = re.findall(
-        r"^```java\n(.*?)^```$",
-        (ROOT / "docs" / "packages.md").read_text(),
-        re.MULTILINE | re.DOTALL,
-    )
+    (block,) = blocks("java")
     (folder / "Page.java").write_text(block + PAGE_MAIN)
     sources = folder / "Page.java", Path(__file__).parent / "App.java"
     classes = unpacked / "classes.jar"
     lint = ("-Xlint:all,-options", "-Werror", "--release", "8", "-encoding", "UTF-8", "-d", folder)
     run("javac", *lint, unpacked / "doc" / "Classifier.java", *sources)
     shutil.rmtree(folder / "levitdeploy")  # the one in the archive is run
-    places = f"{classes}:{folder}", f"-Djava.library.path={unpacked / 'jni' / abi_of(named)}"
-    return ["java", "-Xcheck:jni", "-XX:TieredStopAtLevel=1", "-cp", *places]
+    return jvm(named, unpacked, f"{classes}:{folder}")
+
+
+def jvm(named: Artifact, unpacked: Path, class_path: str) -> list:
+    place = f"-Djava.library.path={unpacked / 'jni' / abi_of(named)}"
+    return ["java", "-Xcheck:jni", "-XX:TieredStopAtLevel=1", place, "-cp", class_path]
 
 
 @needs_jdk
@@ -116,6 +119,28 @@ def test_java_gets_the_bits_of_the_library(named: Artifact, java: list, tmp_path
 @needs_jdk
 def test_the_page_works(java: list) -> None:
     assert len(run(*java, "PageMain").splitlines()) == 3
+
+
+@pytest.mark.slow
+@needs_jdk
+@pytest.mark.skipif(shutil.which("kotlinc") is None, reason="no Kotlin: apt-get install kotlin")
+def test_kotlin_reads_as_kotlin(named: Artifact, unpacked: Path, tmp_path: Path) -> None:
+    """The page's lines and app.kt, compiled without a warning: the answers of the library."""
+    *_, block = blocks("kotlin")
+    (tmp_path / "Page.kt").write_text(block)
+    classes = unpacked / "classes.jar"
+    options = ("-Werror", "-include-runtime", "-cp", classes, "-d", tmp_path / "app.jar")
+    run("kotlinc", *options, tmp_path / "Page.kt", Path(__file__).parent / "app.kt")
+    data = np.random.default_rng(3).bytes(90 * 60 * 4)
+    (tmp_path / "data").write_bytes(data)
+    program = jvm(named, unpacked, f"{classes}:{tmp_path / 'app.jar'}")
+    rgba, camera, *described = run(*program, "AppKt", tmp_path / "data").splitlines()
+    library = Library(named.folder)
+    frame = Frame.of_bytes(data, 90, 60, Format.RGBA, rotation=90)
+    assert rgba == "\t".join(answer.label for answer in library.classify(frame, 3))
+    nv12 = Frame.of_bytes(data[: 90 * 90], 90, 60, Format.NV12, rotation=270)
+    assert camera == library.classify(replace(nv12, range=Range.FULL), 1)[0].label
+    assert described == [named.manifest.build_id, "plane 0 has 1 bytes, the frame needs 16200"]
 
 
 @needs_jdk
@@ -166,7 +191,7 @@ def test_each_native_method_has_its_function(
     methods = re.findall(r"static native \w+ (\w+)\(", source)
     exported = {symbol.name for symbol in elf.symbols if symbol.defined}
     assert exported == {f"Java_levitdeploy_{symbol}_Classifier_{method}" for method in methods}
-    assert ("nativeClassify" in methods) == (kind == "classes")
+    assert ("nativeSoftmax" in methods) == (kind == "classes")
     assert set(elf.needed) <= {f"lib{model.name}.so", "libc.so.6"}
 
 

@@ -217,6 +217,27 @@ def test_another_cpu_is_told(cli: Cli, variant: Variant, build_folder: Path) -> 
     assert "`aarch64-unknown-linux-musl`, `armv7-unknown-linux-musleabihf`" in words
 
 
+@pytest.mark.parametrize(
+    ("target", "system", "triple"),
+    [
+        ("x86-64-v3", "windows", "x86_64-pc-windows-gnu"),
+        ("arm64", "windows", "aarch64-pc-windows-gnullvm"),
+        ("arm64-dotprod", "android-21", "aarch64-linux-android"),
+        ("armv7", "android-21", "armv7-linux-androideabi"),
+        ("arm64", "macos-11.0", "aarch64-apple-darwin"),
+        ("arm64", "ios-13.0", "aarch64-apple-ios"),
+    ],
+)
+def test_libraries_lie_where_rust_looks(
+    cli: Cli, variant: Variant, target: str, system: str, triple: str
+) -> None:
+    """By Rust's name of the system, as its linker there looks for a static library."""
+    artifact = variant(base_target=target, system=system)
+    found = [path for path in (pack(cli, artifact) / "lib").rglob("*") if path.is_file()]
+    assert [path.parts[-2:] for path in found] == [(triple, "libsmall.a")]
+    assert found[0].read_bytes() == artifact.static_library.read_bytes()
+
+
 @pytest.mark.slow
 @needs_cargo
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.cli.conftest import Cli
 from tests.packaging.conftest import LABELS, Variant
 
 
-@pytest.mark.parametrize("format", sorted(FORMATS.keys() - {"aar"}))  # for that: test_aar.py
+@pytest.mark.parametrize("format", ["wheel", "cmake", "cargo"])  # others: test_aar.py and so on
 def test_equal_artifacts_give_equal_bytes(cli: Cli, artifact: Artifact, format: str) -> None:
     packages = []
     for parent in ("here", "there/below"):
@@ -93,9 +93,10 @@ def test_a_format_refuses_what_it_cannot_hold(cli: Cli, variant: Variant, format
         "cmake": ({"system": "musl"}, "the library of one CPU"),
         "cargo": ({"base_target": "x86-64-v3"}, "one library for each Rust target"),
         "aar": ({"base_target": "x86-64-v3"}, "one library for each ABI"),
+        "xcframework": ({"system": "glibc-2.17"}, "an xcframework cannot hold"),
     }[format]
-    system = "android-21" if format == "aar" else "glibc-2.17"
-    first = {"base_target": "x86-64", "system": system}
+    system = {"aar": "android-21", "xcframework": "macos-11.0"}.get(format, "glibc-2.17")
+    first = {"base_target": "arm64" if format == "xcframework" else "x86-64", "system": system}
     folders = variant(**first).folder, variant(**{**first, **change}).folder
     assert_refused(cli, "package", *folders, "--as", format, words=words)
 
@@ -107,6 +108,20 @@ def test_a_wheel_is_for_systems_that_pip_serves(
     folder = variant(base_target=target, system=system).folder
     words = f"for `{target}` with {system}"
     assert_refused(cli, "package", folder, "--as", "wheel", words=words, hint="glibc, musl")
+
+
+def test_prefixes_of_two_systems_have_two_names(cli: Cli, variant: Variant) -> None:
+    for system in ("glibc-2.17", "android-21"):
+        folder = variant(base_target="arm64", target="arm64", system=system).folder
+        assert cli.run("package", folder, "--as", "cmake").returncode == 0
+    names = {path.name for path in Path("dist").iterdir()}
+    assert names == {"small-1.0-arm64.tar.gz", "small-1.0-arm64-android.tar.gz"}
+
+
+def test_a_system_that_no_such_cpu_has(cli: Cli, variant: Variant) -> None:
+    folder = variant(base_target="armv7", system="windows").folder
+    words = "there are no windows libraries for `armv7`"
+    assert_refused(cli, "package", folder, "--as", "cargo", words=words)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.levit import Frame
 from levit_deploy.runtime.loader import Library
 from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.system import System
 from levit_deploy.targets.table import TARGETS
 from tests.cli.conftest import Cli
 from tests.packaging.conftest import LABELS, Variant, build_small
@@ -134,8 +136,9 @@ def test_the_tag_is_that_of_the_oldest_system(
 @pytest.mark.slow
 def test_auditwheel_agrees(cli: Cli) -> None:
     pytest.importorskip("auditwheel", reason="pip install auditwheel")
-    for target in ("x86-64", "arm64", "armv7"):
-        folder = build_small(target, cli.folder / target).folder
+    for target, libc in itertools.product(("x86-64", "arm64", "armv7"), ("glibc-2.17", "musl")):
+        system = System.parse(libc)
+        folder = build_small(target, cli.folder / target / libc, system=system).folder
         done = cli.run("package", folder, "--as", "wheel", "--json")
         path = Path(json.loads(done.stdout)["path"])
         show = [sys.executable, "-m", "auditwheel", "show", str(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +38,17 @@ def link_dynamic(
         library = artifact.shared_library.absolute()
         command += [f"-I{place}", str(library), f"-Wl,-rpath,{place}"]
     subprocess.run(command, check=True, capture_output=True, text=True)
+    return output
+
+
+def link_dll(toolchain: Toolchain, source: str, artifact: Artifact, folder: Path) -> Path:
+    """A program for Windows that loads the artifact's DLL, which lands beside it."""
+    main = folder / "main.c"
+    main.write_text(source)
+    output = folder / "program.exe"
+    shutil.copy(artifact.shared_library, folder)
+    library = artifact.files / str(artifact.system.import_library(artifact.name))
+    toolchain.link_program([main, library], output, [f"-I{artifact.files}"])
     return output
 
 

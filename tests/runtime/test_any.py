@@ -21,14 +21,17 @@ from levit_deploy.models.spec import TINY
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
+from levit_deploy.targets.emulator import run_prefix
+from levit_deploy.targets.host import read_cpu
+from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
-from levit_deploy.verify.artifact_runner import level_here
 from levit_deploy.verify.expectation import Reference
+from levit_deploy.verify.level import level_for
 from levit_deploy.verify.report import Outcome
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
-from tests.machine import emulator_for, require_native
-from tests.runtime.c_program import link_static, run
+from tests.machine import emulator_for, prefix_for, require_native
+from tests.runtime.c_program import link_dll, link_static, run
 
 X86, ARM = "x86-64-any", "arm64-any"
 LEVEL = "LEVIT_DEPLOY_LEVEL"
@@ -68,12 +71,12 @@ def models(tiny_export: ExportedModel, pictures: ImageSet) -> Mapping[str, Expor
 @pytest.fixture(scope="module")
 def artifact_of(
     models: Mapping[str, ExportedModel], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, str], Artifact]:
-    """The library of a target and a precision."""
+) -> Callable[..., Artifact]:
+    """The library of a target, a precision and a system."""
 
     @functools.cache
-    def build(name: str, precision: str) -> Artifact:
-        model, target = models[precision], get_target(name)
+    def build(name: str, precision: str, system: System = OLDEST_GLIBC) -> Artifact:
+        model, target = models[precision], get_target(name).on(system)
         program = compile_levels(model, target, tiles=packaged_tiles(), name="levit_tiny")
         self_test = reference_self_test(Reference.of_model(model))
         parent = tmp_path_factory.mktemp("any")
@@ -110,7 +113,7 @@ def test_every_cpu_gets_its_code_and_the_bits_of_a_library_for_one(
     target: str,
     precision: str,
     cpus: Mapping[str, str],
-    artifact_of: Callable[[str, str], Artifact],
+    artifact_of: Callable[..., Artifact],
     host_artifact: Artifact,
     int8_deployment: Deployment,
     tmp_path: Path,
@@ -135,14 +138,46 @@ def test_every_cpu_gets_its_code_and_the_bits_of_a_library_for_one(
             assert run(program, (qemu, "-cpu", cpu), best).split() == [*best.values(), "2"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "system"), [(X86, "windows"), (ARM, "android")])
+def test_other_systems_get_the_same(
+    target: str,
+    system: str,
+    artifact_of: Callable[..., Artifact],
+    int8_deployment: Deployment,
+    tmp_path: Path,
+) -> None:
+    """A DLL under wine; for Android its objects, linked with another C library, under qemu."""
+    artifact = artifact_of(target, "int8", System.parse(system))
+    toolchain = find_toolchain(artifact.manifest.device)
+    if system == "windows":
+        program = link_dll(toolchain, SHOW, artifact, tmp_path)
+        chosen, code, *_ = run(program, prefix_for(toolchain.target)).split()
+        assert (chosen, code) == (level_for(artifact.manifest, read_cpu()), "0")
+    else:
+        program = link_static(toolchain, SHOW, [artifact], tmp_path)
+    expected = Library(int8_deployment.artifact.folder).run_rgb8(picture())
+    ran = []
+    for level in artifact.manifest.levels:
+        prefix = run_prefix(artifact.manifest.on_device(level))
+        if prefix is not None:
+            used, code, *words = run(program, prefix, {LEVEL: level}).split()
+            assert (used, code) == (level, "0")
+            logits = np.array([int(word, 16) for word in words], np.uint32).view(np.float32)
+            if get_target(level).fma:
+                assert logits.tobytes() == expected.tobytes()
+            ran.append(level)
+    assert len(ran) >= 2
+
+
 def test_each_level_is_verified(
-    models: Mapping[str, ExportedModel], artifact_of: Callable[[str, str], Artifact]
+    models: Mapping[str, ExportedModel], artifact_of: Callable[..., Artifact]
 ) -> None:
     """What this machine runs; and it uses the best, with threads too."""
     require_native(get_target(X86), "loading it")
     artifact = artifact_of(X86, "int8")
     library = Library(artifact.folder, threads=2)
-    assert library.describe().target == level_here(artifact.manifest)
+    assert library.describe().target == level_for(artifact.manifest, read_cpu())
     library.self_test()
     library.close()
     verification = verify_artifact(artifact, Reference.of_model(models["int8"]), images=2)
@@ -159,7 +194,7 @@ def test_each_level_is_verified(
 def test_levels_share_their_weights(
     precision: str,
     levels: int,
-    artifact_of: Callable[[str, str], Artifact],
+    artifact_of: Callable[..., Artifact],
     host_artifact: Artifact,
     int8_deployment: Deployment,
 ) -> None:

@@ -69,8 +69,16 @@ def output_of(name: str, model: str, target: str, folder: Path, *arguments: str)
     return done.stdout
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("precision", MODELS)
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [
+        *(("fp32", "host"), ("int8", "host"), ("fp32", "arm64"), ("int8", "armv7")),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in [("int8", "arm64"), ("fp32", "armv7")]
+        ),
+    ],
+)
 @pytest.mark.parametrize("name", ["modes", "guards", "stack"])
 def test_it_succeeds(name: str, precision: str, target: str, tmp_path: Path) -> None:
     output_of(name, precision, target, tmp_path)

@@ -23,7 +23,7 @@ from tests.machine import prefix_for
 from tests.runtime.c_program import self_test_shared_library
 from tests.runtime.small_network import SmallNetwork
 
-LIBC = {"libc.so.6", "libm.so.6", "libc.so"}
+LIBC = {"libc.so.6", "libm.so.6", "libc.musl-x86_64.so.1"}
 
 
 @pytest.fixture(
@@ -69,6 +69,39 @@ def test_exports_are_the_headers_functions(built: Artifact) -> None:
 
 def test_nothing_but_the_c_library_is_needed(built: Artifact) -> None:
     assert LIBC.issuperset(Elf.read(built.shared_library).needed)
+
+
+MUSL_LOADER = Path("/lib/ld-musl-x86_64.so.1")
+MUSL_PROGRAM = """
+#include "small.h"
+static unsigned char workspace[SMALL_WORKSPACE_BYTES];
+static float image[3 * SMALL_IMAGE_SIZE * SMALL_IMAGE_SIZE], logits[SMALL_CLASSES];
+int main(void)
+{
+    small_threads *threads = small_threads_create(2);
+    if (!threads || small_run_threads(image, logits, workspace, threads))
+        return 1;
+    small_threads_destroy(threads);
+    return small_self_test(workspace);
+}
+"""
+
+
+@pytest.mark.skipif(not MUSL_LOADER.exists(), reason="no musl: apt-get install musl")
+def test_musls_loader_takes_it(network: SmallNetwork, tmp_path: Path) -> None:
+    """By Alpine's name for musl, and by any."""
+    toolchain = find_toolchain(get_target("x86-64").on(System.parse("musl")))
+    built = build_artifact(
+        network.program(toolchain, tmp_path / "work"), toolchain, network.self_test(), tmp_path
+    )
+    assert Elf.read(built.shared_library).needed == ("libc.musl-x86_64.so.1",)
+    (tmp_path / "main.c").write_text(MUSL_PROGRAM)
+    command = (*toolchain.compiler, "-dynamic", "main.c", built.shared_library)
+    options = (f"-I{built.folder}", f"-Wl,-rpath,{built.folder}", "-o", "program")
+    subprocess.run((*command, *options), cwd=tmp_path, check=True)
+    program = tmp_path / "program"
+    assert Elf.read(program).needed == ("libsmall.so", "libc.so")
+    subprocess.run((MUSL_LOADER, program), check=True)
 
 
 def test_no_symbol_is_newer_than_the_floor(built: Artifact) -> None:

@@ -26,7 +26,7 @@ from levit_deploy.targets.toolchain import find_toolchain
 from tests.compiler.levit import exported_tiny
 from tests.compiler.quantized import quantized_tiny
 from tests.machine import emulator_for, prefix_for
-from tests.runtime.c_program import link_static, load_library_program, run
+from tests.runtime.c_program import link_dll, link_static, load_library_program, run
 from tests.runtime.small_network import SmallNetwork
 
 PAGE_BYTES = 16384
@@ -201,16 +201,9 @@ def test_a_dll_computes_the_bits_of_linux(precision: str, tmp_path: Path) -> Non
         program = compile_model(exported, each, name="small")
         anything = SelfTest((0.0,) * program.classes, 1e30)
         built = build_artifact(program, toolchain, anything, folder)
-        (folder / "main.c").write_text(DLL_PROGRAM)
         if each is target:
-            output = link_static(toolchain, DLL_PROGRAM, [built], folder)
-            results.append(run(output))
-            continue
-        shutil.copy(built.shared_library, folder)
-        library = built.files / "small.lib"
-        output = folder / "program.exe"
-        flags = [f"-I{built.files}"]
-        toolchain.link_program([folder / "main.c", library], output, flags)
-        results.append(run(output, prefix))
+            results.append(run(link_static(toolchain, DLL_PROGRAM, [built], folder)))
+        else:
+            results.append(run(link_dll(toolchain, DLL_PROGRAM, built, folder), prefix))
     assert results[0] == results[1]
     assert len(results[0].split()) == 10

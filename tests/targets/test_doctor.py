@@ -28,6 +28,16 @@ def test_an_old_or_absent_package_says_how_to_install_it(text):
     assert finding.hint == f'pip install "{text}"'
 
 
+def test_torch_comes_without_cuda(monkeypatch):
+    """From PyPI it would be 4 GB more."""
+    line = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+    assert check_package(Requirement("torch>=9999")).hint == line
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["numpy", "nvidia-cublas==13"])
+    finding = check_package(Requirement("torch>=2"))
+    assert finding.ok
+    assert finding.detail.endswith(f"4 GB for GPUs that nothing here uses; without them: {line}")
+
+
 def test_without_the_distribution_there_is_one_finding(monkeypatch):
     def not_found(name: str) -> list[str]:
         raise importlib.metadata.PackageNotFoundError(name)

@@ -1,9 +1,13 @@
 """The kernels of an artifact, one by one: those that ship, in 8 bits too."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from levit_deploy.compiler.program import Entry
 from levit_deploy.deploy import Deployment
+from levit_deploy.errors import DeployError
 from levit_deploy.profile import profile_kernels
 from levit_deploy.runtime.artifact import Artifact
 
@@ -15,6 +19,13 @@ def test_every_kernel_of_the_float_entry_is_timed(host_artifact: Artifact, tmp_p
         (k.kind, k.shape, k.tile) for k in expected
     ]
     assert all(time.min_us > 0 for time in times)
+
+
+def test_kernels_for_several_cpus_are_not_timed(host_artifact: Artifact, tmp_path: Path):
+    manifest = replace(host_artifact.manifest, levels=("x86-64-v3", "x86-64"))
+    with pytest.raises(DeployError, match="kernels for several CPUs") as refused:
+        profile_kernels(replace(host_artifact, manifest=manifest), tmp_path)
+    assert refused.value.hint == "compile it for one: --target x86-64-v3"
 
 
 def test_8_bit_kernels_are_those_of_the_artifact(int8_deployment: Deployment, tmp_path: Path):

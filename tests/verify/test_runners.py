@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.machines.local import LocalMachine
+from levit_deploy.machines.machine import RunError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import get_target
@@ -15,7 +17,7 @@ from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
-from levit_deploy.verify.runner import RunError, Runner
+from levit_deploy.verify.runner import Runner
 from levit_deploy.verify.tolerance import CLOSE, EXACT
 from levit_deploy.verify.torch_runner import TorchRunner
 from tests.deployment import Builder
@@ -64,7 +66,9 @@ def test_the_static_library_gives_the_same_bits(
 ):
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
     for function in FUNCTIONS:
-        static = logits_of(ProgramRunner(tmp_path / "program", function), tiny_images)
+        static = logits_of(
+            ProgramRunner(tmp_path / "program", function, LocalMachine()), tiny_images
+        )
         shared = logits_of(LibraryRunner(host_artifact, function), tiny_images)
         assert compare(shared, static, EXACT)
 
@@ -84,7 +88,7 @@ def test_another_cpu_under_an_emulator(
     artifact = builder.artifact(builder.program(target), tmp_path)
     link_run_images(artifact, find_toolchain(target), tmp_path / "program")
     for function in FUNCTIONS:
-        runner = ProgramRunner(tmp_path / "program", function, command)
+        runner = ProgramRunner(tmp_path / "program", function, LocalMachine(command))
         logits = logits_of(runner, tiny_images)
         assert compare(expected, logits, CLOSE.of(0))
         assert command[2] in runner.name
@@ -98,7 +102,7 @@ def test_an_emulator_is_really_used(host_artifact: Artifact, tiny_images: Images
     require_native(get_target("x86-64-v3"), "an older CPU than this one")
     command = emulator_for(get_target("x86-64"))
     link_run_images(host_artifact, find_toolchain(get_target("host")), tmp_path / "program")
-    runner = ProgramRunner(tmp_path / "program", Function.RUN, command)
+    runner = ProgramRunner(tmp_path / "program", Function.RUN, LocalMachine(command))
     with pytest.raises(RunError, match="this CPU lacks an instruction"):
         logits_of(runner, tiny_images)
 
@@ -109,4 +113,4 @@ def test_a_program_that_writes_too_few_logits(tiny_images: Images, tmp_path: Pat
     program.write_text(f'#!/bin/sh\nhead -c {4 * size} /dev/zero > "$3"\n')
     program.chmod(0o755)
     with pytest.raises(RunError, match=f"wrote {size} logits for 8 images"):
-        logits_of(ProgramRunner(program, Function.RUN), tiny_images)
+        logits_of(ProgramRunner(program, Function.RUN, LocalMachine()), tiny_images)

@@ -10,6 +10,7 @@ import pytest
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.compiler.program import Arg, Program, Space
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import NotExecutedError
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
 from levit_deploy.models.rounding_cost import rounding_cost
@@ -20,7 +21,7 @@ from levit_deploy.verify.expectation import Reference
 from levit_deploy.verify.images import Images
 from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Check, Outcome, Verification
-from levit_deploy.verify.runner import NotExecutedError, Runner
+from levit_deploy.verify.runner import Runner
 from levit_deploy.verify.tolerance import CLOSE
 from levit_deploy.verify.verification import reference_self_test, verify_artifact
 from tests.deployment import Builder

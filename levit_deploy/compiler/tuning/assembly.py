@@ -6,7 +6,7 @@ import re
 
 import tvm
 
-from levit_deploy.compiler.codegen import Functions, lower_kernels, translate
+from levit_deploy.compiler.codegen import Functions, finish, lower_kernels, translate
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.targets.target import Target
@@ -30,8 +30,12 @@ def lower(kernel: Kernel, target: Target) -> Functions:
 
 def assembly(kernel: Kernel, target: Target) -> str:
     """What LLVM makes of `kernel`."""
-    code: tvm.runtime.Module = translate(lower(kernel, target), llvm_target(target))
-    return str(code.inspect_source("asm"))
+    return str(compiled(kernel, target).inspect_source("asm"))
+
+
+def compiled(kernel: Kernel, target: Target) -> tvm.runtime.Module:
+    """One kernel as it gets into an object."""
+    return finish(translate(lower(kernel, target), llvm_target(target)), target)
 
 
 def innermost_loops(assembly: str) -> list[Loop]:

@@ -1,85 +1,64 @@
-"""Find the best tile of one kernel: by time where its code runs, by its assembly elsewhere."""
+"""The tiles of one kernel that are worth a try, and which of them is the best: by its times where
+its code runs, by its assembly elsewhere."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
-from levit_deploy import __version__
+import tvm
+
+from levit_deploy.compiler.codegen import object_of
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.tiles.registry import Spec, Tile, family_of
-from levit_deploy.compiler.tiles.table import TileRow
 from levit_deploy.compiler.tuning.assembly import (
-    assembly,
+    Loop,
+    compiled,
     hot_loops,
     instructions_per_multiply_add,
     spills,
 )
-from levit_deploy.compiler.tuning.timing import KernelTimer
-from levit_deploy.targets.host import Cpu
-from levit_deploy.targets.table import HOST
 from levit_deploy.targets.target import Target
-from levit_deploy.targets.toolchain import Toolchain
 
 COUNT = 12  # tiles that are tried for a kernel
 ROUNDS = 5
 FINALISTS = 3
 MARGIN = 0.02  # by which a tile must be better than the default, in each pass
 
+# Of kernels (by index), in so many rounds: microseconds of each, None for one that is wrong.
+Times = Callable[[Sequence[int], int], Sequence[float | None]]
+
 
 @dataclass(frozen=True)
-class Search:
-    """`cpu`: of this machine. `count`: how many tiles of a kernel are tried, the default too."""
+class Candidate:
+    """A tile, its kernel, and what LLVM made of that. `loops`: where it multiplies."""
 
-    toolchain: Toolchain
-    cpu: Cpu
-    count: int = COUNT
+    tile: Tile
+    kernel: Kernel
+    module: tvm.runtime.Module
+    loops: list[Loop]
 
-    @property
-    def target(self) -> Target:
-        return self.toolchain.target
+    def emit(self) -> bytes:
+        """The kernel as an object."""
+        return object_of(self.module)
 
-    @property
-    def row_target(self) -> str:
-        """What rows are filed under: `host` means nothing on another machine."""
-        return (self.target.base or HOST) if self.target.name == HOST else self.target.name
 
-    @property
-    def measured_on(self) -> str:
-        """The CPU, or `modelled`, and this tool's version."""
-        modelled = "modelled: instructions of the hot loops"
-        what = self.cpu.model if self.cpu.runs(self.target) else modelled
-        return f"{what}, levit-deploy {__version__}"
+def compile_candidates(spec: Spec, target: Target, count: int, pool: Executor) -> list[Candidate]:
+    """At most `count` tiles of `spec`, the default first, compiled at one time; none of them spills
+    more than that does, for blocks at the edges of an image spill a little with every tile."""
+    tiles = candidates(spec, target, count)
+    found = list(pool.map(partial(_compile, spec, target), range(len(tiles)), tiles))
+    return [one for one in found if spills(one.loops) <= spills(found[0].loops)]
 
-    def find(self, spec: Spec, work: Path) -> TileRow:
-        """The row of the best tile; it is the default where none is better by MARGIN.
 
-        `work`: an empty folder. Raises DeployError if kernels cannot be built, or the machine is
-        too noisy to time them.
-        """
-        tiles = candidates(spec, self.target, self.count)
-        kernels = [generate(f"k{i}", spec, tile, self.target) for i, tile in enumerate(tiles)]
-        loops = [hot_loops(assembly(kernel, self.target)) for kernel in kernels]
-        # Blocks at the edges of an image spill a little with every tile, so the default's count.
-        kept = [i for i, loop in enumerate(loops) if spills(loop) <= spills(loops[0])]
-        microseconds = None
-        if self.cpu.runs(self.target):
-            timer = KernelTimer([kernels[i] for i in kept], self.toolchain, work)
-            at, ratio, microseconds = fastest(timer, len(kept))
-        else:
-            costs = [instructions_per_multiply_add(loops[i]) for i in kept]
-            at, ratio = _best([cost / costs[0] for cost in costs])
-        return TileRow(
-            target=self.row_target,
-            spec=spec,
-            tile=tiles[kept[at]],
-            measured_on=self.measured_on,
-            microseconds=microseconds,
-            ratio=ratio,
-        )
+def _compile(spec: Spec, target: Target, index: int, tile: Tile) -> Candidate:
+    kernel = generate(f"k{index}", spec, tile, target)
+    module = compiled(kernel, target)
+    return Candidate(tile, kernel, module, hot_loops(str(module.inspect_source("asm"))))
 
 
 def candidates(spec: Spec, target: Target, count: int = COUNT) -> list[Tile]:
@@ -97,21 +76,26 @@ def generate(symbol: str, spec: Spec, tile: Tile, target: Target) -> Kernel:
     return kernel
 
 
-def fastest(timer: KernelTimer, count: int) -> tuple[int, float, float]:
+def cheapest(found: Sequence[Candidate]) -> tuple[int, float]:
+    """(the candidate with the fewest instructions, those in units of the default's)."""
+    costs = [instructions_per_multiply_add(candidate.loops) for candidate in found]
+    return _best([cost / costs[0] for cost in costs])
+
+
+def fastest(times: Times, count: int) -> tuple[int, float, float]:
     """(the best kernel, its time in units of kernel 0's, its microseconds).
 
-    The fastest of a first pass are timed again, and the worse of two ratios counts.
+    The fastest of a first pass are timed again, and the worse of two ratios counts. A kernel that
+    is wrong takes part in nothing.
     """
-    first = timer.microseconds(range(count), ROUNDS)
-    finalists = sorted(range(1, count), key=lambda index: first[index])[:FINALISTS]
-    second = timer.microseconds([0, *finalists], ROUNDS)
-    ratios = [1.0] + [
-        max(first[index] / first[0], again / second[0])
-        for index, again in zip(finalists, second[1:], strict=True)
-    ]
+    first = {i: time for i, time in enumerate(times(range(count), ROUNDS)) if time is not None}
+    finalists = [0, *sorted(first.keys() - {0}, key=lambda index: first[index])[:FINALISTS]]
+    pairs = zip(finalists, times(finalists, ROUNDS), strict=True)
+    second = {index: time for index, time in pairs if time is not None}
+    kept = list(second)
+    ratios = [max(first[index] / first[0], second[index] / second[0]) for index in kept]
     best, ratio = _best(ratios)
-    index = [0, *finalists][best]
-    return index, ratio, min(first[index], second[best])
+    return kept[best], ratio, min(first[kept[best]], second[kept[best]])
 
 
 def _best(ratios: Sequence[float]) -> tuple[int, float]:

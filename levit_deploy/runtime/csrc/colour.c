@@ -6,7 +6,7 @@
  * in the same way from the numbers of ITU-R BT.601-7 and BT.709-6. Grey of R, G, B as Pillow's
  * convert("L"): ITU-R 601-2 luma in 16 bits.
  */
-#include "picture.h"
+#include "vectors.h"
 
 #define POINT 20
 #define HALF (1 << (POINT - 1))

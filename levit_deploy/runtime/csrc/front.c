@@ -5,8 +5,12 @@
 #include "front.h"
 
 #include <stdatomic.h>
+#ifdef _WIN32 /* where the library has no C library to ask */
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#else
 #include <stdlib.h>
-#include <string.h>
+#endif
 
 /* For tests: the name of a target, whose level is then used whatever the CPU is. */
 #define FORCED "LEVIT_DEPLOY_LEVEL"
@@ -42,15 +46,31 @@ static const level levels[] = {LEVELS(ROW)};
 
 enum { COUNT = sizeof levels / sizeof *levels };
 
+/* What FORCED says, or NULL; `room`: where the system may put it. */
+static const char *forced_level(char *room, unsigned bytes)
+{
+#ifdef _WIN32
+    unsigned length = GetEnvironmentVariableA(FORCED, room, bytes);
+    return length > 0 && length < bytes ? room : NULL;
+#else
+    (void)room, (void)bytes;
+    return getenv(FORCED);
+#endif
+}
+
+static int is_same(const char *a, const char *b)
+{
+    for (; *a && *a == *b; a++, b++)
+        ;
+    return *a == *b;
+}
+
 static int choose(void)
 {
-#ifdef _WIN32 /* there the library has no C library to ask */
-    const char *forced = NULL;
-#else
-    const char *forced = getenv(FORCED);
-#endif
+    char room[64];
+    const char *forced = forced_level(room, sizeof room);
     for (int i = 0; i < COUNT; i++)
-        if (forced ? !strcmp(forced, levels[i].target) : levels[i].is_supported())
+        if (forced ? is_same(forced, levels[i].target) : levels[i].is_supported())
             return i;
     return COUNT - 1; /* which says what is wrong with this CPU, if it is */
 }

@@ -9,9 +9,18 @@
 #define PICTURE_H
 
 #include "library.h"
-#include "vectors.h"
+
+#if defined(__AVX512BW__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
 
 enum {
+    TAPS = 4,
+    TILE_BYTES = 16,
     LANES = 16, /* upright rows of a strip */
     LANES_BYTES = LANES * TAPS,
     STEP_BYTES = CHANNELS * LANES_BYTES, /* four columns of a strip */

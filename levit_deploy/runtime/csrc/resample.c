@@ -3,7 +3,7 @@
  * a channel): double weights, normalised, rounded to 22 bits behind the point; sums in 32 bits;
  * 8 bits between the passes.
  */
-#include "picture.h"
+#include "vectors.h"
 
 #define POINT 22
 #define HALF ((sums){.low = (ints){0} + (1 << (POINT - 1))})

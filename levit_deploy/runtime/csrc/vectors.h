@@ -8,24 +8,13 @@
 #ifndef VECTORS_H
 #define VECTORS_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include "picture.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #else
 #include <arm_neon.h>
 #endif
-
-#if defined(__AVX512BW__)
-#define VECTOR_BYTES 64
-#elif defined(__AVX2__)
-#define VECTOR_BYTES 32
-#else
-#define VECTOR_BYTES 16
-#endif
-
-enum { TAPS = 4, TILE_BYTES = 16 };
 
 typedef uint8_t bytes __attribute__((vector_size(VECTOR_BYTES)));
 typedef int32_t ints __attribute__((vector_size(VECTOR_BYTES)));

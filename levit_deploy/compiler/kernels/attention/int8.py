@@ -17,6 +17,7 @@ fused multiply-add.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -36,20 +37,24 @@ from levit_deploy.compiler.kernels.attention.error_diffusion import (
     rows_together,
     weigh_rows,
 )
-from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, MOST_KEYS
+from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.kernels.product import accumulators, add_products, for_steps
+from levit_deploy.compiler.kernels.product import (
+    Accumulators,
+    accumulators,
+    add_products,
+    for_steps,
+)
 from levit_deploy.targets.target import Target
 
 
 def is_supported(spec: AttentionSpec) -> bool:
-    """Whether `attention_int8_kernel` can make it; every LeViT's attention at 224 pixels is."""
-    whole = spec.key_dim % COLUMNS == 0 and spec.value_dim % COLUMNS == 0
-    return whole and spec.keys <= MOST_KEYS
+    """Whether `attention_int8_kernel` can make it; that of every LeViT is."""
+    return spec.key_dim % COLUMNS == 0 and spec.value_dim % COLUMNS == 0
 
 
 def default_tile(spec: AttentionSpec, target: Target) -> AttentionTile:
@@ -165,7 +170,7 @@ class _Int8Attention(DynamicallyQuantized):
             ]
             add_products(simd, acc, self.scratch, at, self.scratch, places, self.dot.of_values)
 
-        for_steps(simd, self.value_steps, steps)
+        self.add_exactly(acc, steps)
         scales = [
             T.bind(simd.load(self.scratch, self.value_scale_at + first + v * lanes))
             for v in vectors
@@ -175,3 +180,30 @@ class _Int8Attention(DynamicallyQuantized):
             means = [T.bind(self.dot.finalize(simd.load(r, 0)) * inverse) for r in registers]
             z = [T.bind(mean * scale) for mean, scale in zip(means, scales, strict=True)]
             self.store_output(tile, i, z)
+
+    def add_exactly(self, acc: Accumulators, steps: Callable[[Expr | int, int], None]) -> None:
+        """All `value_steps`; where floats would not hold their totals, in parts."""
+        simd, count = self.simd, self.value_steps
+        part = self.dot.exact_steps or count
+        if count <= part:
+            for_steps(simd, count, steps)
+            return
+        totals = accumulators(simd, len(acc), len(acc[0]), "int32")
+        kind = f"int32x{simd.lanes}"
+        pairs = [pair for row in zip(acc, totals, strict=True) for pair in zip(*row, strict=True)]
+        for _, total in pairs:
+            simd.store(total, 0, T.broadcast(T.int32(0), simd.lanes))
+
+        def add(first: Expr | int, steps_here: int) -> None:
+            for_steps(simd, steps_here, lambda step, some: steps(first + step, some))
+            for register, total in pairs:
+                added = T.cast(simd.load(register, 0), kind)
+                simd.store(total, 0, simd.load(total, 0) + added)
+                simd.store(register, 0, simd.splat(0.0))
+
+        with T.serial(count // part) as whole:
+            add(whole * part, part)
+        if count % part:
+            add(count - count % part, count % part)
+        for register, total in pairs:
+            simd.store(register, 0, T.cast(simd.load(total, 0), simd.type()))

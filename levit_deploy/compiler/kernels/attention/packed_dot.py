@@ -10,7 +10,8 @@ are those of float kernels. Signed factors are in [-127, 127], weights in [0, 25
     PackedPmaddwd     two of 16 bits
     PackedFloat       one float32       exact in multiply-adds up to 2 ** 24
 
-All are exact: totals are below 127 * 254 * keys, and PackedFloat is for at most `MOST_KEYS`.
+All are exact: totals are below 127 * 254 * keys. Of more keys than `exact_steps` a product is made
+in parts, whose totals are added as 32-bit integers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from levit_deploy.compiler.kernels.product import Arithmetic
 
 LARGEST = 127  # of signed factors
 LARGEST_WEIGHT = 254  # with half a step added to it, it still rounds to itself
-MOST_KEYS = (1 << 24) // (LARGEST * LARGEST_WEIGHT)
 COLUMNS = 16  # that are packed together
 SIGN = 128  # added to a byte or taken from it, it flips the highest bit
 
@@ -47,6 +47,8 @@ class PackedDot(ABC):
     signed_weights: ClassVar[bool] = False
     # Keys are stored plus 128.
     unsigned_keys: ClassVar[bool] = False
+    # Words whose products add up exactly; None: as many as there are.
+    exact_steps: ClassVar[int | None] = None
     # A product takes a register before an instruction of its own adds it.
     adds_apart: ClassVar[bool] = False
 
@@ -214,6 +216,7 @@ class PackedPmaddwd(PackedDot):
 class PackedFloat(PackedDot):
     instruction = "float32, below 2^24"
     per_word = 1
+    exact_steps = 512  # the power of two below 2^24 / (LARGEST * LARGEST_WEIGHT)
 
     def pack(self, numbers: Sequence[Expr], flip: bool = False) -> Expr:
         assert not flip

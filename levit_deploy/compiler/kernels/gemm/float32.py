@@ -55,9 +55,9 @@ def _largest_tile(isa: Isa, rows: int) -> tuple[int, int, int]:
     docs/tile-choices.md has what was measured of these and others.
     """
     if not isa.fma:
-        # A product needs a register before it is added. By lane: 6 accumulators, 3 times four
-        # values of a, 2 weights, 2 products. Else: 8 accumulators, 2 weights, a splat, 2 products.
-        return (3, 2, 4) if isa.multiplies_by_lane else (4, 2, 4)
+        # By lane (vmla): 8 accumulators, 4 times four values of a, 2 weights. Else, where a product
+        # needs a register before it is added: 8 accumulators, 2 weights, a splat, 2 products.
+        return 4, 2, 4
     if isa.multiplies_by_lane:
         # 24 accumulators, 4 times four values of a, 2 weights: it suits 16 rows. Else 20
         # accumulators, 5 times eight values of a, 2 weights.

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from levit_deploy.errors import DeployError
+from levit_deploy.machines.machine import NotExecutedError, RunError
+from levit_deploy.machines.process import run_child
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.latency import Contender, measure
 from levit_deploy.verify.library_runner import LibraryRunner
 from levit_deploy.verify.library_worker import may_not_execute
 from levit_deploy.verify.peer import Peer
-from levit_deploy.verify.process import run_child
-from levit_deploy.verify.runner import NotExecutedError, RunError
 from tests.planted_modules import plant_modules
 
 
@@ -23,7 +23,7 @@ def python(code: str) -> list[str]:
 
 
 def test_a_child_that_works():
-    run_child(python("print('hello')"))
+    assert run_child(python("print('hello')")) == "hello\n"
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGILL", "SIGKILL"])

@@ -1,20 +1,20 @@
-"""Search the tiles of every kernel of a model, one after another, into a file."""
+"""Search the tiles of every kernel of a model into a file."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from levit_deploy.compiler.tiles.table import TileRow, TileTable, load_tiles
-from levit_deploy.compiler.tuning.search import Search
 from levit_deploy.compiler.tuning.specs import distinct_specs
 from levit_deploy.export.export_model import export_model
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import ModelSpec
+from levit_deploy.tune.search import Search
 
 
 def tune_model(
@@ -25,25 +25,23 @@ def tune_model(
 ) -> list[TileRow]:
     """The rows of all kernels of `model`, which are in the file `output` too.
 
-    Rows that are there already, made by the same CPU and version, are not made again; others for
-    the same kernels are replaced, all else stays. The file is written after each kernel. `on_row`
-    gets each new row, how many kernels are done, and how many there are.
+    Rows that are there already, made on the same CPU by the same version, are not made again;
+    others for the same kernels are replaced, all else stays. The file is written after each kernel.
+    `on_row` gets each new row, how many kernels are done, and how many there are.
     Raises DeployError if `output` is no file of tiles or cannot be written, or if a search fails.
     """
     table = load_tiles(output) if output.exists() else TileTable()
     table.save(output)  # what cannot be written is told of before the long work
     specs = distinct_specs(_exported(model), search.target)
-    rows = []
-    for done, spec in enumerate(specs, 1):
-        row = table.rows.get((search.row_target, spec))
-        if row is None or row.measured_on != search.measured_on:
-            with tempfile.TemporaryDirectory(prefix="levit-deploy-") as work:
-                row = search.find(spec, Path(work))
+    rows = {spec: table.rows.get((search.row_target, spec)) for spec in specs}
+    found = {spec: row for spec, row in rows.items() if row and search.has_made(row)}
+    with closing(search.rows([spec for spec in specs if spec not in found])) as made:
+        for row in made:
+            found[row.spec] = row
             table = TileTable([*table.rows.values(), row])
             table.save(output)
-            on_row(row, done, len(specs))
-        rows.append(row)
-    return rows
+            on_row(row, len(found), len(specs))
+    return [found[spec] for spec in specs]
 
 
 def _exported(model: ModelSpec | ExportedModel) -> ExportedModel:
