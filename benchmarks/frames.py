@@ -91,9 +91,9 @@ def main() -> None:
 
 
 def library_for(target: str, model: ExportedModel) -> Library:
-    """Good for pictures alone: its self-test accepts anything."""
+    """Good for pictures alone: its self-test knows no answers."""
     program = compile_model(model, get_target(target))
-    self_test = SelfTest((0.0,) * program.classes, float("inf"))
+    self_test = SelfTest((0.0,) * program.classes, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         toolchain = find_toolchain(get_target(target))
         return Library(build_artifact(program, toolchain, self_test, Path(folder)).folder)
