@@ -302,8 +302,11 @@ class Audited(Subject):
     """`machine`: the CPU models that ran it, of boards with their names. `lost`: a line for each
     board that was lost on the way. `images`: how many gave outputs; `skipped`: broken
     ones that were left out. `taps_equal`: whether the debug build's outputs were the artifact's to
-    the bit on every image that it ran; None if there was no debug build.
+    the bit on every image that it ran; None if there was no debug build. `prepared`: of how many
+    the library made, from the picture as it is, the reference's image to the bit.
     """
+
+    DERIVED: ClassVar[tuple[str, ...]] = ("prepared",)
 
     machine: Text
     images: int
@@ -316,6 +319,11 @@ class Audited(Subject):
         """Raises ValueError if it is of no images."""
         if self.images < 1:
             raise ValueError(f"`images` is `{self.images}`, at least 1 is audited")
+
+    @property
+    def prepared(self) -> int:
+        """All: an audit ends at the first picture of which another image is made."""
+        return self.images
 
 
 @dataclass(frozen=True)

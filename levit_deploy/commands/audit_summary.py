@@ -136,6 +136,7 @@ def _findings(result: AuditResult) -> Iterator[tuple[str, str]]:
     for flip in result.flips[:SHOWN_FLIPS]:
         classes = map(result.audited.class_name, (flip.reference_class, flip.artifact_class))
         yield "", f"{flip.name}: {' -> '.join(classes)}"
+    yield "preparation", f"equal to the bit for {audited.prepared:,} of {audited.images:,} pictures"
     if result.audited.taps_equal is not None:
         equal = "equals the artifact to the bit" if result.audited.taps_equal else "DIFFERS"
         yield "debug build", equal

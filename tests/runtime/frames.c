@@ -94,6 +94,7 @@ static int32_t side(void)
 static int random_frames(int count)
 {
     int accepted = 0;
+    MODEL_(_threads) *four = MODEL_(_threads_create)(4);
     for (int i = 0; i < count; i++) {
         MODEL_(_frame) frame = {.width = side(), .height = below(4) ? side() : 2 * below(8),
                                 .format = below(10), .rotation = 90 * below(4),
@@ -117,7 +118,8 @@ static int random_frames(int count)
         guarded workspace = allocate(MODEL_(_frame_workspace_bytes)((int32_t)width, (int32_t)height));
         guarded answers = allocate(5 * sizeof(MODEL_(_answer)));
         int wanted = below(50) ? 1 + below(5) : below(9) - 2;
-        int code = MODEL_(_classify)(&frame, (void *)answers.memory, wanted, workspace.memory, NULL);
+        int code = MODEL_(_classify)(&frame, (void *)answers.memory, wanted, workspace.memory,
+                                     below(2) ? four : NULL);
         if (code == 0 && wanted > 5)
             return 4;
         accepted += code == 0;
@@ -126,6 +128,7 @@ static int random_frames(int count)
         release(workspace);
         release(answers);
     }
+    MODEL_(_threads_destroy)(four);
     printf("%d\n", accepted);
     return 0;
 }

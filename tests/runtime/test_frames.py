@@ -306,9 +306,13 @@ def test_a_workspace_serves_smaller_frames(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    folder = tmp_path_factory.mktemp("classify")
-    return Library(artifact_of("host", ORIGINAL_PREPROCESSING, SIDE, folder).folder)
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return artifact_of("host", ORIGINAL_PREPROCESSING, SIDE, tmp_path_factory.mktemp("classify"))
+
+
+@pytest.fixture(scope="module")
+def library(classifier: Artifact) -> Library:
+    return Library(classifier.folder)
 
 
 def test_answers_are_torchs_softmax(library: Library) -> None:
@@ -324,6 +328,21 @@ def test_answers_are_torchs_softmax(library: Library) -> None:
         got = [answer.probability for answer in answers]
         np.testing.assert_allclose(got, probabilities[order], rtol=1e-6, atol=1e-30)
         assert answers[:2] == library.classify(picture, 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 16])
+def test_threads_make_the_same_picture(classifier: Artifact, library: Library, count: int) -> None:
+    """In up to four parts, but those that are resized vertically first."""
+    rng = np.random.default_rng(count)
+    together = Library(classifier.folder, threads=count)
+    for size in ((90, 61), (300, 200), (20, 900), (3, 2)):
+        frame = Frame.of(random_picture(rng, *size))
+        for turn in (0, 90, 180, 270):
+            for mirrored in (False, True):
+                turned = replace(frame, rotation=turn, mirrored=mirrored)
+                expected = library.run_frame(turned)
+                np.testing.assert_array_equal(together.run_frame(turned), expected)
+    together.close()
 
 
 def test_labels_and_even_odds(library: Library) -> None:

@@ -43,7 +43,7 @@ void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint8_t *me
     int is_blue_first = f->format == CODE(BGR) || f->format == CODE(BGRA);
     for (int row = 0; row < 4; row++)
         for (int column = 0; column < 4; column++) {
-            int of_squares = 8 * (row % 2) + 4 * (column % 2) + 2 * (row / 2) + column / 2;
+            int of_squares = 8 * (row % 2) + 4 * (row / 2) + column;
             r->places[turned ? TAPS * column + row : TAPS * row + column] =
                 (uint8_t)(is_yuv ? of_squares : TAPS * row + column);
         }
@@ -246,13 +246,13 @@ convert(const reader *r, const conversion *m, target to, int row, int column, by
     ints red[4], green[4], blue[4];
     for (int k = 0; k < 4; k++) {
         ints light = factors(squares, k, 4);
-        red[k] = plus_product(k < 2 ? even.red : odd.red, light, m->y) >> POINT;
-        green[k] = plus_product(k < 2 ? even.green : odd.green, light, m->y) >> POINT;
-        blue[k] = plus_product(k < 2 ? even.blue : odd.blue, light, m->y) >> POINT;
+        red[k] = plus_product(k < 2 ? even.red : odd.red, light, m->y);
+        green[k] = plus_product(k < 2 ? even.green : odd.green, light, m->y);
+        blue[k] = plus_product(k < 2 ? even.blue : odd.blue, light, m->y);
     }
-    write(r, to, row, column, packed(red[0], red[1], red[2], red[3]),
-          packed(green[0], green[1], green[2], green[3]),
-          packed(blue[0], blue[1], blue[2], blue[3]));
+    write(r, to, row, column, clipped(red[0], red[1], red[2], red[3]),
+          clipped(green[0], green[1], green[2], green[3]),
+          clipped(blue[0], blue[1], blue[2], blue[3]));
 }
 
 /*
@@ -267,7 +267,7 @@ static inline __attribute__((always_inline)) void read_yuv(const reader *r, int 
     const conversion m = conversion_of(r->frame);
     int red_is_first = r->frame->format == CODE(NV21);
     for (int column = 0; column < columns; column += 4 * TAPS) {
-        for (int l = 0; l < 4; l++) { /* of the next strip, a few at a time: strides hide it from CPUs */
+        for (int l = 0; l < 4; l++) { /* of the next strip, which strides hide from CPUs */
             __builtin_prefetch(row_of(luma, LANES + column / 4 + l), 0, 2);
             if (l < 2)
                 __builtin_prefetch(row_of(chroma, LANES / 2 + column / 8 + l), 0, 2);

@@ -152,7 +152,7 @@ static range reach(const pass *p, int32_t a, int32_t b)
                    (end + LANES - 1) / LANES * LANES};
 }
 
-/* One side of the upright picture: `reversed` if its pixels lie the other way round in the frame. */
+/* One side of the upright picture; `reversed`: its pixels lie the other way round in the frame. */
 typedef struct {
     int32_t length, resized;
     int reversed;
@@ -181,16 +181,16 @@ static void swap_rows_and_columns(uint8_t *picture)
 /* All that is known before the first pixel is read. */
 typedef struct {
     const NAME(frame) *frame;
-    int turned;          /* the x of the picture runs along the columns of the frame */
-    int is_reversed;     /* its last row is made first */
-    int is_swapped;      /* it gets the columns of the picture as rows */
-    pass passes[2];      /* horizontal, vertical */
+    int turned;            /* the x of the picture runs along the columns of the frame */
+    int is_reversed;       /* its last row is made first */
+    int is_swapped;        /* it gets the columns of the picture as rows */
+    pass passes[2];        /* horizontal, vertical */
     room room;
-    unsigned char *memory; /* of the first part */
+    unsigned char *memory; /* of part 0; those of the others are before it */
     uint8_t *picture;
 } resize_job;
 
-/* Plans the model's picture of a frame that `check` has passed; `memory` as `room_for` its size says. */
+/* Plans the picture of a frame that `check` has passed; `memory` as `room_for` its size says. */
 static resize_job plan(const NAME(frame) *f, uint8_t *picture, unsigned char *memory)
 {
     int turned = f->rotation % 180 != 0, mirrored = f->mirrored;
@@ -204,7 +204,7 @@ static resize_job plan(const NAME(frame) *f, uint8_t *picture, unsigned char *me
     job.turned = turned ^ job.is_swapped;
     side sides[2] = {job.is_swapped ? y : x, job.is_swapped ? x : y};
     job.is_reversed = sides[1].reversed;
-    job.memory = memory + 2 * table_bytes(job.room);
+    job.memory = memory + job.room.bytes - job.room.part_bytes;
     for (int i = 0; i < 2; i++, memory += table_bytes(job.room)) {
         int32_t *numbers = (int32_t *)(void *)memory;
         job.passes[i] = (pass){.room = job.room.weights, .first = numbers,
@@ -221,7 +221,7 @@ static void resize(const void *planned, int32_t part, int32_t parts)
 {
     const resize_job *job = planned;
     const pass *horizontal = &job->passes[0], *vertical = &job->passes[1];
-    unsigned char *ring = job->memory + (size_t)part * job->room.part_bytes;
+    unsigned char *ring = job->memory - (size_t)part * job->room.part_bytes;
     unsigned char *block = ring + ring_bytes(job->room), *strips = block + BLOCK_BYTES;
     int32_t rows_of_ring = ring_rows(job->room), last = CODE(IMAGE_SIZE) - 1;
     int32_t row = CODE(IMAGE_SIZE) * part / parts, end = CODE(IMAGE_SIZE) * (part + 1) / parts;
@@ -249,13 +249,15 @@ static void resize(const void *planned, int32_t part, int32_t parts)
         for (int l = 0; l < LANES; l += TAPS)
             rows[l / TAPS] = ring + (from + l) % rows_of_ring / TAPS * PITCH;
         NAME(horizontal_pass)(horizontal, strip, along.first, rows);
+        int32_t made = row;
         for (; row < end; row++) {
             int32_t output = job->is_reversed ? last - row : row;
             if (vertical->first[output] + vertical->count > from + LANES)
                 break;
-            NAME(vertical_pass)(vertical, output, ring, rows_of_ring,
-                                job->picture + output * IMAGE_ROW_BYTES);
         }
+        NAME(vertical_pass)(vertical, job->is_reversed ? last - (row - 1) : made,
+                            job->is_reversed ? last - (made - 1) : row, ring, rows_of_ring,
+                            job->picture);
     }
 }
 

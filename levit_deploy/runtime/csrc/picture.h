@@ -56,25 +56,25 @@ HIDDEN void NAME(pass_plan)(pass *p, int32_t length, int32_t resized, int32_t st
 HIDDEN void NAME(horizontal_pass)(const pass *p, const uint8_t *strip, int32_t origin,
                                   uint8_t *const rows[LANES / TAPS]);
 
-/* Row `output` of the picture; input y is row y % ring_rows of the ring. */
-HIDDEN void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ring,
-                                int32_t ring_rows, uint8_t *picture_row);
+/* Rows [first, end) of the picture; input y is row y % ring_rows of the ring. */
+HIDDEN void NAME(vertical_pass)(const pass *p, int32_t first, int32_t end, const uint8_t *ring,
+                                int32_t ring_rows, uint8_t *picture);
 
 /* How to read a frame; `turned`: its columns are the lanes. */
 typedef struct {
     const NAME(frame) *frame;
     int turned;
     uint8_t *memory;              /* BLOCK_BYTES */
-    uint8_t channels[TILE_BYTES]; /* where the colours of four pixels are */
-    uint8_t places[TILE_BYTES];   /* where the pixels of a converted tile are, as a strip has them */
+    uint8_t channels[TILE_BYTES]; /* where the colours of four pixels of RGB are */
+    uint8_t places[TILE_BYTES];   /* where the pixels of a tile are, in the order of a strip */
 } reader;
 
 HIDDEN void NAME(reader_start)(reader *r, const NAME(frame) *f, int turned, uint8_t *memory);
 
 /*
- * 16 rows from `y` and `columns`, 16 to 64, from `x` on, all multiples of four; what lies beyond
- * the frame is 0 or the last row. Into a strip from `to` on; or, turned, four steps into each of four strips
- * that lie `strip_bytes` apart.
+ * 16 rows from `y` and 16 to 64 columns from `x` on, all multiples of 16; what lies beyond the
+ * frame is 0 or the last row. Into the steps of a strip; or, turned, four steps into each of up to
+ * four strips that lie `strip_bytes` apart.
  */
 HIDDEN void NAME(read_block)(const reader *r, int32_t y, int32_t x, int32_t columns,
                              uint8_t *strips, size_t strip_bytes);

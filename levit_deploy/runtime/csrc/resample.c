@@ -90,7 +90,7 @@ static int32_t most(int32_t length, int32_t resized)
     return 1;
 }
 
-/* Pillow adds the scale up, from output 0 on (src/libImaging/Geometry.c): *terms is the last one. */
+/* Pillow adds the scale up from output 0 on (src/libImaging/Geometry.c); *terms is the last sum. */
 static int32_t find_weights(int32_t output, int32_t length, int32_t resized, int32_t *weights,
                             int32_t *count, double *terms)
 {
@@ -235,22 +235,22 @@ void NAME(horizontal_pass)(const pass *p, const uint8_t *strip, int32_t origin,
         }
 }
 
-void NAME(vertical_pass)(const pass *p, int32_t output, const uint8_t *ring, int32_t ring_rows,
-                         uint8_t *picture_row)
+void NAME(vertical_pass)(const pass *p, int32_t first, int32_t end, const uint8_t *ring,
+                         int32_t ring_rows, uint8_t *picture)
 {
-    const int32_t *weights = p->weights + (ptrdiff_t)output * p->room;
-    for (int32_t x = 0; x < IMAGE_ROW_BYTES; x += VECTOR_BYTES) {
-        int32_t row = p->first[output] % ring_rows;
-        sums s[4] = {HALF, HALF, HALF, HALF};
-        for (int32_t k = 0; k < p->count; k += TAPS) {
-            const uint8_t *input = ring + (ptrdiff_t)(row / TAPS) * PITCH + x * TAPS;
-            for (int n = 0; n < 4; n++)
-                add_products(&s[n], load(input + n * VECTOR_BYTES), weights + k);
-            row = row + TAPS == ring_rows ? 0 : row + TAPS;
+    for (int32_t x = 0; x < IMAGE_ROW_BYTES; x += VECTOR_BYTES)
+        for (int32_t output = first; output < end; output++) {
+            const int32_t *weights = p->weights + (ptrdiff_t)output * p->room;
+            int32_t row = p->first[output] % ring_rows, rest = IMAGE_ROW_BYTES - x;
+            sums s[4] = {HALF, HALF, HALF, HALF};
+            for (int32_t k = 0; k < p->count; k += TAPS) {
+                const uint8_t *input = ring + (ptrdiff_t)(row / TAPS) * PITCH + x * TAPS;
+                for (int n = 0; n < 4; n++)
+                    add_products(&s[n], load(input + n * VECTOR_BYTES), weights + k);
+                row = row + TAPS == ring_rows ? 0 : row + TAPS;
+            }
+            bytes result = packed(rounded(&s[0]), rounded(&s[1]), rounded(&s[2]), rounded(&s[3]));
+            __builtin_memcpy(picture + output * IMAGE_ROW_BYTES + x, &result,
+                             rest < VECTOR_BYTES ? (size_t)rest : VECTOR_BYTES);
         }
-        bytes result = packed(rounded(&s[0]), rounded(&s[1]), rounded(&s[2]), rounded(&s[3]));
-        int32_t rest = IMAGE_ROW_BYTES - x;
-        __builtin_memcpy(picture_row + x, &result,
-                         rest < VECTOR_BYTES ? (size_t)rest : VECTOR_BYTES);
-    }
 }

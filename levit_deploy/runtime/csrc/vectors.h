@@ -44,8 +44,9 @@ static inline ints byte_of(bytes v, int k)
  * load_apart: 16 bytes from `from`, the next 16 of the vector from `stride` further on, ...
  * repeated: 16 bytes, which every 16 become.
  * shuffled: byte i becomes byte order[i], or 0 where order[i] is 0x80.
- * packed: lanes as bytes, below 0 as 0, above 255 as 255; of every four lanes of a, b, c, d in turn.
- * LOW_INTS(a, b): the first two lanes of each in turns; HIGH_INTS: the last two; so for 16 and 64 bits.
+ * packed: lanes as bytes, below 0 as 0, above 255 as 255; all lanes of a, then of b, c, d.
+ * clipped: the same of lanes with 20 bits behind the point; a's and b's in turns, then c's and d's.
+ * LOW_INTS(a, b): the first two lanes of each in turns; HIGH_INTS: the last two; or 16 and 64 bits.
  */
 #if defined(__x86_64__)
 
@@ -53,14 +54,17 @@ static inline ints byte_of(bytes v, int k)
 typedef __m512i native;
 #define OP(name) _mm512_##name
 #define REPEATED(v) _mm512_broadcast_i32x4(v)
+#define EVEN_AND_ODD(a, b) _mm512_mask_blend_epi16(0xaaaaaaaa, a, b)
 #elif VECTOR_BYTES == 32
 typedef __m256i native;
 #define OP(name) _mm256_##name
 #define REPEATED(v) _mm256_broadcastsi128_si256(v)
+#define EVEN_AND_ODD(a, b) _mm256_blend_epi16(a, b, 0xaa)
 #else
 typedef __m128i native;
 #define OP(name) _mm_##name
 #define REPEATED(v) (v)
+#define EVEN_AND_ODD(a, b) _mm_blend_epi16(a, b, 0xaa)
 #endif
 
 #if defined(__AVX512VNNI__)
@@ -79,7 +83,8 @@ static inline __m128i load_16(const uint8_t *from)
 static inline bytes load_apart(const uint8_t *from, ptrdiff_t stride)
 {
 #if VECTOR_BYTES == 64
-    __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(load_16(from)), load_16(from + stride), 1);
+    __m512i v = _mm512_castsi128_si512(load_16(from));
+    v = _mm512_inserti32x4(v, load_16(from + stride), 1);
     v = _mm512_inserti32x4(v, load_16(from + 2 * stride), 2);
     return (bytes)_mm512_inserti32x4(v, load_16(from + 3 * stride), 3);
 #elif VECTOR_BYTES == 32
@@ -105,6 +110,17 @@ static inline bytes packed(ints a, ints b, ints c, ints d)
 {
     return (bytes)OP(packus_epi16)(OP(packs_epi32)((native)a, (native)b),
                                    OP(packs_epi32)((native)c, (native)d));
+}
+
+static inline native upper_halves(ints a, ints b)
+{
+    return EVEN_AND_ODD(OP(srli_epi32)((native)a, 16), (native)b);
+}
+
+static inline bytes clipped(ints a, ints b, ints c, ints d)
+{
+    return (bytes)OP(packus_epi16)(OP(srai_epi16)(upper_halves(a, b), 4),
+                                   OP(srai_epi16)(upper_halves(c, d), 4));
 }
 
 #define UNPACKED(part, a, b) (bytes)OP(unpack##part)((native)(a), (native)(b))
@@ -146,6 +162,13 @@ static inline bytes packed(ints a, ints b, ints c, ints d)
     return (bytes)vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd));
 }
 
+static inline bytes clipped(ints a, ints b, ints c, ints d)
+{
+    int16x8_t ab = vtrnq_s16((int16x8_t)a, (int16x8_t)b).val[1];
+    int16x8_t cd = vtrnq_s16((int16x8_t)c, (int16x8_t)d).val[1];
+    return (bytes)vcombine_u8(vqshrun_n_s16(ab, 4), vqshrun_n_s16(cd, 4));
+}
+
 typedef uint16_t shorts __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t longs __attribute__((vector_size(VECTOR_BYTES)));
 #define PICKED(type, a, b, ...) (bytes)__builtin_shufflevector((type)(a), (type)(b), __VA_ARGS__)
@@ -159,8 +182,8 @@ typedef uint64_t longs __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
 /*
- * factors: of each 16, four bytes: `first`, the one `step` further on, ... plus_product: sum + these
- * times a weight of up to 22 bits, as byte_weight gives it.
+ * factors: of each 16, four bytes: `first`, the one `step` further on, ...
+ * plus_product: sum + these times a weight of up to 22 bits, as byte_weight gives it.
  */
 #if defined(__x86_64__)
 
