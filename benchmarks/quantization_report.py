@@ -33,7 +33,7 @@ def document(results: Sequence[Result]) -> str:
         "",
         "Same answers as fp32 PyTorch, and the signal-to-noise ratio of the logits, with the same",
         f"calibration images. On the first {MOST} test images; * on the first {FEWER}. A dash was",
-        "not measured. Without pictures: ranges from what the checkpoint's BatchNorms saw in training,",
+        "not measured. Without pictures: ranges from what the BatchNorms saw in training,",
         "which is what `--precision int8` does where `--data` is not given.",
         "",
         *matrix([*OURS, *PEERS], results),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from levit_deploy.machines.machine import Machine
+from levit_deploy.targets.core_names import core_names
 from levit_deploy.targets.host import ARCH_OF_MACHINE, Cpu, caches_in, parse_cpuinfo
 from levit_deploy.targets.target import Arch
 
@@ -16,35 +17,6 @@ _SCRIPT = Path(__file__).with_name("facts.sh")
 _CORES = "/sys/devices/system/cpu/cpu"
 _ZONES = "/sys/class/thermal/thermal_zone"
 _OF_A_CPU = ("cpu", "soc", "pkg", "core", "package")  # what types of thermal zones have in them
-
-# CPU part numbers of implementer 0x41, from the MIDR_EL1 of Arm's Technical Reference Manuals.
-_ARM_CORES = {
-    0xC05: "Cortex-A5",
-    0xC07: "Cortex-A7",
-    0xC08: "Cortex-A8",
-    0xC09: "Cortex-A9",
-    0xC0F: "Cortex-A15",
-    0xD01: "Cortex-A32",
-    0xD03: "Cortex-A53",
-    0xD04: "Cortex-A35",
-    0xD05: "Cortex-A55",
-    0xD07: "Cortex-A57",
-    0xD08: "Cortex-A72",
-    0xD09: "Cortex-A73",
-    0xD0A: "Cortex-A75",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse-N1",
-    0xD0D: "Cortex-A77",
-    0xD40: "Neoverse-V1",
-    0xD41: "Cortex-A78",
-    0xD42: "Cortex-A78AE",
-    0xD44: "Cortex-X1",
-    0xD46: "Cortex-A510",
-    0xD47: "Cortex-A710",
-    0xD49: "Neoverse-N2",
-    0xD4D: "Cortex-A715",
-    0xD4F: "Neoverse-V2",
-}
 
 
 @dataclass(frozen=True)
@@ -118,9 +90,8 @@ def parse_facts(text: str) -> Facts:
     if arch:
         model, features = parse_cpuinfo(cpuinfo)
         first = cores[0] if cores else None
-        named = first.name if first and model.startswith("CPU part") else model
         l1d, l2 = (first.l1d_bytes, first.l2_bytes) if first else (None, None)
-        cpu = Cpu(arch, named, features, l1d, l2)
+        cpu = Cpu(arch, model, features, l1d, l2)
     memory = re.search(r"^MemAvailable:\s*(\d+) kB", files.get("/proc/meminfo", ""), re.M)
     pmus = {
         kind: _numbers(cpus)
@@ -176,7 +147,7 @@ def _cores(files: Mapping[str, str], cpuinfo: str) -> tuple[Cores, ...]:
         capacity = _integer(files, f"{_CORES}{core}/cpu_capacity") or 0
         return -capacity, -(khz(core, "cpuinfo_max_freq") or 0), names[core]
 
-    names = _names_of_cores(cpuinfo)
+    names = core_names(cpuinfo)
     kinds = []
     for (capacity, _, name), group in itertools.groupby(sorted(names, key=kind), key=kind):
         numbers = tuple(sorted(group))
@@ -196,26 +167,6 @@ def _cores(files: Mapping[str, str], cpuinfo: str) -> tuple[Cores, ...]:
             )
         )
     return tuple(kinds)
-
-
-def _names_of_cores(cpuinfo: str) -> dict[int, str]:
-    """What kind of core each one is, by its number."""
-    names: dict[int, str] = {}
-    core, implementer = 0, ""
-    for line in cpuinfo.splitlines():
-        key, _, value = (part.strip() for part in line.partition(":"))
-        if key == "processor" and value.isdigit():
-            core = int(value)
-            names[core] = ""
-        elif key == "model name":
-            names[core] = value
-        elif key == "CPU implementer":
-            implementer = value
-        elif key == "CPU part":
-            known = _ARM_CORES.get(_integer({"part": value}, "part", 16) or 0)
-            named = known if implementer == "0x41" and known else f"CPU part {value}"
-            names[core] = named
-    return names
 
 
 def _caches(files: Mapping[str, str], numbers: Iterable[int]) -> dict[int, int]:

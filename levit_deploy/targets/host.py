@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from levit_deploy.errors import DeployError
+from levit_deploy.targets.core_names import core_names
 from levit_deploy.targets.target import Arch, Target
 
 ARCH_OF_MACHINE = {
@@ -37,22 +38,18 @@ class Cpu:
 
 
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
-    """(model name, features that every core has) from the text of /proc/cpuinfo.
+    """(kinds of cores, features that every core has) from the text of /proc/cpuinfo.
 
-    x86 lists `flags`, ARM lists `Features`; ARM kernels without a model name give the part number.
+    x86 lists `flags`, ARM lists `Features`.
     """
-    model = ""
     features: frozenset[str] | None = None
     for line in text.splitlines():
         key, _, value = (part.strip() for part in line.partition(":"))
         if key in _FEATURE_KEYS:
             core = frozenset(value.split())
             features = core if features is None else features & core
-        elif key == "model name":
-            model = value
-        elif key == "CPU part" and not model:
-            model = f"CPU part {value}"
-    return model, features or frozenset()
+    kinds = dict.fromkeys(name for name in core_names(text).values() if name)
+    return " + ".join(kinds), features or frozenset()
 
 
 def parse_caches(folder: Path) -> dict[int, int]:

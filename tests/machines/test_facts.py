@@ -67,6 +67,7 @@ def test_fast_and_slow_cores_are_two_kinds():
         ("Cortex-A72", (4, 5)),
         ("Cortex-A53", (0, 1, 2, 3)),
     ]
+    assert board.cpu.model == "Cortex-A53 + Cortex-A72"  # what tune and audit write down
     assert [kind.l2_bytes for kind in board.cores] == [1024 * KIB, 512 * KIB]
     assert board.cores[0].mhz == (600, 1800)
     assert board.fastest_first == (4, 5, 0, 1, 2, 3)
