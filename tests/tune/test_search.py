@@ -55,6 +55,7 @@ def skip_if_busy(error: DeployError) -> None:
     pytest.skip(error.message)  # others use its cores: no time would be right
 
 
+@pytest.mark.slow  # a gate on two cores has none to itself
 def test_a_kernel_is_timed_where_it_runs():
     search = plan_search(find_toolchain(HOST), [], count=2)
     try:
