@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_equal_bits(made: Path, host_int8: Path, board: VirtualBoard):
     there, here = Artifact.load(made), Library(host_int8)
     assert there.manifest.target == CPUS[board.cpu][1]
     images = real_images(TINY, IMAGES, there.manifest.card.preprocessing)
-    with ArtifactRunner(there, [SshBoard(URL)]) as runner:
+    with closing(SshBoard(URL)) as ssh, ArtifactRunner(there, [ssh]) as runner:
         logits = runner.infer(images)
     expected = np.stack([here.run(image) for image in images.floats])
     assert logits.tobytes() == expected.tobytes()
@@ -123,7 +124,8 @@ def test_an_audit_has_the_figures_of_this_machine(
         assert done.returncode == 0, done.stderr
         results.append(json.loads(done.stdout))
     there, here = results
-    assert there["audited"]["machine"] == f"{SshBoard(URL).cpu().model}, {URL}"
+    with closing(SshBoard(URL)) as ssh:
+        assert there["audited"]["machine"] == f"{ssh.cpu().model}, {URL}"
     assert there["audited"]["taps_equal"] is True
     for figures in ("accuracies", "fidelities", "flips", "tensors"):
         assert there[figures] == here[figures]
