@@ -282,31 +282,36 @@ class _Session:
 
         Raises DeployError if there is no space."""
         if not executable:
-            self._upload(path, place, _quoted("cat >{}", place))
+            self._upload(path, _digest(path), place, _quoted("cat >{}", place))
             return
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _digest(path)
         there = f"{self.cache}/{digest[0]}/{digest}" if self.cache else place
         enter = _quoted("cat {} >{} && chmod 700 {}", there, place, place)
         if self.cache:
-            known = f"{_quoted('[ -f {} ]', there)} && {self._check(path, there)} && {enter}"
+            known = (
+                f"{_quoted('[ -f {} ]', there)} && {self._check(path, digest, there)} && {enter}"
+            )
             if self.ask(known).returncode == 0:
                 return
             slot, part = there.rpartition("/")[0], f"{there}.part"
             self._upload(
                 path,
+                digest,
                 part,  # one program for each first digit: the cache stays small
                 _quoted("rm -rf {}; mkdir -p {} && cat >{}", slot, slot, part),
                 f"{_quoted('mv {} {}', part, there)} && {enter}",
             )
         else:
-            self._upload(path, place, _quoted("cat >{}", place), _quoted("chmod 700 {}", place))
+            write, finish = _quoted("cat >{}", place), _quoted("chmod 700 {}", place)
+            self._upload(path, digest, place, write, finish)
 
-    def _upload(self, path: Path, place: str, begin: str, end: str = ":") -> None:
+    def _upload(self, path: Path, digest: str, place: str, begin: str, end: str = ":") -> None:
         size = path.stat().st_size
         damaged = f"{{ {_quoted('rm -f {}', place)}; exit {_DAMAGED}; }}"
         failed = f"{{ {_quoted('rm -f {}', place)}; exit 1; }}"
-        script = f"{{ {begin}; }} || {failed}; {self._check(path, place)} || {damaged}; {end}"
+        script = (
+            f"{{ {begin}; }} || {failed}; {self._check(path, digest, place)} || {damaged}; {end}"
+        )
         with path.open("rb") as content:
             answer = self.ask(script, content, _PATIENCE_S + size / _SLOWEST_BYTES_S)
         if answer.returncode == _DAMAGED:
@@ -323,12 +328,10 @@ class _Session:
                 "removes what is kept",
             )
 
-    def _check(self, path: Path, place: str) -> str:
+    def _check(self, path: Path, digest: str, place: str) -> str:
         """A command that fails unless the file there is the one here."""
         match self.check:
             case "sha256":
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return f'[ "$({_quoted("sha256sum <{}", place)})" = "{digest}  -" ]'
             case "size":
                 return f'[ "$({_quoted("wc -c <{}", place)})" -eq {path.stat().st_size} ]'
@@ -423,6 +426,12 @@ class _BoardWorkplace(Workplace):
                     session.send(path, f"{folder}/{name}", executable=executable)
                 self._session = session
         return folder
+
+
+def _digest(path: Path) -> str:
+    """Hexadecimal SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _in_sh(script: str, *arguments: str) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from levit_deploy.machines.condition import target_of
 from levit_deploy.machines.facts import Facts
+from levit_deploy.targets.host import with_caches
 from levit_deploy.targets.system import Family, System
 from levit_deploy.targets.target import Target
 
@@ -18,8 +17,7 @@ def target_with_caches(facts: Facts) -> Target:
     target, cpu = target_of(facts), facts.cpu
     if target.base is not None or cpu is None:
         return target
-    l1d, l2 = cpu.l1d_bytes or target.l1d_bytes, cpu.l2_bytes or target.l2_bytes
-    return replace(target, l1d_bytes=l1d, l2_bytes=l2)
+    return with_caches(target, cpu)
 
 
 def other_libc(facts: Facts) -> System | None:

@@ -14,12 +14,16 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree, write_zip
-from levit_deploy.packaging.contents import Contents, documents
+from levit_deploy.packaging.contents import (
+    Contents,
+    check_places,
+    check_systems,
+    documents,
+)
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import Layout, facts, interface_files
 from levit_deploy.runtime.templating import render
 from levit_deploy.targets.system import Arch, Os
-from levit_deploy.targets.target import Target
 from levit_deploy.targets.toolchain import find_toolchain
 
 ABIS = {Arch.AARCH64: "arm64-v8a", Arch.ARMV7: "armeabi-v7a", Arch.X86_64: "x86_64"}
@@ -46,22 +50,13 @@ def check(contents: Contents) -> None:
             f"`{contents.name}` cannot be a Java package's name: it is a word of Java or Kotlin",
             hint=f"compile the model with --name levit_{contents.name}",
         )
-    seen: dict[str, Target] = {}
-    for artifact, target in contents.pairs:
-        if artifact.system.os is not Os.ANDROID:
-            raise DeployError(
-                f"an aar cannot hold `{artifact.folder}`, for `{target.name}` with "
-                f"{artifact.system}",
-                hint="compile the model with --libc android",
-            )
-        abi = ABIS[target.arch]
-        if abi in seen:
-            raise DeployError(
-                "an aar holds one library for each ABI: "
-                f"`{seen[abi].name}` and `{target.name}` are both `{abi}`",
-                hint="name one of them, or compile for all: --target arm64-any or x86-64-any",
-            )
-        seen[abi] = target
+    check_systems(contents, (Os.ANDROID,), "an aar", "compile the model with --libc android")
+    check_places(
+        contents,
+        lambda artifact, target: ABIS[target.arch],
+        "an aar holds one library for each ABI",
+        hint="name one of them, or compile for all: --target arm64-any or x86-64-any",
+    )
     _javac()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree, content
-from levit_deploy.packaging.contents import Contents
+from levit_deploy.packaging.contents import Contents, check_places
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import facts
 from levit_deploy.runtime.templating import render
@@ -58,16 +58,8 @@ def check(contents: Contents) -> None:
             f"`{contents.name}` cannot be a crate's name: Rust has something of that name",
             hint=f"compile the model with --name levit_{name.strip('_') or 'model'}",
         )
-    seen: dict[str, Target] = {}
-    for artifact, target in contents.pairs:
-        triple = triple_of(artifact, target)
-        if triple in seen:
-            raise DeployError(
-                "a crate holds one library for each Rust target: "
-                f"`{seen[triple].name}` and `{target.name}` are both `{triple}`",
-                hint="make a crate for each of them",
-            )
-        seen[triple] = target
+    rule = "a crate holds one library for each Rust target"
+    check_places(contents, triple_of, rule, hint="make a crate for each of them")
 
 
 def file_name(contents: Contents) -> str:

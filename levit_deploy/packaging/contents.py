@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from levit_deploy.models.card import ModelCard
 from levit_deploy.runtime.artifact import CALIBRATION_FILE, Artifact, open_artifact
 from levit_deploy.runtime.handout import LABELS, README
 from levit_deploy.runtime.manifest import Manifest
+from levit_deploy.targets.system import Os
 from levit_deploy.targets.table import HOST
 from levit_deploy.targets.target import Target
 
@@ -65,6 +66,31 @@ def cpu_of(artifact: Artifact) -> Target:
     """The CPU class that an artifact is for, whatever board it was compiled for; of several CPUs
     the least demanding one. Raises DeployError if its system is on no such CPU."""
     return artifact.manifest.device
+
+
+def check_systems(contents: Contents, systems: Collection[Os], package: str, hint: str) -> None:
+    """Raise DeployError if an artifact is for another system; `package`: such as `an aar`."""
+    for artifact, target in contents.pairs:
+        if artifact.system.os not in systems:
+            raise DeployError(
+                f"{package} cannot hold `{artifact.folder}`, for `{target.name}` with "
+                f"{artifact.system}",
+                hint=hint,
+            )
+
+
+def check_places(
+    contents: Contents, place: Callable[[Artifact, Target], str], rule: str, hint: str
+) -> None:
+    """Raise DeployError for two artifacts of the same `place`, against `rule`."""
+    seen: dict[str, Target] = {}
+    for artifact, target in contents.pairs:
+        where = place(artifact, target)
+        if where in seen:
+            raise DeployError(
+                f"{rule}: `{seen[where].name}` and `{target.name}` are both `{where}`", hint=hint
+            )
+        seen[where] = target
 
 
 def documents(artifact: Artifact) -> tuple[Path, ...]:

@@ -18,7 +18,12 @@ from pathlib import Path
 
 from levit_deploy.errors import DeployError
 from levit_deploy.packaging.archives import Tree
-from levit_deploy.packaging.contents import Contents, documents
+from levit_deploy.packaging.contents import (
+    Contents,
+    check_places,
+    check_systems,
+    documents,
+)
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.handout import Layout, interface_files
 from levit_deploy.targets.system import Arch, Os
@@ -46,22 +51,10 @@ def check(contents: Contents) -> None:
             f"`{contents.name}` cannot be a Swift module's name: Swift has something of that name",
             hint=f"compile the model with --name levit_{contents.name.lower()}",
         )
-    seen: dict[str, Target] = {}
-    for artifact, target in contents.pairs:
-        if artifact.system.os not in _SYSTEMS:
-            raise DeployError(
-                f"an xcframework cannot hold `{artifact.folder}`, for `{target.name}` with "
-                f"{artifact.system}",
-                hint="compile the model with --os macos or --os ios",
-            )
-        slice = _slice(artifact, target)
-        if slice in seen:
-            raise DeployError(
-                "an xcframework holds one library for each system: "
-                f"`{seen[slice].name}` and `{target.name}` are both `{slice}`",
-                hint="name one of them",
-            )
-        seen[slice] = target
+    hint = "compile the model with --os macos or --os ios"
+    check_systems(contents, _SYSTEMS, "an xcframework", hint)
+    rule = "an xcframework holds one library for each system"
+    check_places(contents, _slice, rule, hint="name one of them")
 
 
 def file_name(contents: Contents) -> str:

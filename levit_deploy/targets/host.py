@@ -113,11 +113,11 @@ def host_target(cpu: Cpu, candidates: Iterable[Target]) -> Target:
     Raises DeployError if it runs none.
     """
     best = last_fitting(cpu, candidates)
-    return replace(
-        best,
-        name="host",
-        description=f"this machine: {cpu.model or best.description}",
-        l1d_bytes=cpu.l1d_bytes or best.l1d_bytes,
-        l2_bytes=cpu.l2_bytes or best.l2_bytes,
-        base=best.name,
-    )
+    description = f"this machine: {cpu.model or best.description}"
+    return replace(with_caches(best, cpu), name="host", description=description, base=best.name)
+
+
+def with_caches(target: Target, cpu: Cpu) -> Target:
+    """`target` with the caches of `cpu`, as far as they are known."""
+    l1d, l2 = cpu.l1d_bytes or target.l1d_bytes, cpu.l2_bytes or target.l2_bytes
+    return replace(target, l1d_bytes=l1d, l2_bytes=l2)
