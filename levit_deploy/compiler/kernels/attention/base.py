@@ -193,7 +193,7 @@ class AttentionKernel(ABC):
             scratch_bytes=4 * self.scratch_size,
             kind=self.kind,
             shape=f"{spec.heads} heads {spec.key_dim}+{spec.value_dim}, "
-            f"{spec.queries} queries {spec.keys} keys" + f" {self.stored}" * self.stored.quantized,
+            f"{spec.queries} queries {spec.keys} keys{self.stored.words}",
             tile=str(self.tile),
             multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
             bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))

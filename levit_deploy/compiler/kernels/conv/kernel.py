@@ -71,7 +71,7 @@ def conv_kernel(
     float image normalised by the same formula gives. The result does not depend on `tile`, nor on
     the target among those with FMA.
     """
-    assert not (stored.quantized and spec.destination is not Destination.TOKENS), "a float border"
+    assert stored is Stored.FLOAT or spec.destination is Destination.TOKENS, "a float border"
     return _Generator(symbol, spec, tile, target, normalization, stored).kernel()
 
 
@@ -126,7 +126,7 @@ class _Generator:
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
             f"{spec.activation.value} {spec.source.value}"
             + " to int16" * (spec.destination is Destination.PADDED_INT16)
-            + f" {self.stored}" * self.stored.quantized,
+            + self.stored.words,
             tile=str(self.tile),
             multiply_adds=outputs * spec.depth,
             bytes_moved=spec.source_size * _bytes_of(spec.source.dtype)

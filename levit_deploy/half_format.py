@@ -1,0 +1,36 @@
+"""Floats of 16 bits: what weights are stored as, and what some CPUs multiply."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+
+class HalfFormat(StrEnum):
+    """FP16 is binary16 of IEEE 754: 11 bits of precision, up to 65504. BF16 is the upper half of a
+    float32: 8 bits, and its range."""
+
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float16 if self is HalfFormat.FP16 else ml_dtypes.bfloat16)
+
+    @property
+    def largest(self) -> float:
+        return 65504.0 if self is HalfFormat.FP16 else (2 - self.unit) * 2.0**127
+
+    @property
+    def unit(self) -> float:
+        """From 1 to the next number."""
+        return 2.0**-10 if self is HalfFormat.FP16 else 2.0**-7
+
+    def rounded(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The nearest numbers of the format, ties to even; infinite beyond its largest."""
+        with np.errstate(over="ignore"):
+            return values.astype(self.dtype).astype(np.float32)
