@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
+from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
 from levit_deploy.compiler.kernels.conv.image import Planes
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
@@ -32,8 +33,11 @@ CACHE_LINE_BYTES = 64
 
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
-    if spec.source is Source.PADDED_INT16:
-        return isa.int16_block(spec.in_channels)
+    match spec.source:
+        case Source.PADDED_INT16:
+            return isa.int16_block(spec.in_channels)
+        case Source.PADDED_HALF:
+            return HalfBlock
     return FloatBlock
 
 
@@ -64,7 +68,8 @@ def _blocks(spec: ConvSpec, tile: ConvTile, image: bool) -> Iterator[_Block]:
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Emits rows of the output. `source`: a padded buffer, or the planes of an image."""
+    """Emits rows of the output. `source`: a padded buffer, or the planes of an image. `memory`: of
+    sums that are `in_memory`."""
 
     spec: ConvSpec
     tile: ConvTile
@@ -72,6 +77,7 @@ class RowWriter:
     source: tirx.Buffer | Planes
     w: tirx.Buffer
     output: Output | Int16Output
+    memory: tirx.Buffer | None
 
     @property
     def family(self) -> type[PixelBlock]:
@@ -96,7 +102,7 @@ class RowWriter:
         """`number`: of the block in its panel."""
         block = self.family(self.isa, self.tile.vectors, kind.pixels)
         panel_at = T.bind(panel * block.panel_size(self.spec.depth))
-        acc = block.start(self.w, panel_at)
+        acc = block.start(self.w, panel_at, self.memory)
         weights_at = panel_at + block.header * block.width
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
@@ -148,32 +154,53 @@ class RowWriter:
             row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
             at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
             w_at = T.bind(weights_at + row * (block.weight_size(depth) * block.width))
-
-            def steps(k: Expr | int, count: int) -> None:
-                pixels = [
-                    block.values(source, at + pixel * 2 * channels + k, count)
-                    for pixel in range(block.pixels)
-                ]
-                for step, values in enumerate(zip(*pixels, strict=True)):
-                    before = block.weight_size(k + step * block.step_depth)
-                    block.multiply(acc, self.w, w_at + before * block.width, values)
-
             ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
-            unroll = self.depth_unroll
-            if depth >= unroll:
-                with T.serial(depth // unroll) as k:
-                    self.prefetch_weights(block, ahead, k)
-                    self.prefetch_input(block, source, at, k)
-                    for step in range(0, unroll, block.load_depth):
-                        steps(k * unroll + step, block.load_depth)
-            for k in range(depth - depth % unroll, depth, block.load_depth):
-                steps(k, min(block.load_depth, depth - k))
+            done = 0
+            for size, alike in groupby(block.chains(depth)):
+                count = len(list(alike))
+                with T.serial(count) as index:
+                    first = done + index * size
+                    w_first = w_at + block.weight_size(first) * block.width
+                    with block.chain(acc) as sums:
+                        self.chain(block, sums, source, at + first, w_first, size, ahead)
+                done += count * size
+
+    def chain(
+        self,
+        block: PixelBlock,
+        sums: tirx.Buffer,
+        source: tirx.Buffer,
+        at: Expr,
+        w_at: Expr,
+        depth: int,
+        ahead: Expr,
+    ) -> None:
+        """`depth` products of each sum: of values from `at` and weights from `w_at` on."""
+        apart = 2 * self.spec.in_channels
+
+        def steps(k: Expr | int, count: int) -> None:
+            pixels = [
+                block.values(source, at + pixel * apart + k, count) for pixel in range(block.pixels)
+            ]
+            for step, values in enumerate(zip(*pixels, strict=True)):
+                before = block.weight_size(k + step * block.step_depth)
+                block.multiply(sums, self.w, w_at + before * block.width, values)
+
+        unroll = self.depth_unroll
+        if depth >= unroll:
+            with T.serial(depth // unroll) as k:
+                self.prefetch_weights(block, ahead, k)
+                self.prefetch_input(block, source, at, k)
+                for step in range(0, unroll, block.load_depth):
+                    steps(k * unroll + step, block.load_depth)
+        for k in range(depth - depth % unroll, depth, block.load_depth):
+            steps(k, min(block.load_depth, depth - k))
 
     @property
     def depth_unroll(self) -> int:
         """Input channels in one turn of the loop, the end of which costs some cores time."""
         family = self.family
-        twice = not self.isa.runs_ahead and family.sums == 1
+        twice = not self.isa.runs_ahead and family.sums == 1 and not family.in_memory
         return family.load_depth * (2 if twice else 1)
 
     def share_size(self, block: PixelBlock) -> int:
