@@ -24,7 +24,7 @@ from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.lower.calls import IMAGE, Calls, Tensor
 from levit_deploy.compiler.program import EIGHT_BIT, Entry
 from levit_deploy.errors import DeployError
-from levit_deploy.network.arithmetic import Float32, Int16
+from levit_deploy.network.arithmetic import Float32, Half, Int16
 from levit_deploy.network.network import Conv
 
 SMALLEST_IMAGE = 16
@@ -58,7 +58,7 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     panels: NDArray[np.generic]
     bias = conv.bias.astype(np.float32)
     match conv.arithmetic:
-        case Float32():
+        case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:
             multiplier = (int16.weight_scales * np.float64(int16.scale)).astype(np.float32)
