@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,11 @@ class HalfFormat(StrEnum):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype(np.float16 if self is HalfFormat.FP16 else ml_dtypes.bfloat16)
+        if self is HalfFormat.FP16:
+            return np.dtype(np.float16)
+        import ml_dtypes  # not wanted by those who only run a library
+
+        return np.dtype(ml_dtypes.bfloat16)
 
     @property
     def largest(self) -> float:

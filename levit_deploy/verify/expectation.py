@@ -55,8 +55,8 @@ class Reference:
     foreign: ForeignModel | None = None
 
     @staticmethod
-    def of_weights(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> Reference:
-        """`quantized`: the 8-bit model that was made of the weights, if the library is its."""
+    def of_weights(checkpoint: Checkpoint, rounded: ExportedModel | None = None) -> Reference:
+        """`rounded`: the model of fewer bits that was made of them, if the library is its."""
         spec = checkpoint.spec
         return Reference(
             checkpoint.digest,
@@ -64,7 +64,7 @@ class Reference:
             spec.normalization,
             checkpoint.preprocessing,
             checkpoint.build(),
-            quantized,
+            rounded,
             checkpoint.foreign,
         )
 

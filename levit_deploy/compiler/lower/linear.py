@@ -5,14 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8, GEMM_STORED_HALF
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
-from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, Layout
+from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmInt8Spec,
+    GemmSpec,
+    GemmStoredHalfSpec,
+    Layout,
+)
+from levit_deploy.compiler.kernels.gemm.stored_half import pack_bias, pack_halves
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.errors import DeployError
-from levit_deploy.network.arithmetic import Float32, Int8
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
 
 
@@ -42,6 +49,8 @@ def lower_linear(
     match layer.arithmetic:
         case Float32():
             out = _float32(calls, spec, layer, x, residual)
+        case Half(format=format):
+            out = _half(calls, spec, layer, format, x, residual)
         case Int8() as int8:
             out = _int8(calls, spec, layer, int8, x, residual)
     return Tensor(out, spec.rows, spec.columns)
@@ -56,6 +65,30 @@ def _float32(
         GEMM.symbol(spec, tile),
         GEMM.maker(spec, tile, calls.target),
         [x.value, panels, *([residual.value] if residual else [])],
+        4 * spec.output_size,
+    )
+
+
+def _half(
+    calls: Calls,
+    spec: GemmSpec,
+    layer: Linear,
+    format: HalfFormat,
+    x: Tensor,
+    residual: Tensor | None,
+) -> Value:
+    weight, bias = layer.weight.T.astype(np.float32), layer.bias.astype(np.float32)
+    own = GemmStoredHalfSpec(**vars(spec), format=format)
+    tile = calls.tiles.tile(own, calls.target)
+    return calls.call(
+        GEMM_STORED_HALF.symbol(own, tile),
+        GEMM_STORED_HALF.maker(own, tile, calls.target),
+        [
+            x.value,
+            pack_halves(weight, format, tile),
+            pack_bias(bias, tile),
+            *([residual.value] if residual else []),
+        ],
         4 * spec.output_size,
     )
 

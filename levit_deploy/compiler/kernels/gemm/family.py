@@ -7,8 +7,14 @@ from dataclasses import replace
 from functools import partial
 
 from levit_deploy.compiler.kernels.family import Family, float_only
-from levit_deploy.compiler.kernels.gemm import float32, int8
-from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm import float32, int8, stored_half
+from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmInt8Spec,
+    GemmSpec,
+    GemmStoredHalfSpec,
+    GemmTile,
+    Layout,
+)
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, near_tiles
@@ -53,6 +59,8 @@ def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterato
 def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
     words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
+    if isinstance(spec, GemmStoredHalfSpec):
+        words += ["stored", spec.format.value]
     words += [f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
     words += [spec.activation.value] * (spec.activation is not Activation.NONE)
     words += ["residual"] * spec.residual
@@ -69,6 +77,17 @@ GEMM = Family(
     is_legal=is_legal,
     neighbours=_near,
     generate=float_only(float32.gemm_kernel),
+    symbol=_symbol,
+    shared_tile=partial(float32.default_tile, shared=True),
+)
+GEMM_STORED_HALF = Family(
+    name="gemm stored half",
+    spec=GemmStoredHalfSpec,
+    tile=GemmTile,
+    default_tile=float32.default_tile,
+    is_legal=is_legal,
+    neighbours=_near,
+    generate=float_only(stored_half.stored_half_kernel),
     symbol=_symbol,
     shared_tile=partial(float32.default_tile, shared=True),
 )

@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -90,11 +91,12 @@ def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> 
     activation; then + residual (in one rounding with the product that ends an activation). So it
     does not depend on tile or target.
     """
-    return _Generator(symbol, spec, tile, target).kernel()
+    return FloatGemm(symbol, spec, tile, target).kernel()
 
 
-class _Generator:
-    """The parts of one kernel while it is being written."""
+class FloatGemm:
+    """The parts of one kernel while it is being written. A subclass may have its weights
+    elsewhere."""
 
     def __init__(self, symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> None:
         self.symbol = symbol
@@ -107,18 +109,44 @@ class _Generator:
         self.row_stride = spec.depth * (2 if spec.gather_side else 1)
         self.group_stride = spec.depth * 2 * spec.gather_side
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the constants."""
+        return 4 * (1 + self.spec.depth) * self.panels.padded
+
+    @property
+    def scratch_size(self) -> int:
+        """Floats of the worker's scratch."""
+        return 0
+
+    def declare_weights(self) -> None:
+        self.w = parameter("panels", (1 + self.spec.depth) * self.panels.padded)
+
+    def panel(self, column: Expr, width: int, first: Expr) -> tuple[tirx.Buffer, Expr]:
+        """Where the panels of the tile of `width` columns from `column` on begin. `first`: whether
+        no other tile of this range has read them."""
+        panels = self.panels
+        return self.w, T.bind(panels.start(column) + panels.inside(column))
+
+    @property
+    def prefetching(self) -> int:
+        """How many tiles share the prefetch of the panel that follows: see RegisterTile."""
+        return self.tiles_per_panel
+
     def kernel(self) -> Kernel:
         spec = self.spec
-        weights = (1 + spec.depth) * self.panels.padded
-        moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1)) + weights
+        moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1))
         with kernel_function(self.symbol) as builder:
             self.a = parameter("a", spec.input_rows * spec.depth)
-            self.w = parameter("panels", weights)
+            self.declare_weights()
             if spec.residual:
                 self.residual = parameter("residual", spec.rows * spec.columns)
             self.out = parameter("out", spec.output_size)
-            with T.serial(*task_range()) as task:
-                self.task(task)
+            if self.scratch_size:
+                self.scratch = parameter("scratch", self.scratch_size)
+            begin, end = task_range()
+            with T.serial(begin, end) as task:
+                self.task(task, begin)
         return Kernel(
             symbol=self.symbol,
             func=builder.get(),
@@ -127,12 +155,14 @@ class _Generator:
             shape=" ".join([*spec.words(), *spec.gather_words]),
             tile=str(self.tile),
             multiply_adds=spec.rows * spec.columns * spec.depth,
-            bytes_moved=4 * moved,
+            bytes_moved=4 * moved + self.weight_bytes,
+            scratch_bytes=4 * self.scratch_size,
         )
 
-    def task(self, task: Expr) -> None:
+    def task(self, task: Expr, begin: Expr) -> None:
         panel = T.bind(task // self.tiles_per_panel)
         tile_row = T.bind(task % self.tiles_per_panel)
+        first = T.Or(tile_row == 0, task == begin)
         group = T.bind(tile_row // self.blocks.count)
         block = T.bind(tile_row % self.blocks.count)
 
@@ -150,11 +180,11 @@ class _Generator:
                 row_stride=self.row_stride,
                 depth=self.spec.depth,
                 depth_unroll=self.tile.depth_unroll,
-                tiles_per_panel=self.tiles_per_panel,
+                tiles_per_panel=self.prefetching,
             )
             a_at = T.bind(group * self.group_stride + row * self.row_stride)
-            w_at = T.bind(panels.start(column) + panels.inside(column))
-            acc = tile.multiply(self.a, a_at, self.w, w_at, tile_row)
+            w, w_at = self.panel(column, width, first)
+            acc = tile.multiply(self.a, a_at, w, w_at, tile_row)
             self.store(acc, T.bind(group * self.spec.group_rows + row), column)
 
         panels.tiles.branch(

@@ -91,6 +91,11 @@ class Isa(ABC):
         """Whether one instruction keeps the lower half of the bits of every lane."""
         return True
 
+    @property
+    @abstractmethod
+    def widens_float16(self) -> bool:
+        """Whether one instruction makes float32 of float16."""
+
     def int16_block(self, channels: int) -> type[Int16Block]:
         """What multiplies `channels` 16-bit input channels of a convolution."""
         return next(b for b in self.products.blocks if channels % b.step_depth == 0)

@@ -36,6 +36,10 @@ class Neon64(Neon):
     NARROW = "llvm.aarch64.neon.sqxtn"
     LONG_PRODUCT = "llvm.aarch64.neon.smull"
 
+    @property
+    def widens_float16(self) -> bool:
+        return True
+
     def window(
         self, buffer: tirx.Buffer, index: Expr | int, size: int
     ) -> tuple[tirx.Buffer, Expr | int]:

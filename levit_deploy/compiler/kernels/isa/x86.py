@@ -39,6 +39,10 @@ class X86(Isa):
     def truncates(self) -> bool:
         return self.vector_bytes == _ZMM_BYTES
 
+    @property
+    def widens_float16(self) -> bool:
+        return self.fma  # F16C is in x86-64-v3 with it
+
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         x = simd.minimum(x, simd.splat(high))  # any overflow gives the smallest int32
         return T.call_llvm_pure_intrin(f"int32x{simd.lanes}", "llvm.lrint", x)
