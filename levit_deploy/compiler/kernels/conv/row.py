@@ -155,14 +155,20 @@ class RowWriter:
             at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
             w_at = T.bind(weights_at + row * (block.weight_size(depth) * block.width))
             ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
+
+            def chain(first: Expr | int, size: int) -> None:
+                w_first = w_at + block.weight_size(first) * block.width
+                with block.chain(acc) as sums:
+                    self.chain(block, sums, source, at + first, w_first, size, ahead)
+
             done = 0
             for size, alike in groupby(block.chains(depth)):
                 count = len(list(alike))
-                with T.serial(count) as index:
-                    first = done + index * size
-                    w_first = w_at + block.weight_size(first) * block.width
-                    with block.chain(acc) as sums:
-                        self.chain(block, sums, source, at + first, w_first, size, ahead)
+                if count == 1:
+                    chain(done, size)
+                else:
+                    with T.serial(count) as index:
+                        chain(done + index * size, size)
                 done += count * size
 
     def chain(
