@@ -61,8 +61,7 @@ class HalfBlock(FloatBlock):
 
     @contextmanager
     def chain(self, acc: tirx.Buffer) -> Iterator[tirx.Buffer]:
-        size = self.sum_size
-        sums = T.alloc_buffer((size,), self.dtype, scope="local")
+        sums = T.alloc_buffer((self.sum_size,), self.dtype, scope="local")
         places = [
             (simd, pixel * self.width + channel)
             for pixel in range(self.pixels)
@@ -71,11 +70,9 @@ class HalfBlock(FloatBlock):
         for simd, at in places:
             simd.store(sums, at, T.broadcast(T.float16(0), simd.lanes))
         yield sums
-        # LLVM does not see that it is the same memory each time: it would fetch all into registers.
-        totals, first = self.isa.window(acc, 0, size)
         for simd, at in places:
             widened = T.cast(simd.load(sums, at), simd.type())
-            simd.store(totals, first + at, simd.load(totals, first + at) + widened)
+            simd.store(acc, at, simd.load(acc, at) + widened)
 
 
 def pack_weights_half(

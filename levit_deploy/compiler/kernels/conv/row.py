@@ -29,6 +29,7 @@ from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.output import Output
 
 CACHE_LINE_BYTES = 64
+_MORE = 1 << 16  # than there are rows and chains
 
 
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
@@ -108,6 +109,8 @@ class RowWriter:
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
+        if block.in_memory:
+            acc = _veiled(acc, y)
         row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
 
         def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
@@ -158,7 +161,8 @@ class RowWriter:
 
             def chain(first: Expr | int, size: int) -> None:
                 w_first = w_at + block.weight_size(first) * block.width
-                with block.chain(acc) as sums:
+                number = turn * depth + first
+                with block.chain(_veiled(acc, number) if block.in_memory else acc) as sums:
                     self.chain(block, sums, source, at + first, w_first, size, ahead)
 
             done = 0
@@ -276,3 +280,10 @@ class RowWriter:
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]
                     step = channel * KERNEL_SIDE + tap
                     block.multiply(acc, self.w, w_at + step * block.width, values)
+
+
+def _veiled(buffer: tirx.Buffer, number: Expr) -> tirx.Buffer:
+    """`buffer`, as if it lay somewhere else for each `number`, which is less than `_MORE`: otherwise
+    LLVM carries what is in it from turn to turn of a loop in registers, and spills them."""
+    address = T.address_of(buffer[number // _MORE])
+    return T.decl_buffer(buffer.shape, buffer.dtype, data=T.bind(address))
