@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+HALF_CHAIN = 64  # float16 products at most, whose sum is rounded to float16
+
 
 class HalfFormat(StrEnum):
     """FP16 is binary16 of IEEE 754: 11 bits of precision, up to 65504. BF16 is the upper half of a
@@ -22,7 +24,8 @@ class HalfFormat(StrEnum):
             return np.dtype(np.float16)
         import ml_dtypes  # not wanted by those who only run a library
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
 
     @property
     def largest(self) -> float:

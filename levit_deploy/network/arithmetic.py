@@ -88,7 +88,6 @@ AttentionArithmetic = Float32 | DynamicInt8
 FLOAT32 = Float32()
 DYNAMIC_INT8 = DynamicInt8()
 
-HALF_CHAIN = 64
 LARGEST_INTEGER = 127  # of DynamicInt8's queries, keys and values
 LARGEST_WEIGHT = 254  # of its softmax weights: with half a step added it still rounds to itself
 DIFFUSION_STEP = 16  # keys from one softmax weight to the one that gets what its rounding took

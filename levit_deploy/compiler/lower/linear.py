@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8, GEMM_STORED_HALF
+from levit_deploy.compiler.kernels.gemm.family import (
+    GEMM,
+    GEMM_INT8,
+)
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
 from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmHalfSpec,
     GemmInt8Spec,
     GemmSpec,
     GemmStoredHalfSpec,
@@ -17,6 +21,7 @@ from levit_deploy.compiler.kernels.gemm.spec import (
 from levit_deploy.compiler.kernels.gemm.stored_half import pack_bias, pack_halves
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
+from levit_deploy.compiler.tiles.registry import family_of
 from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Float32, Half, Int8
@@ -77,19 +82,22 @@ def _half(
     x: Tensor,
     residual: Tensor | None,
 ) -> Value:
-    weight, bias = layer.weight.T.astype(np.float32), layer.bias.astype(np.float32)
-    own = GemmStoredHalfSpec(**vars(spec), format=format)
-    tile = calls.tiles.tile(own, calls.target)
+    """On a CPU that multiplies `format`, or in float32 on weights that are stored in it."""
+    native = format is HalfFormat.FP16 and format in calls.target.halves
+    own: GemmHalfSpec | GemmStoredHalfSpec
+    if native:
+        own, a = GemmHalfSpec(**vars(spec)), calls.halved(x)
+    else:
+        own, a = GemmStoredHalfSpec(**vars(spec), format=format), x.value
+    family, tile = family_of(own), calls.tiles.tile(own, calls.target)
+    panels = pack_halves(layer.weight.T.astype(np.float32), format, tile)
+    bias = pack_bias(layer.bias.astype(np.float32), tile)
     return calls.call(
-        GEMM_STORED_HALF.symbol(own, tile),
-        GEMM_STORED_HALF.maker(own, tile, calls.target),
-        [
-            x.value,
-            pack_halves(weight, format, tile),
-            pack_bias(bias, tile),
-            *([residual.value] if residual else []),
-        ],
+        family.symbol(own, tile),
+        family.maker(own, tile, calls.target),
+        [a, panels, bias, *([residual.value] if residual else [])],
         4 * spec.output_size,
+        stores_copies=native and spec.layout is Layout.ROWS,
     )
 
 

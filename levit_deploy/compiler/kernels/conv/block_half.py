@@ -1,7 +1,8 @@
 """Convolution in float16: products summed up in float16 over short chains, chains in float32.
 
     total[pixel, channel] = bias[channel]
-    for each chain:  s = 0;  s = fma(input value, weight, s) for its products, in float16
+    for each chain:  s = input value * weight for the first of its products,
+                     s = fma(input value, weight, s) for the others, in float16
                      total = total + s, in float32
 
 A row of the kernel, 3 x channels products, is cut into the fewest chains of at most HALF_CHAIN,
@@ -27,7 +28,7 @@ from levit_deploy.compiler.kernels.conv.spec import ConvTile
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import concat
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.network.arithmetic import HALF_CHAIN
+from levit_deploy.half_format import HALF_CHAIN
 
 
 class HalfBlock(FloatBlock):
@@ -68,7 +69,7 @@ class HalfBlock(FloatBlock):
             for simd, channel in self.registers
         ]
         for simd, at in places:
-            simd.store(sums, at, T.broadcast(T.float16(0), simd.lanes))
+            simd.store(sums, at, T.broadcast(T.float16(-0.0), simd.lanes))  # p + -0.0 is p
         yield sums
         for simd, at in places:
             widened = T.cast(simd.load(sums, at), simd.type())

@@ -196,14 +196,17 @@ class RowWriter:
                 before = block.weight_size(k + step * block.step_depth)
                 block.multiply(sums, self.w, w_at + before * block.width, values)
 
-        unroll = self.depth_unroll
-        if depth >= unroll:
-            with T.serial(depth // unroll) as k:
+        unroll, begun = self.depth_unroll, 0
+        if block.in_memory:  # what it starts from is known here: the first product is no addition
+            steps(0, min(unroll, depth))
+            begun = 1
+        if depth // unroll > begun:
+            with T.serial(begun, depth // unroll) as k:
                 self.prefetch_weights(block, ahead, k)
                 self.prefetch_input(block, source, at, k)
                 for step in range(0, unroll, block.load_depth):
                     steps(k * unroll + step, block.load_depth)
-        for k in range(depth - depth % unroll, depth, block.load_depth):
+        for k in range(max(begun, depth // unroll) * unroll, depth, block.load_depth):
             steps(k, min(block.load_depth, depth - k))
 
     @property

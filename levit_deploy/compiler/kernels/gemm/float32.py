@@ -10,6 +10,7 @@ from memory once and from the cache after that, and any split over threads is ba
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -94,9 +95,25 @@ def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> 
     return FloatGemm(symbol, spec, tile, target).kernel()
 
 
+@dataclass(frozen=True)
+class TilePlace:
+    """`mr` rows, from `row` of the output and `a[a_at]` on, times `width` columns from `column` on.
+
+    `number`: of the tile in its panel. `first`: whether no other tile of the range has read it.
+    """
+
+    a_at: Expr
+    row: Expr
+    mr: int
+    column: Expr
+    width: int
+    number: Expr
+    first: Expr
+
+
 class FloatGemm:
-    """The parts of one kernel while it is being written. A subclass may have its weights
-    elsewhere."""
+    """The parts of one kernel while it is being written. Subclasses have weights, or both factors,
+    in fewer bits."""
 
     def __init__(self, symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> None:
         self.symbol = symbol
@@ -119,8 +136,12 @@ class FloatGemm:
         """Floats of the worker's scratch."""
         return 0
 
-    def declare_weights(self) -> None:
+    def declare_factors(self) -> None:
+        self.a = parameter("a", self.spec.input_rows * self.spec.depth)
         self.w = parameter("panels", (1 + self.spec.depth) * self.panels.padded)
+
+    def declare_output(self) -> None:
+        self.out = parameter("out", self.spec.output_size)
 
     def panel(self, column: Expr, width: int, first: Expr) -> tuple[tirx.Buffer, Expr]:
         """Where the panels of the tile of `width` columns from `column` on begin. `first`: whether
@@ -137,11 +158,10 @@ class FloatGemm:
         spec = self.spec
         moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1))
         with kernel_function(self.symbol) as builder:
-            self.a = parameter("a", spec.input_rows * spec.depth)
-            self.declare_weights()
+            self.declare_factors()
             if spec.residual:
                 self.residual = parameter("residual", spec.rows * spec.columns)
-            self.out = parameter("out", spec.output_size)
+            self.declare_output()
             if self.scratch_size:
                 self.scratch = parameter("scratch", self.scratch_size)
             begin, end = task_range()
@@ -171,26 +191,30 @@ class FloatGemm:
         def register_tile(units: int, mr: int) -> None:
             row = T.bind(self.blocks.start(block, mr))
             column = T.bind(panels.tiles.start(panel, units) * panels.unit)
-            width = units * panels.unit
-            tile = RegisterTile(
-                simd=self.simd,
-                mr=mr,
-                vectors=width // self.simd.lanes,
-                panel_width=panels.width(width),
-                row_stride=self.row_stride,
-                depth=self.spec.depth,
-                depth_unroll=self.tile.depth_unroll,
-                tiles_per_panel=self.prefetching,
-            )
             a_at = T.bind(group * self.group_stride + row * self.row_stride)
-            w, w_at = self.panel(column, width, first)
-            acc = tile.multiply(self.a, a_at, w, w_at, tile_row)
-            self.store(acc, T.bind(group * self.spec.group_rows + row), column)
+            out_row = T.bind(group * self.spec.group_rows + row)
+            place = TilePlace(a_at, out_row, mr, column, units * panels.unit, tile_row, first)
+            self.register_tile(place)
 
         panels.tiles.branch(
             panel,
             lambda units: self.blocks.branch(block, lambda mr: register_tile(units, mr)),
         )
+
+    def register_tile(self, place: TilePlace) -> None:
+        tile = RegisterTile(
+            simd=self.simd,
+            mr=place.mr,
+            vectors=place.width // self.simd.lanes,
+            panel_width=self.panels.width(place.width),
+            row_stride=self.row_stride,
+            depth=self.spec.depth,
+            depth_unroll=self.tile.depth_unroll,
+            tiles_per_panel=self.prefetching,
+        )
+        w, w_at = self.panel(place.column, place.width, place.first)
+        acc = tile.multiply(self.a, place.a_at, w, w_at, place.number)
+        self.store(acc, place.row, place.column)
 
     def store(self, acc: Accumulators, row: Expr, first: Expr) -> None:
         """The epilogue: accumulators -> activation -> + residual -> out."""

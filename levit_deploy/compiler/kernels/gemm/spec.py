@@ -111,6 +111,13 @@ class GemmStoredHalfSpec(GemmSpec):
         return [*super().words(layout), f"{self.format} weights"]
 
 
+class GemmHalfSpec(GemmSpec):
+    """a and w are float16, and multiplied as they are; else as `GemmSpec`."""
+
+    def words(self, layout: bool = True) -> list[str]:
+        return [*super().words(layout), "fp16"]
+
+
 class GemmInt8Spec(GemmSpec):
     """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
 

@@ -75,7 +75,8 @@ class _Generator(FloatGemm):
     def prefetching(self) -> int:
         return 0  # the panels of halves are read once, one after the other
 
-    def declare_weights(self) -> None:
+    def declare_factors(self) -> None:
+        self.a = parameter("a", self.spec.input_rows * self.spec.depth)
         self.w = parameter("panels", self.spec.depth * self.panels.padded, STORED[self.format])
         self.bias = parameter("bias", self.panels.padded)
 
