@@ -142,7 +142,7 @@ def case(layer: Layer, stored: Stored = Stored.FLOAT) -> Case:
 
 SUITE = Suite(
     CONV,
-    (get_target("arm64-dotprod"), get_target("arm64-i8mm")),
+    (get_target("arm64-dotprod"),),
     {
         **{name: case(layer) for name, layer in LAYERS.items()},
         "as tokens of both types": case(make_layer(LAST), Stored.FLOAT_AND_HALF),

@@ -116,9 +116,13 @@ class PixelBlock(ABC):
         return [depth]
 
     @contextmanager
-    def chain(self, acc: tirx.Buffer) -> Iterator[tirx.Buffer]:
-        """What `multiply` adds the products of a chain to, which afterwards are part of `acc`."""
+    def chain(self, acc: tirx.Buffer, number: Expr) -> Iterator[tirx.Buffer]:
+        """What `multiply` adds the products of chain `number` to; they are part of `acc` then."""
         yield acc
+
+    def collected(self, acc: tirx.Buffer, number: Expr) -> tirx.Buffer:
+        """The sums of block row `number` in registers."""
+        return acc
 
     @property
     def rows(self) -> int:

@@ -31,8 +31,16 @@ from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.half_format import HALF_CHAIN
 
 
+# More than there are products of an output, or rows of the image.
+_MANY = 1 << 16
+
+
 class HalfBlock(FloatBlock):
-    """NEON with FEAT_FP16. Eight input channels of a pixel are one load, then used by lane."""
+    """NEON with FEAT_FP16. Eight input channels of a pixel are one load, then used by lane.
+
+    LLVM is not to see that totals lie in one place all the time: it would carry them from turn to
+    turn of the loops in registers, and spill those. So their place is `number // _MANY`, which is 0.
+    """
 
     dtype = "float16"
     header = 2
@@ -61,19 +69,31 @@ class HalfBlock(FloatBlock):
         return [lane_of(full, i) for i in range(count)]
 
     @contextmanager
-    def chain(self, acc: tirx.Buffer) -> Iterator[tirx.Buffer]:
+    def chain(self, acc: tirx.Buffer, number: Expr) -> Iterator[tirx.Buffer]:
         sums = T.alloc_buffer((self.sum_size,), self.dtype, scope="local")
-        places = [
+        for simd, at in self.places:
+            simd.store(sums, at, T.broadcast(T.float16(-0.0), simd.lanes))  # p + -0.0 is p
+        yield sums
+        first = T.bind(number // _MANY)
+        for simd, at in self.places:
+            widened = T.cast(simd.load(sums, at), simd.type())
+            simd.store(acc, first + at, simd.load(acc, first + at) + widened)
+
+    def collected(self, acc: tirx.Buffer, number: Expr) -> tirx.Buffer:
+        sums = T.alloc_buffer((self.sum_size,), self.sum_dtype, scope="local")
+        first = T.bind(number // _MANY)
+        for simd, at in self.places:
+            simd.store(sums, at, simd.load(acc, first + at))
+        return sums
+
+    @property
+    def places(self) -> list[tuple[Simd, int]]:
+        """Each register, and where in the sums it is."""
+        return [
             (simd, pixel * self.width + channel)
             for pixel in range(self.pixels)
             for simd, channel in self.registers
         ]
-        for simd, at in places:
-            simd.store(sums, at, T.broadcast(T.float16(-0.0), simd.lanes))  # p + -0.0 is p
-        yield sums
-        for simd, at in places:
-            widened = T.cast(simd.load(sums, at), simd.type())
-            simd.store(acc, at, simd.load(acc, at) + widened)
 
 
 def pack_weights_half(

@@ -29,7 +29,6 @@ from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.output import Output
 
 CACHE_LINE_BYTES = 64
-_MORE = 1 << 16  # than there are rows and chains
 
 
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
@@ -109,8 +108,7 @@ class RowWriter:
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
-        if block.in_memory:
-            acc = _veiled(acc, y)
+        acc = block.collected(acc, y)
         row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
 
         def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
@@ -161,8 +159,7 @@ class RowWriter:
 
             def chain(first: Expr | int, size: int) -> None:
                 w_first = w_at + block.weight_size(first) * block.width
-                number = turn * depth + first
-                with block.chain(_veiled(acc, number) if block.in_memory else acc) as sums:
+                with block.chain(acc, turn * depth + first) as sums:
                     self.chain(block, sums, source, at + first, w_first, size, ahead)
 
             done = 0
@@ -198,7 +195,7 @@ class RowWriter:
 
         unroll, begun = self.depth_unroll, 0
         if block.in_memory:  # what it starts from is known here: the first product is no addition
-            steps(0, min(unroll, depth))
+            steps(0, unroll)
             begun = 1
         if depth // unroll > begun:
             with T.serial(begun, depth // unroll) as k:
@@ -283,10 +280,3 @@ class RowWriter:
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]
                     step = channel * KERNEL_SIDE + tap
                     block.multiply(acc, self.w, w_at + step * block.width, values)
-
-
-def _veiled(buffer: tirx.Buffer, number: Expr) -> tirx.Buffer:
-    """`buffer`, as if it lay somewhere else for each `number`, which is less than `_MORE`: otherwise
-    LLVM carries what is in it from turn to turn of a loop in registers, and spills them."""
-    address = T.address_of(buffer[number // _MORE])
-    return T.decl_buffer(buffer.shape, buffer.dtype, data=T.bind(address))
