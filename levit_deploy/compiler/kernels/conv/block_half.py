@@ -30,7 +30,6 @@ from levit_deploy.compiler.kernels.isa.lanes import concat
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.half_format import HALF_CHAIN
 
-
 # More than there are products of an output, or rows of the image.
 _MANY = 1 << 16
 

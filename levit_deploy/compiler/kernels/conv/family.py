@@ -72,7 +72,8 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     Broadcast, padded: one value at a time, and the weights; image: a column's value is shared by
     two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
     pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
-    two registers for the next ones. Without FMA, two hold products.
+    two registers for the next ones; of float16 one more, or some CPUs' schedules spill. Without
+    FMA, two hold products.
     """
     image = spec.source.image
     block = block_family(spec, isa)
@@ -86,7 +87,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
         return (spare - vectors - 1) // (vectors + image)
     if image:
         return (2 * (spare - 4) - 1) // (2 * vectors + 1)
-    return (spare - 4) // (vectors + 1)
+    return (spare - 4 - block.in_memory) // (vectors + 1)
 
 
 def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa: Isa) -> float:
