@@ -17,6 +17,7 @@ from tvm import tirx
 
 from levit_deploy.compiler.kernels.conv import int16
 from levit_deploy.compiler.kernels.conv import kernel as conv
+from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
@@ -50,6 +51,7 @@ _ROLES = {
     "panels": Role.CONSTANT,
     "mirrored_bias": Role.CONSTANT,
     "out": Role.OUTPUT,
+    "out_half": Role.OUTPUT,
     "logits": Role.OUTPUT,
     "scratch": Role.SCRATCH,
 }
@@ -113,6 +115,8 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
         case ConvSpec(), ConvTile():
             shape = (spec.out_channels, spec.in_channels, KERNEL_SIDE, KERNEL_SIDE)
             bias = floats(spec.out_channels)
+            if spec.source is Source.PADDED_HALF:
+                return pack_weights_half(floats(*shape), bias, tile)
             if spec.source is not Source.PADDED_INT16:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
             wide = numbers.integers(-_WIDE_WEIGHT, _WIDE_WEIGHT + 1, shape, np.int16)

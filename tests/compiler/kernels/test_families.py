@@ -11,6 +11,7 @@ from tests.compiler.kernels import (
     attention_cases,
     attention_int8_cases,
     conv_cases,
+    conv_half_cases,
     conv_int16_cases,
     gemm_cases,
     half_cases,
@@ -28,6 +29,7 @@ SUITES = {
     "head": head_cases.SUITE,
     "conv": conv_cases.SUITE,
     "conv int16": conv_int16_cases.SUITE,
+    "conv half": conv_half_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }

@@ -2,13 +2,15 @@
 
     start; then acc += input value * weight for one tap and input channel after the other; finish
 
-What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`.
+What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`, of float16
+in `block_half`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import ClassVar, TypeAlias
@@ -63,6 +65,13 @@ class PixelBlock(ABC):
     step_depth: ClassVar[int] = 1
     # Input channels that one load serves where multiplications take them by lane.
     load_depth: ClassVar[int] = 4
+    # Whether sums lie in the worker's memory; registers hold those of a `chain` then.
+    in_memory: ClassVar[bool] = False
+
+    @classmethod
+    def lanes(cls, isa: Isa) -> int:
+        """Channels that a register holds."""
+        return isa.lanes
 
     @property
     def width(self) -> int:
@@ -85,15 +94,31 @@ class PixelBlock(ABC):
         size: int = (self.header + self.weight_size(depth)) * self.width
         return size
 
-    def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
-        """Accumulators (sums * rows * width,) with what they start from."""
-        rows = self.sums * self.rows
-        acc = T.alloc_buffer((rows * self.width,), self.sum_dtype, scope="local")
+    @property
+    def sum_size(self) -> int:
+        """Values of all sums."""
+        return self.sums * self.rows * self.width
+
+    def start(self, w: tirx.Buffer, panel_at: Expr, memory: tirx.Buffer | None) -> tirx.Buffer:
+        """Sums (sum_size,) with what they start from, in `memory` if they are `in_memory`."""
+        acc = memory
+        if acc is None:
+            acc = T.alloc_buffer((self.sum_size,), self.sum_dtype, scope="local")
         for simd, channel in self.registers:
             initial = T.bind(self.initial(simd, w, panel_at, channel))
-            for row in range(rows):
+            for row in range(self.sums * self.rows):
                 simd.store(acc, row * self.width + channel, initial)
         return acc
+
+    @classmethod
+    def chains(cls, depth: int) -> list[int]:
+        """How many products of a row of the kernel, which has `depth`, each chain adds up."""
+        return [depth]
+
+    @contextmanager
+    def chain(self, acc: tirx.Buffer) -> Iterator[tirx.Buffer]:
+        """What `multiply` adds the products of a chain to, which afterwards are part of `acc`."""
+        yield acc
 
     @property
     def rows(self) -> int:
