@@ -131,9 +131,12 @@ class FloatGemm:
         """Of the constants."""
         return 4 * (1 + self.spec.depth) * self.panels.padded
 
+    # Type of the worker's scratch.
+    scratch_type = "float32"
+
     @property
     def scratch_size(self) -> int:
-        """Floats of the worker's scratch."""
+        """Values of the worker's scratch."""
         return 0
 
     def declare_factors(self) -> None:
@@ -163,7 +166,7 @@ class FloatGemm:
                 self.residual = parameter("residual", spec.rows * spec.columns)
             self.declare_output()
             if self.scratch_size:
-                self.scratch = parameter("scratch", self.scratch_size)
+                self.scratch = parameter("scratch", self.scratch_size, self.scratch_type)
             begin, end = task_range()
             with T.serial(begin, end) as task:
                 self.task(task, begin)
@@ -176,7 +179,7 @@ class FloatGemm:
             tile=str(self.tile),
             multiply_adds=spec.rows * spec.columns * spec.depth,
             bytes_moved=4 * moved + self.weight_bytes,
-            scratch_bytes=4 * self.scratch_size,
+            scratch_bytes=np.dtype(self.scratch_type).itemsize * self.scratch_size,
         )
 
     def task(self, task: Expr, begin: Expr) -> None:

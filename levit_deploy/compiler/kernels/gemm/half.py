@@ -9,7 +9,7 @@ HALF_CHAIN terms, so the result depends neither on the tile nor on the CPU:
     acc = bias; acc = acc + h of each chain, in order                          rounded to float32
 
 then the activation; then + residual (in one rounding with the product that ends an activation).
-Chains are in registers, sums in the worker's scratch meanwhile.
+Chains that are done wait in the worker's scratch.
 """
 
 from __future__ import annotations
@@ -62,6 +62,8 @@ def half_kernel(
 
 
 class _Generator(FloatGemm):
+    scratch_type = "float16"
+
     def __init__(
         self, symbol: str, spec: GemmHalfSpec, tile: GemmTile, target: Target, stored: Stored
     ) -> None:
@@ -76,9 +78,9 @@ class _Generator(FloatGemm):
 
     @property
     def scratch_size(self) -> int:
-        """The sums of a tile."""
+        """Float16 values: the chains of a tile but the last."""
         tile = self.blocks.size * self.panels.tiles.size * self.panels.unit
-        return tile if self.chains > 1 else 0
+        return tile * (self.chains - 1)
 
     def declare_factors(self) -> None:
         spec = self.spec
@@ -93,36 +95,36 @@ class _Generator(FloatGemm):
         )
 
     def register_tile(self, place: TilePlace) -> None:
-        simd, floats = self.simd, range(0, place.width, self.simd.lanes)
-        acc = accumulators(self.halves, place.mr, place.width // LANES, "float16")
-        bias = [T.bind(simd.load(self.bias, place.column + c)) for c in floats]
-        if self.chains == 1:
-            self.chain(acc, place, T.int32(0), self.spec.depth)
-            sums = [bias for _ in acc]
-        else:
-            for i in range(place.mr):
-                for c, value in zip(floats, bias, strict=True):
-                    simd.store(self.scratch, i * place.width + c, value)
-            with T.serial(self.chains - 1) as chain:
-                self.chain(acc, place, T.bind(chain * HALF_CHAIN), HALF_CHAIN)
+        halves, simd = self.halves, self.simd
+        vectors = range(place.width // LANES)
+        acc = accumulators(halves, place.mr, len(vectors), "float16")
+        size = place.mr * place.width  # of the tile
+        before = self.chains - 1
+        if before:
+            with T.serial(before) as number:
+                self.chain(acc, place, T.bind(number * HALF_CHAIN), HALF_CHAIN)
+                at = T.bind(number * size)
                 for i, row in enumerate(acc):
-                    for c, h in zip(floats, self.widened(row), strict=True):
-                        at = i * place.width + c
-                        simd.store(self.scratch, at, simd.load(self.scratch, at) + h)
-            last = (self.chains - 1) * HALF_CHAIN
-            self.chain(acc, place, T.int32(last), self.spec.depth - last)
-            sums = [
-                [simd.load(self.scratch, i * place.width + c) for c in floats]
-                for i in range(place.mr)
-            ]
-        for i, row in enumerate(acc):
-            for v, (total, h) in enumerate(zip(sums[i], self.widened(row), strict=True)):
-                self.finish(T.bind(total + h), place, place.row + i, v)
+                    for v, register in enumerate(row):
+                        place_of = at + i * place.width + v * LANES
+                        halves.store(self.scratch, place_of, halves.load(register, 0))
+        last = before * HALF_CHAIN
+        self.chain(acc, place, T.int32(last), self.spec.depth - last)
+        for v in vectors:
+            column = place.column + v * LANES
+            bias = [T.bind(simd.load(self.bias, column + part * simd.lanes)) for part in (0, 1)]
+            for i, row in enumerate(acc):
+                at = i * place.width + v * LANES
+                chains = [halves.load(self.scratch, at + number * size) for number in range(before)]
+                sums = bias
+                for h in map(T.bind, [*chains, halves.load(row[v], 0)]):
+                    sums = [T.bind(s + self.widened(h, part)) for part, s in enumerate(sums)]
+                for part, total in enumerate(sums):
+                    self.finish(total, place, place.row + i, 2 * v + part)
 
-    def widened(self, row: list[tirx.Buffer]) -> list[Expr]:
-        """The accumulators of a row as float32."""
-        loaded = [T.bind(self.halves.load(register, 0)) for register in row]
-        return [T.cast(half(h, part), self.simd.type()) for h in loaded for part in (0, 1)]
+    def widened(self, h: Expr, part: int) -> Expr:
+        """The lower or upper half of a register, as float32."""
+        return T.cast(half(h, part), self.simd.type())
 
     def chain(self, acc: Accumulators, place: TilePlace, first: Expr, count: int) -> None:
         """acc = the float16 sums of `count` steps from `first` on."""
