@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,11 @@ from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Sourc
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, hot_loops, spills
 from levit_deploy.half_format import HALF_CHAIN
+from levit_deploy.models.spec import IMAGENET
 from levit_deploy.targets.table import get_target
+from tests.compiler.kernels.conv_cases import FIRST, make_layer
 from tests.compiler.kernels.conv_half_cases import LAYERS, SUITE, convolution
+from tests.compiler.kernels.harness import Call, run, undefined
 from tests.compiler.kernels.suite import assert_same_bytes, written
 
 HALF_UNIT = 2.0**-11  # of a rounding to float16, relative
@@ -58,6 +63,28 @@ def test_cases_are_hostile() -> None:
     assert sums.any()
 
 
+def test_the_first_convolution_rounds_its_result() -> None:
+    """Of both kinds of images, to the nearest float16."""
+    target = get_target("arm64-dotprod")
+    layer = make_layer(replace(FIRST, in_size=35, out_channels=16, source=Source.IMAGE_RGB8))
+
+    def call(source: Source, destination: Destination) -> Call:
+        spec = replace(layer.spec, source=source, destination=destination)
+        tile = default_tile(spec, target)
+        kernel = conv_kernel("conv", spec, tile, target, IMAGENET)
+        output = undefined(spec.destination_size, destination.dtype)
+        return Call(kernel, replace(layer, spec=spec).inputs(tile), [output])
+
+    ways = [
+        (Source.IMAGE_F32, Destination.PADDED),
+        (Source.IMAGE_F32, Destination.PADDED_HALF),
+        (Source.IMAGE_RGB8, Destination.PADDED_HALF),
+    ]
+    [floats], *others = run([call(*way) for way in ways], target)
+    for [halves] in others:
+        np.testing.assert_array_equal(halves, floats.astype(np.float16))
+
+
 @pytest.mark.parametrize(
     ("depth", "chains"),
     [(12, [12]), (48, [48]), (72, [40, 32]), (96, [48, 48]), (132, [48, 48, 36]), (192, [64] * 3)],
@@ -89,7 +116,7 @@ def stem(channels: int) -> list[ConvSpec]:
     ],
 )
 def test_inner_loops_multiply_and_add_in_registers(name: str, channels: int) -> None:
-    """Eight products in each of at least 0.8 of the instructions. On the stack are the registers
+    """Eight products in each of at least 3/4 of the instructions. On the stack are the registers
     that a function must keep, 8 instructions, and the bias of a panel; Neoverse V1's schedule puts
     a few values there that are read far ahead."""
     target = get_target(name)
@@ -100,9 +127,9 @@ def test_inner_loops_multiply_and_add_in_registers(name: str, channels: int) -> 
         assert hot
         for loop in hot:
             products = sum("\tfmla\t" in line and ".8h" in line for line in loop)
-            assert products >= 0.8 * len(loop), spec
+            assert products >= 0.75 * len(loop), spec
             assert spills([loop]) <= free, spec
-        assert spills([text.splitlines()]) <= 24 + 2 * free, spec
+        assert spills([text.splitlines()]) <= 30 + 2 * free, spec
 
 
 @pytest.mark.slow

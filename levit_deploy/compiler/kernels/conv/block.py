@@ -65,7 +65,7 @@ class PixelBlock(ABC):
     step_depth: ClassVar[int] = 1
     # Input channels that one load serves where multiplications take them by lane.
     load_depth: ClassVar[int] = 4
-    # Whether sums lie in the worker's memory; registers hold those of a `chain` then.
+    # Whether sums are chains that wait, done, in the worker's memory until they are added up.
     in_memory: ClassVar[bool] = False
 
     @classmethod
@@ -94,19 +94,17 @@ class PixelBlock(ABC):
         size: int = (self.header + self.weight_size(depth)) * self.width
         return size
 
-    @property
-    def sum_size(self) -> int:
-        """Values of all sums."""
-        return self.sums * self.rows * self.width
+    def memory_size(self, depth: int) -> int:
+        """Values of sums `in_memory`, `depth` being that of a row of the kernel."""
+        return 0
 
-    def start(self, w: tirx.Buffer, panel_at: Expr, memory: tirx.Buffer | None) -> tirx.Buffer:
-        """Sums (sum_size,) with what they start from, in `memory` if they are `in_memory`."""
-        acc = memory
-        if acc is None:
-            acc = T.alloc_buffer((self.sum_size,), self.sum_dtype, scope="local")
+    def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
+        """Accumulators (sums * rows * width,) with what they start from."""
+        rows = self.sums * self.rows
+        acc = T.alloc_buffer((rows * self.width,), self.sum_dtype, scope="local")
         for simd, channel in self.registers:
             initial = T.bind(self.initial(simd, w, panel_at, channel))
-            for row in range(self.sums * self.rows):
+            for row in range(rows):
                 simd.store(acc, row * self.width + channel, initial)
         return acc
 
@@ -119,10 +117,6 @@ class PixelBlock(ABC):
     def chain(self, acc: tirx.Buffer, number: Expr) -> Iterator[tirx.Buffer]:
         """What `multiply` adds the products of chain `number` to; they are part of `acc` then."""
         yield acc
-
-    def collected(self, acc: tirx.Buffer, number: Expr) -> tirx.Buffer:
-        """The sums of block row `number` in registers."""
-        return acc
 
     @property
     def rows(self) -> int:
@@ -149,7 +143,15 @@ class PixelBlock(ABC):
         return simd.load(acc, pixel * self.width + channel)
 
     @abstractmethod
-    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+    def result(
+        self,
+        simd: Simd,
+        acc: tirx.Buffer,
+        pixel: int,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        channel: int,
+    ) -> Expr:
         """The same as float32, with their bias."""
 
     def finish(
@@ -167,8 +169,7 @@ class PixelBlock(ABC):
                 simd, first = registers[0]
                 values = []
                 for _, channel in registers:
-                    total = self.total(simd, acc, pixel, channel)
-                    z = T.bind(self.result(simd, total, w, panel_at, channel))
+                    z = T.bind(self.result(simd, acc, pixel, w, panel_at, channel))
                     values.append(activate(simd, activation, z))
                 store(pixel, first, simd, values)
 
@@ -207,8 +208,16 @@ class FloatBlock(PixelBlock):
                     at = pixel * self.width + channel
                     simd.store(acc, at, simd.fma(factors[simd.lanes], weight, simd.load(acc, at)))
 
-    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
-        return total
+    def result(
+        self,
+        simd: Simd,
+        acc: tirx.Buffer,
+        pixel: int,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        channel: int,
+    ) -> Expr:
+        return self.total(simd, acc, pixel, channel)
 
 
 def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:

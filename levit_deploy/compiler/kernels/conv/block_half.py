@@ -6,7 +6,8 @@
                      total = total + s, in float32
 
 A row of the kernel, 3 x channels products, is cut into the fewest chains of at most HALF_CHAIN,
-nearly equal in units of eight: 96 -> 48 + 48. The totals lie in the worker's memory.
+nearly equal in units of eight: 96 -> 48 + 48. Chains that are done wait in the worker's memory;
+those of rows outside the image are 0.
 
 A panel, in float16: the float32 bias[channels], then the weights.
 """
@@ -24,22 +25,15 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, Value, lane_of
-from levit_deploy.compiler.kernels.conv.spec import ConvTile
+from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvTile
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import concat
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.half_format import HALF_CHAIN
 
-# More than there are products of an output, or rows of the image.
-_MANY = 1 << 16
-
 
 class HalfBlock(FloatBlock):
-    """NEON with FEAT_FP16. Eight input channels of a pixel are one load, then used by lane.
-
-    LLVM is not to see that totals lie in one place all the time: it would carry them from turn to
-    turn of the loops in registers, and spill those. So their place is `number // _MANY`, which is 0.
-    """
+    """NEON with FEAT_FP16. Eight input channels of a pixel are one load, then used by lane."""
 
     dtype = "float16"
     header = 2
@@ -67,32 +61,43 @@ class HalfBlock(FloatBlock):
         full = T.bind(concat(*[loaded] * (self.load_depth // count)))
         return [lane_of(full, i) for i in range(count)]
 
-    @contextmanager
-    def chain(self, acc: tirx.Buffer, number: Expr) -> Iterator[tirx.Buffer]:
-        sums = T.alloc_buffer((self.sum_size,), self.dtype, scope="local")
-        for simd, at in self.places:
-            simd.store(sums, at, T.broadcast(T.float16(-0.0), simd.lanes))  # p + -0.0 is p
-        yield sums
-        first = T.bind(number // _MANY)
-        for simd, at in self.places:
-            widened = T.cast(simd.load(sums, at), simd.type())
-            simd.store(acc, first + at, simd.load(acc, first + at) + widened)
-
-    def collected(self, acc: tirx.Buffer, number: Expr) -> tirx.Buffer:
-        sums = T.alloc_buffer((self.sum_size,), self.sum_dtype, scope="local")
-        first = T.bind(number // _MANY)
-        for simd, at in self.places:
-            simd.store(sums, at, simd.load(acc, first + at))
-        return sums
+    def memory_size(self, depth: int) -> int:
+        return KERNEL_SIDE * len(self.chains(depth)) * self.chain_size
 
     @property
-    def places(self) -> list[tuple[Simd, int]]:
-        """Each register, and where in the sums it is."""
-        return [
+    def chain_size(self) -> int:
+        """Values of all outputs' chains of one number."""
+        return self.pixels * self.width
+
+    @contextmanager
+    def chain(self, acc: tirx.Buffer, number: Expr) -> Iterator[tirx.Buffer]:
+        sums = T.alloc_buffer((self.chain_size,), self.dtype, scope="local")
+        places = [
             (simd, pixel * self.width + channel)
             for pixel in range(self.pixels)
             for simd, channel in self.registers
         ]
+        for simd, at in places:
+            simd.store(sums, at, T.broadcast(T.float16(-0.0), simd.lanes))  # p + -0.0 is p
+        yield sums
+        first = T.bind(number * self.chain_size)
+        for simd, at in places:
+            simd.store(acc, first + at, simd.load(sums, at))
+
+    def result(
+        self,
+        simd: Simd,
+        acc: tirx.Buffer,
+        pixel: int,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        channel: int,
+    ) -> Expr:
+        total = self.initial(simd, w, panel_at, channel)
+        first = pixel * self.width + channel
+        for at in range(first, int(acc.shape[0]), self.chain_size):
+            total = T.bind(total + T.cast(simd.load(acc, at), simd.type()))
+        return total
 
 
 def pack_weights_half(

@@ -28,6 +28,7 @@ from levit_deploy.compiler.kernels.conv.image import (
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family
 from levit_deploy.compiler.kernels.conv.spec import (
+    KERNEL_SIDE,
     ConvSpec,
     ConvTile,
     Destination,
@@ -106,7 +107,7 @@ class _Generator:
     def kernel(self) -> Kernel:
         spec = self.spec
         panels_size = self.panels * self.panel_size
-        scratch = self.block.sum_size if self.block.in_memory else 0
+        scratch = self.block.memory_size(KERNEL_SIDE * spec.in_channels)
         if spec.source.eight_bit:
             rows = 2 * self.band_rows + 1
             scratch = scratch_floats(spec.in_size, spec.in_channels, rows)
@@ -114,7 +115,7 @@ class _Generator:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)
             self.output = self.declare_output()
-            self.scratch = parameter("scratch", scratch) if scratch else None
+            self.scratch = parameter("scratch", scratch, self.block.dtype) if scratch else None
             with T.serial(*task_range()) as task:
                 self.task(task)
         outputs = self.side**2 * spec.out_channels
@@ -124,7 +125,7 @@ class _Generator:
             symbol=self.symbol,
             func=builder.get(),
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
-            scratch_bytes=4 * scratch,
+            scratch_bytes=_bytes_of(self.block.dtype) * scratch,
             unaligned=(0,) if spec.source.image else (),
             kind=_KINDS.get(spec.source, "conv"),
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "

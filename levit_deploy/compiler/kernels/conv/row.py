@@ -102,13 +102,16 @@ class RowWriter:
         """`number`: of the block in its panel."""
         block = self.family(self.isa, self.tile.vectors, kind.pixels)
         panel_at = T.bind(panel * block.panel_size(self.spec.depth))
-        acc = block.start(self.w, panel_at, self.memory)
+        if self.memory is None:
+            acc = block.start(self.w, panel_at)
+        else:
+            size = block.memory_size(KERNEL_SIDE * self.spec.in_channels)
+            acc = T.decl_buffer((size,), self.memory.dtype, data=self.memory.data)
         weights_at = panel_at + block.header * block.width
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
-        acc = block.collected(acc, y)
         row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
 
         def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
@@ -150,27 +153,31 @@ class RowWriter:
     ) -> None:
         """A row of the kernel lies in one piece in the input and in the panel: 3 x channels."""
         channels, depth = self.spec.in_channels, KERNEL_SIDE * self.spec.in_channels
+        sizes = block.chains(depth)
         first, count = self.kernel_rows(y)
+        if block.in_memory:
+            with T.If(count < KERNEL_SIDE), T.Then():
+                _clear(acc)
         with T.serial(count) as turn:
             row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
             at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
             w_at = T.bind(weights_at + row * (block.weight_size(depth) * block.width))
             ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
 
-            def chain(first: Expr | int, size: int) -> None:
+            def chain(number: Expr | int, first: Expr | int, size: int) -> None:
                 w_first = w_at + block.weight_size(first) * block.width
-                with block.chain(acc, turn * depth + first) as sums:
+                with block.chain(acc, row * len(sizes) + number) as sums:
                     self.chain(block, sums, source, at + first, w_first, size, ahead)
 
-            done = 0
-            for size, alike in groupby(block.chains(depth)):
-                count = len(list(alike))
-                if count == 1:
-                    chain(done, size)
+            before = done = 0
+            for size, alike in groupby(sizes):
+                alike_count = len(list(alike))
+                if alike_count == 1:
+                    chain(before, done, size)
                 else:
-                    with T.serial(count) as index:
-                        chain(done + index * size, size)
-                done += count * size
+                    with T.serial(alike_count) as index:
+                        chain(before + index, done + index * size, size)
+                before, done = before + alike_count, done + alike_count * size
 
     def chain(
         self,
@@ -194,7 +201,7 @@ class RowWriter:
                 block.multiply(sums, self.w, w_at + before * block.width, values)
 
         unroll, begun = self.depth_unroll, 0
-        if block.in_memory:  # what it starts from is known here: the first product is no addition
+        if block.in_memory:  # LLVM sees what sums start from: the first product is no addition
             steps(0, unroll)
             begun = 1
         if depth // unroll > begun:
@@ -280,3 +287,10 @@ class RowWriter:
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]
                     step = channel * KERNEL_SIDE + tap
                     block.multiply(acc, self.w, w_at + step * block.width, values)
+
+
+def _clear(buffer: tirx.Buffer) -> None:
+    lanes = 4
+    with T.serial(int(buffer.shape[0]) // lanes) as i:
+        zero = T.broadcast(T.cast(0, buffer.dtype), lanes)
+        T.buffer_store(buffer, zero, [T.ramp(i * lanes, 1, lanes)])
