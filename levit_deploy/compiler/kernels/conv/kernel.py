@@ -122,7 +122,7 @@ class _Generator:
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
             scratch_bytes=4 * scratch,
             unaligned=(0,) if spec.source.image else (),
-            kind="conv int16" if spec.source is Source.PADDED_INT16 else "conv",
+            kind="conv int16" if spec.source.integers else "conv",
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
             f"{spec.activation.value} {spec.source.value}"
             + " to int16" * (spec.destination is Destination.PADDED_INT16)

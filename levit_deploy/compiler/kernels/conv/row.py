@@ -32,8 +32,8 @@ CACHE_LINE_BYTES = 64
 
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
-    if spec.source is Source.PADDED_INT16:
-        return isa.int16_block(spec.in_channels)
+    if spec.source.integers:
+        return isa.int16_block(spec.in_channels, spec.source is Source.PADDED_INT16_BYTES)
     return FloatBlock
 
 

@@ -13,13 +13,14 @@ TAPS = KERNEL_SIDE**2
 
 
 class Source(StrEnum):
-    """What the kernel reads. PADDED, PADDED_INT16: see `padded_size`."""
+    """What the kernel reads. PADDED and the integers: see `padded_size`."""
 
     IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
     IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
     IMAGE_GRAY8 = "gray8"  # the same of one channel
     PADDED = "padded"
-    PADDED_INT16 = "int16"  # multiplied in 16-bit integers
+    PADDED_INT16 = "int16"  # multiplied by 16-bit integers
+    PADDED_INT16_BYTES = "int16_by_int8"  # the same steps, multiplied by weights of 8 bits
 
     @property
     def image(self) -> bool:
@@ -33,7 +34,11 @@ class Source(StrEnum):
     def dtype(self) -> str:
         if self.eight_bit:
             return "uint8"
-        return "int16" if self is Source.PADDED_INT16 else "float32"
+        return "int16" if self.integers else "float32"
+
+    @property
+    def integers(self) -> bool:
+        return self in (Source.PADDED_INT16, Source.PADDED_INT16_BYTES)
 
 
 class Destination(StrEnum):
