@@ -31,8 +31,9 @@ Reading = tuple[Layer, str]  # a layer and the tensor that it reads
 # Of a net that the choice was not made on, tests/data/levit_tiny: 0.35 35.5, 0.5 36.0, 0.6 36.7,
 # 0.65 36.6, 0.8 36.8, without 35.2 dB; the same answers as float32 on 99.4 % with 0.6, the most.
 BALANCE = 0.6
-# Where 16-bit activations meet 8-bit weights.
-BYTE_BALANCE = 0.0
+# Where 16-bit activations meet 8-bit weights, which get more than their share. SQNR of the
+# demonstration net's logits, all but the stem in float32: 0 52.4, 0.3 53.2, 0.5 53.0 dB.
+BYTE_BALANCE = 0.3
 
 
 def channel_factors(

@@ -23,7 +23,7 @@ from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Float64
 
 SAMPLE_TOKENS = 2048  # per tensor: a quarter of a million values where there are 128 channels
-SAMPLE_WINDOWS = 8192  # of what a convolution reads: several for each of its inputs
+SAMPLE_WINDOWS = 16384  # of what a convolution reads: many for each of its inputs
 
 Float32 = NDArray[np.float32]
 

@@ -110,7 +110,8 @@ def _padded_source(conv: Conv) -> Source:
 
 def _steps(conv: Conv) -> Steps:
     """Weights of an `Int16` convolution."""
-    return conv.weight.astype(np.int8 if conv.weight.dtype == np.int8 else np.int16)
+    by_bytes = _padded_source(conv) is Source.PADDED_INT16_BYTES
+    return conv.weight.astype(np.int8) if by_bytes else conv.weight.astype(np.int16)
 
 
 def _destination(reader: Conv | None) -> Destination:

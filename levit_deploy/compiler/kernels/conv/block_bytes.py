@@ -211,7 +211,8 @@ class _ByteWeights(BytesBlock):
 
     @classmethod
     def weights_of_parts(cls, parts: NDArray[np.int16]) -> NDArray[np.int16]:
-        return parts[0]
+        (weights,) = parts
+        return np.asarray(weights)
 
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
         low, high = (self.sum_of(acc, part, pixel, channel) for part in range(2))

@@ -45,8 +45,8 @@ def pack_weights_int16(
 ) -> NDArray[np.int16]:
     """The constant of a 16-bit `conv_kernel`, flat, as `block_int16` says.
 
-    `weights` (out, in, 3, 3), int8 for a kernel that reads PADDED_INT16_BYTES; `multiplier` (out,): what one step of the input times one step of the
-    weights is worth; `bias` (out,).
+    `weights` (out, in, 3, 3), of 8 bits for a kernel that reads PADDED_INT16_BYTES; `multiplier`
+    (out,): what one step of the input times one step of the weights is worth; `bias` (out,).
     """
     family = isa_of(target).int16_block(weights.shape[1], weights.dtype == np.int8)
     columns = weights.astype(np.int16).transpose(2, 3, 1, 0).reshape(-1, len(weights))
