@@ -29,13 +29,14 @@ class IntegerProducts(NamedTuple):
 
     `tile`: of 8-bit matrix products; `shared_tile`: of those whose weights lie as every CPU of the
     architecture can read them. `dot`: of operands that attention packs. `blocks`: of
-    convolutions in 16 bits, the fastest first.
+    convolutions in 16 bits, the fastest first; `byte_blocks`: of those whose weights have 8.
     """
 
     tile: type[Int8Tile]
     shared_tile: type[Int8Tile]
     dot: type[PackedDot]
     blocks: tuple[type[Int16Block], ...]
+    byte_blocks: tuple[type[Int16Block], ...]
 
     def tile_for(self, shared: bool) -> type[Int8Tile]:
         return self.shared_tile if shared else self.tile
@@ -96,9 +97,11 @@ class Isa(ABC):
     def widens_float16(self) -> bool:
         """Whether one instruction makes float32 of float16."""
 
-    def int16_block(self, channels: int) -> type[Int16Block]:
-        """What multiplies `channels` 16-bit input channels of a convolution."""
-        return next(b for b in self.products.blocks if channels % b.step_depth == 0)
+    def int16_block(self, channels: int, byte_weights: bool = False) -> type[Int16Block]:
+        """What multiplies `channels` 16-bit input channels of a convolution; they lie in the same
+        way whatever its weights are."""
+        blocks = self.products.byte_blocks if byte_weights else self.products.blocks
+        return next(b for b in blocks if channels % b.step_depth == 0)
 
     def window(
         self, buffer: tirx.Buffer, index: Expr | int, size: int

@@ -13,7 +13,12 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedFloat, PackedSdot
-from levit_deploy.compiler.kernels.conv.block_bytes import SdotBlock, SmmlaBlock
+from levit_deploy.compiler.kernels.conv.block_bytes import (
+    SdotBlock,
+    SdotByteBlock,
+    SmmlaBlock,
+    SmmlaByteBlock,
+)
 from levit_deploy.compiler.kernels.conv.block_int16 import LaneBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import SdotTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
@@ -27,10 +32,18 @@ from levit_deploy.targets.target import Int8Dot
 
 class Neon64(Neon):
     PRODUCTS: ClassVar = {
-        Int8Dot.MLAL: IntegerProducts(MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,)),
-        Int8Dot.SDOT: IntegerProducts(SdotTile, SdotTile, PackedSdot, (SdotBlock, LaneBlock)),
+        Int8Dot.MLAL: IntegerProducts(
+            MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,), (LaneBlock,)
+        ),
+        Int8Dot.SDOT: IntegerProducts(
+            SdotTile, SdotTile, PackedSdot, (SdotBlock, LaneBlock), (SdotByteBlock, LaneBlock)
+        ),
         Int8Dot.SMMLA: IntegerProducts(
-            SmmlaTile, SmmlaSharedTile, PackedSdot, (SmmlaBlock, LaneBlock)
+            SmmlaTile,
+            SmmlaSharedTile,
+            PackedSdot,
+            (SmmlaBlock, LaneBlock),
+            (SmmlaByteBlock, LaneBlock),
         ),
     }
     NARROW = "llvm.aarch64.neon.sqxtn"

@@ -26,9 +26,11 @@ class X86(Isa):
     """Operands may lie in memory, and a broadcast costs no more than a load."""
 
     PRODUCTS: ClassVar = {
-        Int8Dot.MADD: IntegerProducts(MaddubsTile, MaddubsTile, PackedPmaddwd, (PmaddwdBlock,)),
+        Int8Dot.MADD: IntegerProducts(
+            MaddubsTile, MaddubsTile, PackedPmaddwd, (PmaddwdBlock,), (PmaddwdBlock,)
+        ),
         Int8Dot.VPDPBUSD: IntegerProducts(
-            VpdpbusdTile, VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,)
+            VpdpbusdTile, VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,), (VpdpwssdBlock,)
         ),
     }
     multiplies_by_lane = False
