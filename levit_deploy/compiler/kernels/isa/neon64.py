@@ -1,6 +1,6 @@
 """AArch64: NEON with 32 registers, with or without sdot (ARMv8.2) and smmla (ARMv8.6).
 
-Sources: Arm ARM (FCVTNS, SQXTN, SMULL, SADALP, ADDP).
+Sources: Arm ARM (FCVTNS, SQXTN, SMULL, SADALP, ADDP, SLI).
 """
 
 from __future__ import annotations
@@ -57,6 +57,10 @@ class Neon64(Neon):
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         """fcvtns, which saturates."""
         return T.call_llvm_pure_intrin(f"int32x{simd.lanes}", "llvm.aarch64.neon.fcvtns", x)
+
+    def join(self, low: Expr, high: Expr, bits: int) -> Expr:
+        name = "llvm.aarch64.neon.vsli"
+        return T.call_llvm_pure_intrin("int32x4", name, low, high, T.int32(bits))
 
     def add_pairs(self, simd: Simd, total: Expr, vector: Expr) -> Expr:
         pairs = T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp", vector)
