@@ -22,7 +22,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -129,17 +128,13 @@ class _Int8Attention(DynamicallyQuantized):
         for i, (token, registers) in enumerate(zip(tokens, acc, strict=True)):
             scale = T.bind(simd.splat(self.scratch[self.query_scale_at + token]))
             row = self.bias.row(tile.y + tile.row + i)
-            biases, bias = self.window(self.bias_at + row + tile.vector * lanes, tile)
+            at = T.bind(self.bias_at + row + tile.vector * lanes)
+            biases = simd.isa.load_row(simd, self.scratch, at, tile.vectors)
             row = (tile.row + i) * self.padded_keys
             at = T.bind(self.scores_at + row + tile.vector * lanes)
-            for v, register in enumerate(registers):
+            for v, (register, bias) in enumerate(zip(registers, biases, strict=True)):
                 product = self.dot.finalize(simd.load(register, 0))
-                score = simd.fma(product, scale, simd.load(biases, bias + v * lanes))
-                simd.store(self.scratch, at + v * lanes, score)
-
-    def window(self, at: Expr, tile: QueryTile) -> tuple[tirx.Buffer, Expr | int]:
-        """As many values of the scratch buffer as a row of `tile` has; see Isa.window."""
-        return self.simd.isa.window(self.scratch, T.bind(at), tile.vectors * self.simd.lanes)
+                simd.store(self.scratch, at + v * lanes, simd.fma(product, scale, bias))
 
     def weights(self) -> None:
         """Maxima, weights, inverses of their sums: what goes across the lanes of a row is done for

@@ -99,8 +99,13 @@ class Isa(ABC):
     def window(
         self, buffer: tirx.Buffer, index: Expr | int, size: int
     ) -> tuple[tirx.Buffer, Expr | int]:
-        """`size` values from `index` as (buffer, index), to be read at constant offsets."""
+        """`size` values from `index`, which nobody writes, as (buffer, index), to be read at
+        constant offsets."""
         return buffer, index
+
+    def load_row(self, simd: Simd, buffer: tirx.Buffer, index: Expr, vectors: int) -> list[Expr]:
+        """Neighbouring registers from `index` on."""
+        return [simd.load(buffer, index + v * simd.lanes) for v in range(vectors)]
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """The larger float of each lane: one instruction, as all that follow."""

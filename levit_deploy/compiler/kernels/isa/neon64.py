@@ -47,6 +47,18 @@ class Neon64(Neon):
         opaque = T.call_llvm_pure_intrin("handle", "llvm.launder.invariant.group", address)
         return T.decl_buffer((size,), "float32", data=T.bind(opaque)), 0
 
+    def load_row(self, simd: Simd, buffer: tirx.Buffer, index: Expr, vectors: int) -> list[Expr]:
+        """From a window. TVM tells LLVM that a load from it reads nothing of `buffer`, which may
+        just have been written; of an intrinsic it does not say so.
+        """
+        row, _ = self.window(buffer, index, vectors * simd.lanes)
+        every_lane, kind = T.broadcast(T.bool(True), simd.lanes), simd.type()
+        places = [T.address_of(row[v * simd.lanes]) for v in range(vectors)]
+        return [
+            T.bind(T.call_llvm_intrin(kind, "llvm.masked.load", place, every_lane, simd.splat(0.0)))
+            for place in places
+        ]
+
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """fmaxnm, which LLVM takes only from the intrinsic."""
         return T.call_llvm_pure_intrin(str(a.ty), "llvm.maxnum", a, b)
