@@ -45,7 +45,7 @@ class Neon64(Neon):
         address = T.address_of(buffer[index])
         # Means nothing for such a pointer, but LLVM does not look through it.
         opaque = T.call_llvm_pure_intrin("handle", "llvm.launder.invariant.group", address)
-        return T.decl_buffer((size,), "float32", data=T.bind(opaque)), 0
+        return T.decl_buffer((size,), buffer.dtype, data=T.bind(opaque)), 0
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """fmaxnm, which LLVM takes only from the intrinsic."""
