@@ -11,7 +11,6 @@ from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Arg, KernelCall, Program, Space
 from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.network.network import Precision
 from levit_deploy.targets.target import Target
 
 
@@ -36,7 +35,7 @@ def compile_levels(
             else None,
             name=f"{name}_{level.name.replace('-', '_')}",
         )
-        for level in target.levels_for(int8=exported.precision is Precision.INT8)
+        for level in target.levels_for(exported.precision)
     ]
     shared = share_constants(levels)
     return replace(

@@ -81,9 +81,10 @@ class Target:
         levels = tuple(level.on(system) for level in self.levels)
         return replace(self, system=system, levels=levels)
 
-    def levels_for(self, *, int8: bool) -> tuple[Target, ...]:
-        """Those of `levels` whose kernels differ; floats know nothing of dot products."""
+    def levels_for(self, precision: str) -> tuple[Target, ...]:
+        """Those of `levels` whose kernels differ in it; floats know nothing of dot products."""
         distinct: dict[object, Target] = {}
         for level in self.levels:
-            distinct[level if int8 else (level.vector_bytes, level.fma)] = level
+            floats = level.vector_bytes, level.fma, precision in level.halves
+            distinct[level if precision == "int8" else floats] = level
         return tuple(distinct.values())
