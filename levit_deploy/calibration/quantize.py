@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from levit_deploy.calibration.factors import scale_streams
 from levit_deploy.calibration.rounding import weight_steps, weight_steps_int16
@@ -99,9 +100,14 @@ def _quantize_linear(layer: Linear, scale: LayerScale, x: TensorScale) -> Linear
 def _quantize_conv(layer: Conv, scale: ConvScale) -> Conv:
     scales, factors = np.array(scale.scales, np.float32), np.array(scale.factors, np.float32)
     by_input = factors.astype(np.float64).reshape(1, -1, 1, 1)
+    steps: NDArray[np.int8] | NDArray[np.int16]
+    if scale.byte_weights:
+        steps = np.array(scale.byte_weights, np.int8).reshape(layer.weight.shape)
+    else:
+        steps = weight_steps_int16(layer.weight / by_input, scales)
     return Conv(
         layer.name,
-        weight_steps_int16(layer.weight / by_input, scales),
+        steps,
         layer.bias,
         Int16(
             factors=factors,

@@ -176,7 +176,7 @@ class _Reader:
             largest_step=round(float(self._floats(clip, 2, rank=0)) / scale),
             weight_scales=self._floats(steps, 1, rank=1),
         )
-        return Conv(name, self._array(steps, 0, np.int16, rank=4), bias, arithmetic)
+        return Conv(name, self._array(steps, 0, (np.int8, np.int16), rank=4), bias, arithmetic)
 
     def _linear(self, name: str) -> Linear:
         node, add = self._take("MatMul")
@@ -240,14 +240,19 @@ class _Reader:
         return cast(Float32s, values)
 
     def _array(
-        self, node: onnx.NodeProto, index: int, dtype: type[np.generic], rank: int | None
+        self,
+        node: onnx.NodeProto,
+        index: int,
+        dtype: type[np.generic] | tuple[type[np.generic], ...],
+        rank: int | None,
     ) -> NDArray[Any]:
-        """A constant that `node` reads; it has values."""
+        """A constant that `node` reads; it has values, of that type or one of those."""
         tensor = self._constants.get(node.input[index]) if len(node.input) > index else None
         if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise _refusal(node)
         values = numpy_helper.to_array(tensor)
-        if values.dtype != dtype or rank not in (None, values.ndim) or not values.size:
+        types = dtype if isinstance(dtype, tuple) else (dtype,)
+        if values.dtype not in types or rank not in (None, values.ndim) or not values.size:
             raise _refusal(node)
         return values
 

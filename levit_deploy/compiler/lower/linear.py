@@ -111,7 +111,7 @@ def _int8(
             hint="quantize the model again: `levit-deploy quantize`",
         )
     own = GemmInt8Spec(**vars(spec))
-    tile, scale = calls.tiles.tile(own, calls.target), np.float64(int8.scale)
+    tile, scale = calls.tiles.tile(own, calls.target, layer.name), np.float64(int8.scale)
     factors = np.ones(spec.depth, np.float32) if int8.factors is None else int8.factors
     copy = calls.quantized(
         x, (factors / scale).astype(np.float32), int8.zero_point, f"{layer.name}.matmul"

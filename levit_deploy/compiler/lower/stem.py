@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from levit_deploy.compiler.flat_program import Value
 from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.family import CONV
-from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16, prove_exact
+from levit_deploy.compiler.kernels.conv.int16 import (
+    Steps,
+    largest_step,
+    pack_weights_int16,
+    prove_exact,
+)
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
@@ -37,6 +42,7 @@ CHANNEL_MULTIPLE = 4  # of what the convolution kernels write
 _WRITTEN = {
     Source.PADDED: Destination.PADDED,
     Source.PADDED_INT16: Destination.PADDED_INT16,
+    Source.PADDED_INT16_BYTES: Destination.PADDED_INT16,
     Source.PADDED_HALF: Destination.PADDED_HALF,
 }
 
@@ -74,8 +80,7 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:
             multiplier = (int16.weight_scales * np.float64(int16.scale)).astype(np.float32)
-            weight = conv.weight.astype(np.int16)
-            panels = pack_weights_int16(weight, multiplier, bias, tile, target)
+            panels = pack_weights_int16(_steps(conv), multiplier, bias, tile, target)
             proof = partial(
                 prove_exact, spec=spec, tile=tile, target=target, largest=int16.largest_step
             )
@@ -113,10 +118,17 @@ def _source(conv: Conv, target: Target) -> Source:
     """What `conv` reads that another one wrote."""
     match conv.arithmetic:
         case Int16():
-            return Source.PADDED_INT16
+            by_bytes = conv.weight.dtype == np.int8
+            return Source.PADDED_INT16_BYTES if by_bytes else Source.PADDED_INT16
         case Half(HalfFormat.FP16) if HalfFormat.FP16 in target.halves:
             return Source.PADDED_HALF
     return Source.PADDED
+
+
+def _steps(conv: Conv) -> Steps:
+    """Weights of an `Int16` convolution."""
+    by_bytes = conv.weight.dtype == np.int8
+    return conv.weight.astype(np.int8) if by_bytes else conv.weight.astype(np.int16)
 
 
 def _check(conv: Conv, spec: ConvSpec) -> None:
@@ -132,7 +144,7 @@ def _check(conv: Conv, spec: ConvSpec) -> None:
             hint=f"the stem's channels are multiples of {CHANNEL_MULTIPLE}",
         )
     steps = conv.arithmetic.largest_step if isinstance(conv.arithmetic, Int16) else 0
-    if steps and (spec.source.image or not 0 < steps <= largest_step(conv.weight.astype(np.int16))):
+    if steps and (spec.source.image or not 0 < steps <= largest_step(_steps(conv))):
         raise DeployError(
             f"16-bit sums of `{conv.name}` could overflow",
             hint="quantize the model again: `levit-deploy quantize`",

@@ -129,9 +129,10 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             bias = floats(spec.out_channels)
             if spec.source is Source.PADDED_HALF:
                 return pack_weights_half(floats(*shape), bias, tile)
-            if spec.source is not Source.PADDED_INT16:
+            if not spec.source.integers:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
-            wide = numbers.integers(-_WIDE_WEIGHT, _WIDE_WEIGHT + 1, shape, np.int16)
+            dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16
+            wide = numbers.integers(-_WIDE_WEIGHT, _WIDE_WEIGHT + 1, shape, dtype)
             multiplier = np.full(spec.out_channels, 1e-5, np.float32)
             return int16.pack_weights_int16(wide, multiplier, bias, tile, target)
     raise AssertionError(f"`{tile}` is no tile of `{spec}`, or that has no weights")

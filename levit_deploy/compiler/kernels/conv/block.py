@@ -61,6 +61,10 @@ class PixelBlock(ABC):
     products: ClassVar[int] = 1
     # Instructions that the input of a pixel takes in such a step.
     input_cost: ClassVar[float] = 1
+    # Registers that they need for the input of a pixel.
+    input_registers: ClassVar[float] = 1.5
+    # Bytes that a weight is read as, where bytes are multiplied.
+    weight_parts: ClassVar[int] = 1
     # Input channels that one step multiplies.
     step_depth: ClassVar[int] = 1
     # Input channels that one load serves where multiplications take them by lane.

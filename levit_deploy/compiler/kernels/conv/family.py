@@ -78,8 +78,10 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     image = spec.source.image
     block = block_family(spec, isa)
     if block.sums > 1:
-        # Two registers of weights; three for two pixels.
-        return int((isa.registers - 2) // (block.sums * vectors + 1.5))
+        # Two registers of weights.
+        pixels = int((isa.registers - 2) // (block.sums * vectors + block.input_registers))
+        # Where an odd one takes the sums of two, the last one would be too much.
+        return max(pixels - (block(isa, (4,) * vectors, pixels).rows - pixels), min(pixels, 1))
     if block.half_suffices:
         return isa.registers // 2 // vectors
     spare = isa.registers - (0 if isa.fma else 2)
@@ -97,7 +99,8 @@ def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa
     block = block_family(spec, isa)
     if block.sums > 1:
         rows = sum(count * block(isa, vectors, size).rows for size, count in cut.sizes)
-        loads = 3 * cut.count * len(vectors) + block.input_cost * rows  # pairs of weights
+        weights = block.weight_parts * cut.count * len(vectors)  # in pairs
+        loads = weights + block.input_cost * rows
         return panels * (block.products * rows * len(vectors) + loads)
     multiply_adds = spec.out_size * len(vectors)
     weights = cut.count * len(vectors)

@@ -42,7 +42,11 @@ from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
-_KINDS = {Source.PADDED_INT16: "conv int16", Source.PADDED_HALF: "conv half"}
+_KINDS = {
+    Source.PADDED_INT16: "conv int16",
+    Source.PADDED_INT16_BYTES: "conv int16",
+    Source.PADDED_HALF: "conv half",
+}
 
 
 def pack_weights(

@@ -34,8 +34,8 @@ CACHE_LINE_BYTES = 64
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
     match spec.source:
-        case Source.PADDED_INT16:
-            return isa.int16_block(spec.in_channels)
+        case Source.PADDED_INT16 | Source.PADDED_INT16_BYTES as source:
+            return isa.int16_block(spec.in_channels, source is Source.PADDED_INT16_BYTES)
         case Source.PADDED_HALF:
             return HalfBlock
     return FloatBlock

@@ -19,7 +19,8 @@ class Source(StrEnum):
     IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
     IMAGE_GRAY8 = "gray8"  # the same of one channel
     PADDED = "padded"
-    PADDED_INT16 = "int16"  # multiplied in 16-bit integers
+    PADDED_INT16 = "int16"  # multiplied by 16-bit integers
+    PADDED_INT16_BYTES = "int16_by_int8"  # the same steps, multiplied by weights of 8 bits
     PADDED_HALF = "half"  # multiplied in float16
 
     @property
@@ -34,7 +35,13 @@ class Source(StrEnum):
     def dtype(self) -> str:
         if self.eight_bit:
             return "uint8"
-        return {Source.PADDED_INT16: "int16", Source.PADDED_HALF: "float16"}.get(self, "float32")
+        if self is Source.PADDED_HALF:
+            return "float16"
+        return "int16" if self.integers else "float32"
+
+    @property
+    def integers(self) -> bool:
+        return self in (Source.PADDED_INT16, Source.PADDED_INT16_BYTES)
 
 
 class Destination(StrEnum):

@@ -24,7 +24,9 @@ from levit_deploy.targets.target import Int8Dot
 
 class Neon32(Neon):
     PRODUCTS: ClassVar = {
-        Int8Dot.MLAL: IntegerProducts(MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,))
+        Int8Dot.MLAL: IntegerProducts(
+            MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,), (LaneBlock,)
+        )
     }
     NARROW = "llvm.arm.neon.vqmovns"
     LONG_PRODUCT = "llvm.arm.neon.vmulls"
