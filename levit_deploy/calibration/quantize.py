@@ -15,7 +15,7 @@ from levit_deploy.calibration.factors import scale_streams
 from levit_deploy.calibration.rounding import weight_steps, weight_steps_int16
 from levit_deploy.calibration.table import CalibrationTable, ConvScale, LayerScale, TensorScale
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import with_network
+from levit_deploy.export.export_model import require_float32, with_network
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.network.arithmetic import (
     DYNAMIC_INT8,
@@ -28,7 +28,6 @@ from levit_deploy.network.network import (
     Linear,
     Mlp,
     Network,
-    Precision,
     map_layers,
     reading_layers,
     rounded,
@@ -42,11 +41,7 @@ def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
 
     Raises DeployError if the model is not float32 or the table was made for other weights.
     """
-    if exported.precision is not Precision.FP32:
-        raise DeployError(
-            f"`{exported.name}` is already {exported.precision}",
-            hint="start from the fp32 export: `levit-deploy export levit_128s`",
-        )
+    require_float32(exported)
     if exported.weights_digest != table.weights_digest:
         raise DeployError(
             f"the calibration table is for weights `{table.weights_digest[:12]}`, "

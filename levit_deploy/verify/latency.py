@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from levit_deploy.errors import DeployError
 from levit_deploy.verify.peer import Peer
@@ -35,6 +35,13 @@ class Contender:
     image_size: int
     channels: int = 3
 
+    @property
+    def command(self) -> tuple[str | Path, ...]:
+        """Starts a process that speaks as latency_worker does."""
+        sizes = map(str, (self.threads, self.channels, self.image_size))
+        module = "levit_deploy.verify.latency_worker"
+        return worker_command(module, self.peer.value, self.file, *sizes)
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -49,8 +56,17 @@ class Latency:
     median_cpu_us: float
 
 
+class Timed(Protocol):
+    """Whatever takes turns: a Contender, or a process of its own kind."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def command(self) -> Sequence[str | Path]: ...
+
+
 def measure(
-    contenders: Sequence[Contender],
+    contenders: Sequence[Timed],
     rounds: int,
     on_round: Callable[[int], None] = lambda done: None,
 ) -> list[Latency]:
@@ -71,15 +87,12 @@ def measure(
 class _Worker:
     """The process of one contender, stopped but for its turns."""
 
-    contender: Contender
+    contender: Timed
     samples: list[tuple[int, int]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        module = "levit_deploy.verify.latency_worker"
-        one = self.contender
-        sizes = map(str, (one.threads, one.channels, one.image_size))
         self._process = subprocess.Popen(
-            worker_command(module, one.peer.value, one.file, *sizes),
+            self.contender.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -31,6 +31,10 @@ class Neon32(Neon):
     NARROW = "llvm.arm.neon.vqmovns"
     LONG_PRODUCT = "llvm.arm.neon.vmulls"
 
+    @property
+    def widens_float16(self) -> bool:
+        return False  # that came with VFPv4
+
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         x = simd.minimum(x, simd.splat(high))
         x = simd.maximum(x, simd.splat(low))
