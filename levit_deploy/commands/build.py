@@ -181,6 +181,7 @@ def compile_command(
       levit-deploy compile --target rpi4 --libc glibc-2.31 --weights folder/
       levit-deploy compile --target arm64-dotprod levit_256 --precision int8
       levit-deploy compile --target rpi5 --weights folder/ --precision int8 --data photos/
+      levit-deploy compile --target rpi5 levit_128s --weights demo --precision fp16
       levit-deploy compile --target rpi4 levit_128s_int8.onnx -o build/
       levit-deploy compile --target auto --on ssh://pi@raspberrypi.local levit_128s --weights demo
     """
@@ -226,7 +227,7 @@ def compile_command(
             source,
             {
                 "target": f"{target.name} ({target.base})" if target.base else target.name,
-                **_precision(model, precision, recipe, data),
+                **_precision(target, model, precision, recipe, data),
                 "system": str(target.system),
                 "linker": toolchain.version,
                 "output": str(destination),
@@ -391,9 +392,17 @@ def _provenance(
 
 
 def _precision(
-    model: ModelSpec | Path | None, precision: str, recipe: Recipe, data: str | None
+    target: Target,
+    model: ModelSpec | Path | None,
+    precision: str,
+    recipe: Recipe,
+    data: str | None,
 ) -> dict[str, str]:
-    """The arithmetic, and for weights that become 8 bits how."""
+    """The arithmetic on the CPU of `target`, and for weights that become 8 bits how."""
+    if precision in list(HalfFormat):
+        arithmetic = any(precision in cpu.halves for cpu in target.levels or (target,))
+        use = "multiplied where the CPU can" if arithmetic else "for storage: sums are float32"
+        return {"precision": f"{precision}, {use}"}
     if precision != "int8" or isinstance(model, Path):
         return {"precision": precision}
     return {"precision": f"int8, {recipe.name}", "calibrated on": data or NO_PICTURES}
