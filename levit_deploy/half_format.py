@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 HALF_CHAIN = 64  # float16 products at most, whose sum is rounded to float16
 
@@ -20,12 +21,13 @@ class HalfFormat(StrEnum):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        if self is HalfFormat.FP16:
-            return np.dtype(np.float16)
-        import ml_dtypes  # not wanted by those who only run a library
+        import ml_dtypes  # here: who only asks what a target is needs neither
+        import numpy as np
 
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
+        dtype: np.dtype[Any] = np.dtype(
+            np.float16 if self is HalfFormat.FP16 else ml_dtypes.bfloat16
+        )
+        return dtype
 
     @property
     def largest(self) -> float:
@@ -38,5 +40,7 @@ class HalfFormat(StrEnum):
 
     def rounded(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """The nearest numbers of the format, ties to even; infinite beyond its largest."""
+        import numpy as np
+
         with np.errstate(over="ignore"):
             return values.astype(self.dtype).astype(np.float32)

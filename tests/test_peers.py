@@ -26,7 +26,7 @@ def row(name: str, wall_us: float, cpu_us: float) -> dict[str, Any]:
 
 def test_ratios_are_ours_by_theirs_and_the_fastest_peer_comes_first() -> None:
     rows = [row("ours", 1000, 2000), row("slow", 4000, 4000), row("fast", 2000, 2500)]
-    table = {"title": "T", "note": "N.", "load": 0.25, "rows": rows}
+    table = {"title": "T", "note": "N.", "load": 0.25, "shown": "min", "rows": rows}
     text = document({"machine": "M", "code": "C", "tables": {"t": table}})
     ours, *peers = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert ours == "| ours | 1 | 1.00 | 2.00 | 1000 |  |"

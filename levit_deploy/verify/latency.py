@@ -1,7 +1,7 @@
 """How fast, beside whom: contenders take turns, so that a noisy moment hits them all.
 
 Every contender is a process that is stopped (SIGSTOP) while it is not its turn, so that the
-spinning threads of one never slow down another. A turn is about TURN_S long.
+spinning threads of one never slow down another.
 """
 
 from __future__ import annotations
@@ -69,8 +69,12 @@ def measure(
     contenders: Sequence[Timed],
     rounds: int,
     on_round: Callable[[int], None] = lambda done: None,
+    *,
+    turn_s: float = TURN_S,
 ) -> list[Latency]:
     """Time all contenders in `rounds` interleaved rounds; the order of the answer is theirs.
+
+    A turn is about `turn_s` seconds long.
 
     Raises DeployError if one of them cannot be loaded or dies.
     """
@@ -78,7 +82,7 @@ def measure(
         workers = [stack.enter_context(_Worker(contender)) for contender in contenders]
         for done in range(rounds):
             for worker in workers:
-                worker.take_turn()
+                worker.take_turn(turn_s)
             on_round(done + 1)
         return [worker.latency() for worker in workers]
 
@@ -103,8 +107,8 @@ class _Worker:
         self._process.send_signal(signal.SIGSTOP)
         return self
 
-    def take_turn(self) -> None:
-        """Classify for about TURN_S seconds."""
+    def take_turn(self, turn_s: float) -> None:
+        """Classify for about `turn_s` seconds."""
         assert self._process.stdin is not None
         self._process.send_signal(signal.SIGCONT)
         self._process.stdin.write(f"{self._batch}\n")
@@ -112,7 +116,7 @@ class _Worker:
         self.samples += [(wall, cpu) for wall, cpu in json.loads(self._answer())]
         self._process.send_signal(signal.SIGSTOP)
         fastest_s = min(wall for wall, _ in self.samples) * 1e-9
-        self._batch = max(1, round(TURN_S / fastest_s))
+        self._batch = max(1, round(turn_s / fastest_s))
 
     def latency(self) -> Latency:
         wall, cpu = zip(*self.samples, strict=True)
