@@ -105,8 +105,8 @@ class _Watched:
             self._ranges[half] = np.minimum(before[0], low), np.maximum(before[1], high)
         self._sample.append(rows[self._places(SAMPLE_TOKENS, len(rows))])
         if tensor.ndim == 4:
-            windows = _windows(tensor)
-            self._windows.append(windows[self._places(SAMPLE_WINDOWS, len(windows))])
+            outputs = ((tensor.shape[-1] + 1) // 2) ** 2
+            self._windows.append(_windows(tensor, self._places(SAMPLE_WINDOWS, outputs)))
         self._seen += 1
 
     def _places(self, wanted: int, places: int) -> NDArray[np.int64]:
@@ -130,11 +130,13 @@ def _tokens(tensor: Float32) -> Float32:
     return tensor.reshape(-1, tensor.shape[-1])
 
 
-def _windows(tensor: Float32) -> Float32:
-    """(1, channels, y, x) -> (outputs, channels, 3, 3) of a convolution of the stem."""
+def _windows(tensor: Float32, places: NDArray[np.int64]) -> Float32:
+    """(1, channels, size, size) -> (places, channels, 3, 3): what a convolution of the stem reads
+    for its outputs at `places`, row by row."""
     padded = np.pad(tensor[0], ((0, 0), (1, 1), (1, 1)))
     windows = sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
-    return windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(padded), 3, 3)
+    y, x = np.divmod(places, windows.shape[2])
+    return windows[:, y, x].swapaxes(0, 1)
 
 
 def tapped_session(

@@ -21,7 +21,7 @@ def windows(count: int, *, smooth: bool, seed: int = 0) -> np.ndarray:
 
 
 def weights() -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((16, CHANNELS, 3, 3))
+    return np.random.default_rng(1).normal(1, 1, (16, CHANNELS, 3, 3))
 
 
 def error_db(steps: np.ndarray, weight: np.ndarray, scales: np.ndarray, x: np.ndarray) -> float:
