@@ -179,7 +179,8 @@ TABLES: dict[str, Callable[[Path], Table]] = {
         "LeViT-128S, half precision without calibration",
         "fp32",
         HALVES,
-        "What OpenVINO makes of a hint; where it runs another type it says so behind its version.",
+        "What OpenVINO makes of a hint: behind its version the type that it says it runs. Without "
+        "instructions for bf16 (AVX512_BF16, AMX), as on Ice Lake, it computes bf16 very slowly.",
     ),
     "threads-fp32": partial(two_threads, "fp32", FASTEST_FLOATS),
     "threads-int8": partial(two_threads, "int8", FASTEST_8_BITS),
