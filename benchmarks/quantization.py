@@ -1,4 +1,4 @@
-"""The accuracy of 8 bits, ours beside ONNX Runtime's and NNCF's: the figures of a document.
+"""The accuracy of 8 and 16 bits, ours beside ONNX Runtime's and NNCF's: the figures of a document.
 
     python -m benchmarks.quantization --output docs/quantization.md     # everything, an hour
     python -m benchmarks.quantization --methods levit-deploy --sigmas 0 2 --images 500

@@ -1,4 +1,4 @@
-"""The ways to 8 bits that `benchmarks.quantization` compares: network -> classifier.
+"""The ways to 8 and 16 bits that `benchmarks.quantization` compares: network -> classifier.
 
 All of them see the same exported network and the same calibration images. Ours is the compiled
 library for this machine, or its 8-bit model in ONNX Runtime with optimisations off. The others run
@@ -23,7 +23,9 @@ from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.quantize_model import quantize_from_moments, quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE, RECIPES, Recipe
 from levit_deploy.compiler.pipeline import compile_model
+from levit_deploy.export.export_model import with_half
 from levit_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, ExportedModel
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
 from levit_deploy.network.moments import trained_moments
@@ -193,6 +195,12 @@ OURS: dict[str, Callable[[Network], Classify]] = {
     LIBRARY: our_recipe(DEFAULT_RECIPE),
     WITHOUT_PICTURES: our_library("none", without_pictures),
     MODEL: our_model,
+    **{
+        f"levit-deploy {format}": our_library(
+            format, lambda network, format=format: with_half(network.exported, format)
+        )
+        for format in HalfFormat
+    },
 }
 PEERS: dict[str, Callable[[Network], Classify]] = {
     "NNCF default": nncf_ptq(transformer=False),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from typing import Any
 
-from levit_deploy.compiler.kernels.attention.spec import AttentionSpec
+from levit_deploy.compiler.kernels.attention.spec import AttentionInt8Spec, AttentionSpec
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
 from levit_deploy.compiler.kernels.head import HeadSpec
@@ -92,9 +93,15 @@ def attentions(model: ModelSpec) -> Counter[AttentionSpec]:
     return found
 
 
+def attentions_int8(model: ModelSpec) -> Counter[AttentionInt8Spec]:
+    found = attentions(model)
+    return Counter({AttentionInt8Spec(*astuple(spec)): n for spec, n in found.items()})
+
+
 SPECS: dict[str, Callable[[ModelSpec], Counter[Any]]] = {
     "gemm": gemms,
     "head": heads,
     "conv": convs,
     "attention": attentions,
+    "attention_int8": attentions_int8,
 }

@@ -16,8 +16,9 @@ from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Program
 from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint
+from levit_deploy.export.export_model import PROBE_IMAGES, export_checkpoint, with_half
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.machines.machine import Machine
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.moments import trained_moments
@@ -57,6 +58,7 @@ def deploy(
     name: str | None = None,
     tiles: Path | None = None,
     calibration: Calibration | None = None,
+    half: HalfFormat | None = None,
     debug_taps: bool = False,
     dump_ir: Path | None = None,
     signer: Signer | None = None,
@@ -69,7 +71,8 @@ def deploy(
 
     `source`: the weights, or an exported model, which is compiled as it is and held against ONNX
     Runtime. `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how
-    to quantize weights, if not None. `tiles`: a file whose tiles go before those of the package.
+    to quantize weights, if not None. `half`: the floats of 16 bits to round them to. `tiles`: a
+    file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
     and the compile log. `signer`: what signs the artifact. The manifest keeps `command_line` and
     `provenance`. `board`: what runs it, if not this machine. `on_phase` is told of each step, as
@@ -95,7 +98,9 @@ def deploy(
                 calibration,
                 lambda done, total: on_phase("calibrate", f"{done} of {total} images"),
             )
-        reference = Reference.of_weights(source, model if calibration else None)
+        elif half:
+            model = with_half(model, half)
+        reference = Reference.of_weights(source, model if calibration or half else None)
 
     on_phase("compile", "")
     program = (compile_levels if toolchain.target.levels else compile_model)(

@@ -18,7 +18,7 @@ class Room:
     packages: tuple[str, ...] = ()
 
 
-LEAVES = ("errors", "files", "records", "urls")
+LEAVES = ("errors", "files", "half_format", "records", "urls")
 ALL_ROOMS = (
     *(*LEAVES, "models", "targets", "network", "export", "calibration"),
     *("compiler", "runtime", "machines", "verify"),
@@ -26,6 +26,7 @@ ALL_ROOMS = (
 ROOMS = {
     "errors": Room(),
     "files": Room(("errors",)),
+    "half_format": Room((), ("numpy", "ml_dtypes")),
     "records": Room(("errors", "files")),
     "urls": Room(),
     "models": Room(

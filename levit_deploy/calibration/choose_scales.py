@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from levit_deploy.calibration.byte_weights import byte_weights
 from levit_deploy.calibration.factors import (
+    BALANCE,
+    BYTE_BALANCE,
     Reading,
     channel_factors,
     equalize_streams,
@@ -26,6 +29,7 @@ from levit_deploy.calibration.rounding import (
     shortest,
     weight_scales,
     weight_scales_int16,
+    weight_scales_of_bytes,
     weight_steps,
 )
 from levit_deploy.calibration.statistics import TensorStatistics
@@ -38,7 +42,7 @@ from levit_deploy.calibration.table import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.network.network import IMAGE, Conv, Linear
+from levit_deploy.network.network import IMAGE, Conv, Float64, Linear
 
 
 def choose_scales(
@@ -148,11 +152,13 @@ def _layer_scale(
 
 def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
     """The same in every recipe. All but the first convolution, which reads the image, get one."""
-    weight = layer.weight.astype(np.float64)
-    by_input = weight.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
-    factors = tuple(map(shortest, channel_factors(seen, [by_input])))
-    seen = seen.scaled(np.array(factors))
-    scales = weight_scales_int16(weight / np.array(factors).reshape(1, -1, 1, 1))
+    factors, weight = _factored(layer, seen, BYTE_BALANCE)
+    scales = weight_scales_of_bytes(weight)
+    steps = byte_weights(weight, scales, seen.scaled(factors).windows)
+    if steps is None:
+        factors, weight = _factored(layer, seen, BALANCE)
+        scales = weight_scales_int16(weight)
+    seen = seen.scaled(factors)
     seen_low, seen_high = seen_range(seen)
     return ConvScale(
         layer=layer.name,
@@ -161,6 +167,15 @@ def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
         largest_step=LARGEST_STEP,
         seen_low=shortest(seen_low),
         seen_high=shortest(seen_high),
-        factors=factors,
+        factors=tuple(factors.tolist()),
         scales=tuple(map(shortest, scales)),
+        byte_weights=() if steps is None else tuple(steps.ravel().tolist()),
     )
+
+
+def _factored(layer: Conv, seen: TensorStatistics, balance: float) -> tuple[Float64, Float64]:
+    """Factors of its inputs, and the weights for inputs that are multiplied by them."""
+    weight = layer.weight.astype(np.float64)
+    by_input = weight.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])
+    factors = np.array([shortest(f) for f in channel_factors(seen, [by_input], balance)])
+    return factors, weight / factors.reshape(1, -1, 1, 1)

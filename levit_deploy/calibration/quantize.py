@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from levit_deploy.calibration.factors import scale_streams
 from levit_deploy.calibration.rounding import weight_steps, weight_steps_int16
 from levit_deploy.calibration.table import CalibrationTable, ConvScale, LayerScale, TensorScale
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import with_network
+from levit_deploy.export.export_model import require_float32, with_network
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.network.arithmetic import (
     DYNAMIC_INT8,
@@ -27,7 +28,6 @@ from levit_deploy.network.network import (
     Linear,
     Mlp,
     Network,
-    Precision,
     map_layers,
     reading_layers,
     rounded,
@@ -41,11 +41,7 @@ def quantize(exported: ExportedModel, table: CalibrationTable) -> ExportedModel:
 
     Raises DeployError if the model is not float32 or the table was made for other weights.
     """
-    if exported.precision is not Precision.FP32:
-        raise DeployError(
-            f"`{exported.name}` is already {exported.precision}",
-            hint="start from the fp32 export: `levit-deploy export levit_128s`",
-        )
+    require_float32(exported)
     if exported.weights_digest != table.weights_digest:
         raise DeployError(
             f"the calibration table is for weights `{table.weights_digest[:12]}`, "
@@ -104,9 +100,14 @@ def _quantize_linear(layer: Linear, scale: LayerScale, x: TensorScale) -> Linear
 def _quantize_conv(layer: Conv, scale: ConvScale) -> Conv:
     scales, factors = np.array(scale.scales, np.float32), np.array(scale.factors, np.float32)
     by_input = factors.astype(np.float64).reshape(1, -1, 1, 1)
+    steps: NDArray[np.int8] | NDArray[np.int16]
+    if scale.byte_weights:
+        steps = np.array(scale.byte_weights, np.int8).reshape(layer.weight.shape)
+    else:
+        steps = weight_steps_int16(layer.weight / by_input, scales)
     return Conv(
         layer.name,
-        weight_steps_int16(layer.weight / by_input, scales),
+        steps,
         layer.bias,
         Int16(
             factors=factors,

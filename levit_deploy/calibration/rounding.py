@@ -12,7 +12,8 @@ wrap, whatever the activations:
     LARGEST_STEP * sum over the channel's weights of |w|  <  2^31 - 2^12 * weights
 
 where the last term is for kernels that multiply bytes, and so is LARGEST_WEIGHT. What one operand
-gets of the 31 bits, the other does not.
+gets of the 31 bits, the other does not. Weights can have 8 bits there, as `byte_weights` chooses
+them.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ LARGEST_STEP = 8191
 HEADROOM = 2.0
 
 LARGEST_WEIGHT = 8191
-_INT32_MAX = 2**31 - 1
+LOW_PART = 64  # of a step, for kernels of bytes
+INT32_MAX = 2**31 - 1
 
 _SMALLEST = float(np.finfo(np.float32).tiny)  # of a scale: below it float32 loses digits
 
@@ -98,11 +100,18 @@ def weight_scales_int16(weight: Float64) -> NDArray[np.float32]:
     magnitudes = np.abs(weight).reshape(len(weight), -1)
     depth = magnitudes.shape[1]
     # Rounding can add half a step to each weight.
-    steps = (_INT32_MAX - 2**12 * depth) / LARGEST_STEP - depth / 2
+    steps = (INT32_MAX - 2**12 * depth) / LARGEST_STEP - depth / 2
     scales = np.maximum(magnitudes.max(axis=1) / LARGEST_WEIGHT, magnitudes.sum(axis=1) / steps)
     # Rounded to float32 a scale may shrink by half a part in 2^24: up by more than that.
     scales = np.where(scales > 0, np.maximum(scales * (1 + 2**-22), _SMALLEST), 1.0)
     return scales.astype(np.float32)
+
+
+def weight_scales_of_bytes(weight: Float64) -> NDArray[np.float32]:
+    """One for each output channel, weight (out, ..) -> (out,); 1 where all weights are zero. Their
+    bytes are multiplied by 16-bit steps."""
+    scales = np.abs(weight).reshape(len(weight), -1).max(axis=1) / WEIGHT_LIMIT
+    return np.where(scales > 0, np.maximum(scales, _SMALLEST), 1.0).astype(np.float32)
 
 
 def weight_steps_int16(weight: Float64, scales: NDArray[np.float32]) -> NDArray[np.int16]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet, Progress
@@ -22,6 +23,7 @@ from levit_deploy.models.images import normalize
 from levit_deploy.network.network import Float64
 
 SAMPLE_TOKENS = 2048  # per tensor: a quarter of a million values where there are 128 channels
+SAMPLE_WINDOWS = 16384  # of what a convolution reads: many for each of its inputs
 
 Float32 = NDArray[np.float32]
 
@@ -30,13 +32,16 @@ Float32 = NDArray[np.float32]
 class TensorStatistics:
     """`lows`, `highs`: (2, channels), each channel's range over the even and the odd images.
 
-    `sample`: tokens (n, channels), evenly spaced over the images and in each of them.
+    `sample`: tokens (n, channels), evenly spaced over the images and in each of them. `windows`:
+    of a tensor that a convolution reads, what it multiplies for one output: (n, channels, 3, 3),
+    evenly spaced too; None if no picture was seen.
     """
 
     images: int
     lows: Float64
     highs: Float64
     sample: Float32
+    windows: Float32 | None = None
 
     @property
     def largest(self) -> Float64:
@@ -47,7 +52,11 @@ class TensorStatistics:
     def scaled(self, factors: Float64) -> TensorStatistics:
         """The statistics of the tensor times positive factors, (channels,)."""
         sample = (self.sample * factors).astype(np.float32)
-        return TensorStatistics(self.images, self.lows * factors, self.highs * factors, sample)
+        windows = None
+        if self.windows is not None:
+            windows = (self.windows * factors[:, None, None]).astype(np.float32)
+        lows, highs = self.lows * factors, self.highs * factors
+        return TensorStatistics(self.images, lows, highs, sample, windows)
 
 
 def collect_statistics(
@@ -70,7 +79,7 @@ def collect_statistics(
                     f"image {done} of `{images.source}` makes `{name}` overflow or NaN",
                     hint="check the weights: `levit-deploy export` compares them with PyTorch",
                 )
-            watched[name].see(_tokens(tensor))
+            watched[name].see(tensor)
         progress(done, len(images))
     return {name: tensor.statistics() for name, tensor in watched.items()}
 
@@ -79,14 +88,14 @@ class _Watched:
     """One tensor, image after image."""
 
     def __init__(self, images: int) -> None:
-        self._tokens = math.ceil(SAMPLE_TOKENS / images)  # of each image that is sampled
-        self._every = math.ceil(images / SAMPLE_TOKENS)
+        self._images = images
         self._seen = 0
         self._ranges: list[tuple[Float64, Float64]] = []  # of the even images, of the odd ones
         self._sample: list[Float32] = []
+        self._windows: list[Float32] = []
 
-    def see(self, rows: Float32) -> None:
-        """rows: (tokens, channels)."""
+    def see(self, tensor: Float32) -> None:
+        rows = _tokens(tensor)
         low, high = rows.min(axis=0).astype(np.float64), rows.max(axis=0).astype(np.float64)
         half = self._seen % 2
         if self._seen < 2:
@@ -94,15 +103,24 @@ class _Watched:
         else:
             before = self._ranges[half]
             self._ranges[half] = np.minimum(before[0], low), np.maximum(before[1], high)
-        if self._seen % self._every == 0:
-            count = min(self._tokens, len(rows))
-            walking = np.arange(count) * len(rows) // count + self._seen  # all places in turn
-            self._sample.append(rows[walking % len(rows)])
+        self._sample.append(rows[self._places(SAMPLE_TOKENS, len(rows))])
+        if tensor.ndim == 4:
+            windows = _windows(tensor)
+            self._windows.append(windows[self._places(SAMPLE_WINDOWS, len(windows))])
         self._seen += 1
+
+    def _places(self, wanted: int, places: int) -> NDArray[np.int64]:
+        """Which of so many places of this image are sampled, if all images are to give `wanted`."""
+        if self._seen % math.ceil(self._images / wanted):
+            return np.arange(0)
+        count = min(math.ceil(wanted / self._images), places)
+        walking = np.arange(count) * places // count + self._seen  # all places in turn
+        return walking % places
 
     def statistics(self) -> TensorStatistics:
         lows, highs = (np.stack(sides) for sides in zip(*self._ranges, strict=True))
-        return TensorStatistics(self._seen, lows, highs, np.concatenate(self._sample))
+        windows = np.concatenate(self._windows) if self._windows else None
+        return TensorStatistics(self._seen, lows, highs, np.concatenate(self._sample), windows)
 
 
 def _tokens(tensor: Float32) -> Float32:
@@ -110,6 +128,13 @@ def _tokens(tensor: Float32) -> Float32:
     if tensor.ndim == 4:
         tensor = tensor.transpose(0, 2, 3, 1)
     return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _windows(tensor: Float32) -> Float32:
+    """(1, channels, y, x) -> (outputs, channels, 3, 3) of a convolution of the stem."""
+    padded = np.pad(tensor[0], ((0, 0), (1, 1), (1, 1)))
+    windows = sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
+    return windows.transpose(1, 2, 0, 3, 4).reshape(-1, len(padded), 3, 3)
 
 
 def tapped_session(

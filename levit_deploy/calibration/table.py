@@ -57,6 +57,9 @@ class ConvScale:
     to even; c is the channel. Weights become rint(w / factors / scales), with one of `scales` for
     each output channel, so that no sum of products leaves 32 bits. `seen_low`..`seen_high` is the
     range of x * factors over all calibration images.
+
+    `byte_weights`: where 8 bits suffice for the weights, what they become instead, in the order of
+    (out, in, 3, 3): whole numbers from -127 to 127. Empty for 16 bits.
     """
 
     layer: str
@@ -67,6 +70,7 @@ class ConvScale:
     seen_high: float
     factors: tuple[float, ...]
     scales: tuple[float, ...]
+    byte_weights: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ class CalibrationTable:
     from what its BatchNorms know.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 2
+    SCHEMA_VERSION: ClassVar[int] = 3
 
     model: str
     weights_digest: str

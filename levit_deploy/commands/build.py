@@ -39,6 +39,7 @@ from levit_deploy.commands.weights import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.files import check_writable
+from levit_deploy.half_format import HalfFormat
 
 if TYPE_CHECKING:
     from levit_deploy.calibration.recipe import Recipe
@@ -113,10 +114,11 @@ def export_command(
 @libc_option
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "int8"]),
+    type=click.Choice(["fp32", "fp16", "bf16", "int8"]),
     default="fp32",
     show_default=True,
-    help="The arithmetic of the library; int8 is best with --data.",
+    help="The arithmetic of the library. fp16 and bf16 halve it and need no pictures; int8 is best "
+    "with --data.",
 )
 @data_option
 @recipe_option
@@ -244,6 +246,7 @@ def compile_command(
             name=name,
             tiles=tiles,
             calibration=calibration,
+            half=HalfFormat(precision) if checkpoint and precision in list(HalfFormat) else None,
             debug_taps=debug_taps,
             dump_ir=dump_ir,
             signer=signer,

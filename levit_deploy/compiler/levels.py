@@ -6,13 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.memory_plan import aligned
 from levit_deploy.compiler.pipeline import compile_model
 from levit_deploy.compiler.program import Arg, KernelCall, Program, Space
 from levit_deploy.compiler.tiles.table import TileTable
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.network.network import Precision
+from levit_deploy.network.arithmetic import Int8
+from levit_deploy.network.network import Network
 from levit_deploy.targets.target import Target
+
+# Of all 8-bit weights, those that a level may have twice: with its code the library of levit_128s
+# becomes 1.34 times as large as that of one CPU.
+OWN_WEIGHTS = 0.25
 
 
 def compile_levels(
@@ -29,14 +37,14 @@ def compile_levels(
         compile_model(
             exported,
             level,
-            tiles=tiles.sharing(),
+            tiles=tiles.sharing(layers_apart(exported.network, level)),
             dump_ir=dump_ir / level.name if dump_ir else None,
             on_phase=(lambda phase, level=level: on_phase(f"{level.name}: {phase}"))  # type: ignore[misc]
             if on_phase
             else None,
             name=f"{name}_{level.name.replace('-', '_')}",
         )
-        for level in target.levels_for(int8=exported.precision is Precision.INT8)
+        for level in target.levels_for(exported.precision)
     ]
     shared = share_constants(levels)
     return replace(
@@ -47,6 +55,21 @@ def compile_levels(
         arena_bytes=max(program.arena_bytes for program in shared),
         scratch_bytes=max(program.scratch_bytes for program in shared),
         levels=shared,
+    )
+
+
+def layers_apart(network: Network, level: Target) -> frozenset[str]:
+    """The layers, by name, of whose weights `level` has its own copy, in its own order.
+
+    What it costs to put shared weights in order grows with the rows that read them, which become
+    fewer from the first layer to the last: so the first ones, up to OWN_WEIGHTS of all.
+    """
+    if not isa_of(level).products.shared_tile.rearranges_weights:
+        return frozenset()
+    layers = [layer for layer in network.layers() if isinstance(layer.arithmetic, Int8)]
+    ends = np.cumsum([layer.weight.size for layer in layers])
+    return frozenset(
+        layer.name for layer, end in zip(layers, ends, strict=True) if end <= OWN_WEIGHTS * ends[-1]
     )
 
 

@@ -10,6 +10,7 @@ from levit_deploy.export.agreement import check_against_reference
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.export.simplify import check, infer_shapes, simplify
 from levit_deploy.export.write_network import write_network
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.card import ModelCard, default_card
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.models.images import normalize
@@ -18,6 +19,7 @@ from levit_deploy.models.pictures import package_pictures
 from levit_deploy.models.reference import Levit
 from levit_deploy.models.spec import ModelSpec
 from levit_deploy.network.fold_model import fold_model
+from levit_deploy.network.half import in_half
 from levit_deploy.network.network import Network, Precision, rounded
 
 PROBE_IMAGES = 4
@@ -94,6 +96,24 @@ def with_network(exported: ExportedModel, network: Network) -> ExportedModel:
         card=exported.card,
         weights_digest=exported.weights_digest,
     )
+
+
+def with_half(exported: ExportedModel, format: HalfFormat) -> ExportedModel:
+    """The 16-bit form of a float32 model.
+
+    Raises DeployError if the model is not float32 or a weight does not fit into the format.
+    """
+    require_float32(exported)
+    return with_network(exported, in_half(exported.network, format))
+
+
+def require_float32(exported: ExportedModel) -> None:
+    """Raise DeployError if the model has been rounded to fewer bits."""
+    if exported.precision is not Precision.FP32:
+        raise DeployError(
+            f"`{exported.name}` is already {exported.precision}",
+            hint="start from the fp32 export: `levit-deploy export levit_128s`",
+        )
 
 
 def _own_card(spec: ModelSpec) -> ModelCard:

@@ -9,12 +9,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Activation
-from levit_deploy.network.arithmetic import Float32, Int8, Int16
+from levit_deploy.network.arithmetic import Float32, Half, Int8, Int16
 from levit_deploy.network.network import Conv, Layer, Linear
 
 OPSET, IR_VERSION = 17, 8  # ONNX 1.12
 INT16_OPSET, INT16_IR_VERSION = 21, 10  # ONNX 1.16: QuantizeLinear to int16
+
+ONNX_HALVES = {HalfFormat.FP16: TensorProto.FLOAT16, HalfFormat.BF16: TensorProto.BFLOAT16}
 
 Port = tuple[str, tuple[int, ...]]  # name and shape of an input or output
 Attribute = int | Sequence[int]
@@ -55,6 +58,9 @@ class GraphWriter:
         match layer.arithmetic:
             case Float32():
                 weight = self.constant(f"{layer.name}.weight", layer.weight)
+            case Half(format=half):
+                x = self._halved(x, half)
+                weight = self._widened_weight(layer.name, layer.weight, half)
             case Int16() as int16:
                 scaled = self._scaled(x, int16.factors.reshape(1, -1, 1, 1))
                 bounds = [
@@ -75,6 +81,9 @@ class GraphWriter:
         match layer.arithmetic:
             case Float32():
                 weight = self.constant(f"{layer.name}.weight", layer.weight.T)
+            case Half(format=half):
+                x = self._halved(x, half)
+                weight = self._widened_weight(layer.name, layer.weight.T, half)
             case Int8() as int8:
                 factors, scaled = int8.factors, x
                 if factors is not None:
@@ -152,6 +161,15 @@ class GraphWriter:
         ]
         q = self.node("QuantizeLinear", [scaled, *constants], f"{x}.quantized")
         return self.node("DequantizeLinear", [q, *constants], f"{x}.dequantized")
+
+    def _halved(self, x: str, format: HalfFormat) -> str:
+        """x rounded to a 16-bit format, as float32 again."""
+        half = self.node("Cast", [x], f"{x}.halved", to=ONNX_HALVES[format])
+        return self.node("Cast", [half], f"{x}.widened", to=TensorProto.FLOAT)
+
+    def _widened_weight(self, name: str, weight: NDArray[np.generic], format: HalfFormat) -> str:
+        half = self.constant(f"{name}.weight", weight.astype(format.dtype))
+        return self.node("Cast", [half], f"{name}.weight.widened", to=TensorProto.FLOAT)
 
     def _dequantized_weight(self, layer: Layer, scales: NDArray[np.float32], axis: int) -> str:
         """`axis`: that of the output channels in ONNX's layout."""

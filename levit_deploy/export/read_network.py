@@ -20,13 +20,16 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from levit_deploy.errors import DeployError
+from levit_deploy.export.graph_writer import ONNX_HALVES
 from levit_deploy.export.write_network import write_network
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Activation
 from levit_deploy.network.arithmetic import (
     DYNAMIC_INT8,
     FLOAT32,
     AttentionArithmetic,
     Float32s,
+    Half,
     Int8,
     Int16,
 )
@@ -42,9 +45,9 @@ from levit_deploy.network.network import (
 
 # That `write_network` uses.
 OPERATORS = {
-    *("Abs", "Add", "Clip", "Conv", "DequantizeLinear", "Div", "Erf", "Exp", "HardSwish", "MatMul"),
-    *("Mul", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Round"),
-    *("Sigmoid", "Slice", "Softmax", "Split", "Sub", "Transpose"),
+    *("Abs", "Add", "Cast", "Clip", "Conv", "DequantizeLinear", "Div", "Erf", "Exp", "HardSwish"),
+    *("MatMul", "Mul", "QuantizeLinear", "ReduceMax", "ReduceMean", "ReduceSum", "Relu"),
+    *("Reshape", "Round", "Sigmoid", "Slice", "Softmax", "Split", "Sub", "Transpose"),
 }
 
 _ACTIVATIONS = {  # by the operator that only the activation has
@@ -161,23 +164,29 @@ class _Reader:
         bias = self._floats(node, 2, rank=1)
         if node.input[1] in self._constants:
             return Conv(name, self._floats(node, 1, rank=4), bias)
-        quantize, weight = self._quantize(node), self._made_by("DequantizeLinear", node, 1)
+        if self._maker(node, 1).op_type == "Cast":
+            weight, half = self._half(node, rank=4)
+            return Conv(name, weight, bias, half)
+        quantize, steps = self._quantize(node), self._made_by("DequantizeLinear", node, 1)
         clip = self._made_by("Clip", quantize, 0)
         scale = self._scale(quantize)
         arithmetic = Int16(
             factors=self._floats(self._made_by("Mul", clip, 0), 1, rank=4).reshape(-1),
             scale=scale,
             largest_step=round(float(self._floats(clip, 2, rank=0)) / scale),
-            weight_scales=self._floats(weight, 1, rank=1),
+            weight_scales=self._floats(steps, 1, rank=1),
         )
-        return Conv(name, self._array(weight, 0, np.int16, rank=4), bias, arithmetic)
+        return Conv(name, self._array(steps, 0, (np.int8, np.int16), rank=4), bias, arithmetic)
 
     def _linear(self, name: str) -> Linear:
         node, add = self._take("MatMul")
         bias = self._floats(add, -1, rank=1)
         if node.input[1] in self._constants:
             return Linear(name, self._floats(node, 1, rank=2).T, bias)
-        quantize, weight = self._quantize(node), self._made_by("DequantizeLinear", node, 1)
+        if self._maker(node, 1).op_type == "Cast":
+            weight, half = self._half(node, rank=2)
+            return Linear(name, weight.T, bias, half)
+        quantize, steps = self._quantize(node), self._made_by("DequantizeLinear", node, 1)
         scaled = self._makers.get(quantize.input[0])
         factors = None
         if scaled is not None and scaled.op_type == "Mul" and scaled.input[1] in self._constants:
@@ -186,9 +195,20 @@ class _Reader:
             factors=factors,
             scale=self._scale(quantize),
             zero_point=int(self._array(quantize, 2, np.uint8, rank=0)),
-            weight_scales=self._floats(weight, 1, rank=1),
+            weight_scales=self._floats(steps, 1, rank=1),
         )
-        return Linear(name, self._array(weight, 0, np.int8, rank=2).T, bias, arithmetic)
+        return Linear(name, self._array(steps, 0, np.int8, rank=2).T, bias, arithmetic)
+
+    def _half(self, layer: onnx.NodeProto, rank: int) -> tuple[Float32s, Half]:
+        """The weight and the arithmetic of a layer in 16-bit floats."""
+        widen = self._made_by("Cast", layer, 1)
+        stored = self._constants.get(widen.input[0])
+        for format in HalfFormat:
+            if stored is not None and stored.data_type == ONNX_HALVES[format]:
+                weight = self._array(widen, 0, format.dtype.type, rank).astype(np.float32)
+                if np.isfinite(weight).all():
+                    return weight, Half(format)
+        raise _refusal(widen)
 
     def _quantize(self, layer: onnx.NodeProto) -> onnx.NodeProto:
         """What makes integers of the layer's input."""
@@ -201,9 +221,15 @@ class _Reader:
         return scale
 
     def _made_by(self, op: str, node: onnx.NodeProto, index: int) -> onnx.NodeProto:
-        """The node that makes an input of `node`."""
+        """The node `op` that makes an input of `node`."""
+        maker = self._maker(node, index)
+        if maker.op_type != op:
+            raise _refusal(node)
+        return maker
+
+    def _maker(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto:
         maker: onnx.NodeProto | None = self._makers.get(node.input[index])
-        if maker is None or maker.op_type != op:
+        if maker is None:
             raise _refusal(node)
         return maker
 
@@ -214,14 +240,19 @@ class _Reader:
         return cast(Float32s, values)
 
     def _array(
-        self, node: onnx.NodeProto, index: int, dtype: type[np.generic], rank: int | None
+        self,
+        node: onnx.NodeProto,
+        index: int,
+        dtype: type[np.generic] | tuple[type[np.generic], ...],
+        rank: int | None,
     ) -> NDArray[Any]:
-        """A constant that `node` reads; it has values."""
+        """A constant that `node` reads; it has values, of that type or one of those."""
         tensor = self._constants.get(node.input[index]) if len(node.input) > index else None
         if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise _refusal(node)
         values = numpy_helper.to_array(tensor)
-        if values.dtype != dtype or rank not in (None, values.ndim) or not values.size:
+        types = dtype if isinstance(dtype, tuple) else (dtype,)
+        if values.dtype not in types or rank not in (None, values.ndim) or not values.size:
             raise _refusal(node)
         return values
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.values import Values
 
 Float32s = NDArray[np.float32]
@@ -19,6 +20,18 @@ Float32s = NDArray[np.float32]
 @dataclass(frozen=True, eq=False)
 class Float32(Values):
     """Weights, activations and sums are float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Half(Values):
+    """A layer whose weights and inputs are numbers of 16 bits; sums and results are float32.
+
+    The weights are held as float32 values that the format has. Inputs are rounded to it, ties to
+    even, where the CPU multiplies the format; elsewhere the format is how weights are stored, and
+    inputs stay float32. Sums of 16-bit products may be 16-bit over at most HALF_CHAIN terms.
+    """
+
+    format: HalfFormat
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +80,9 @@ class DynamicInt8(Values):
     """
 
 
-LinearArithmetic = Float32 | Int8
-ConvArithmetic = Float32 | Int16
-LayerArithmetic = Float32 | Int8 | Int16
+LinearArithmetic = Float32 | Half | Int8
+ConvArithmetic = Float32 | Half | Int16
+LayerArithmetic = Float32 | Half | Int8 | Int16
 AttentionArithmetic = Float32 | DynamicInt8
 
 FLOAT32 = Float32()

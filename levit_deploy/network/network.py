@@ -22,6 +22,9 @@ from levit_deploy.network.arithmetic import (
     AttentionArithmetic,
     ConvArithmetic,
     Float32,
+    Half,
+    Int8,
+    Int16,
     LayerArithmetic,
     LinearArithmetic,
 )
@@ -40,9 +43,11 @@ LOGITS = "logits"
 
 
 class Precision(StrEnum):
-    """What a network as a whole is called after: `int8` if any of its layers is not float32."""
+    """What a network as a whole is called after: any of its layers that is not float32."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
     INT8 = "int8"
 
 
@@ -194,8 +199,13 @@ class Network(Values):
 
     @property
     def precision(self) -> Precision:
-        integers = any(not isinstance(layer.arithmetic, Float32) for layer in self.layers())
-        return Precision.INT8 if integers else Precision.FP32
+        for layer in self.layers():
+            match layer.arithmetic:
+                case Half(format=format):
+                    return Precision(format.value)
+                case Int8() | Int16():
+                    return Precision.INT8
+        return Precision.FP32
 
     def layers(self) -> Iterator[Layer]:
         """All of them, in order of execution."""

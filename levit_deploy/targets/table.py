@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from levit_deploy.errors import DeployError
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.host import Cpu, host_target, last_fitting, read_cpu
 from levit_deploy.targets.system import Os
 from levit_deploy.targets.target import Arch, Emulator, Int8Dot, Target
@@ -125,9 +126,10 @@ _CPUS = (
         cpu="cortex-a76",
         features=(),
         int8_dot=Int8Dot.SDOT,
+        halves=frozenset({HalfFormat.FP16}),  # every such core has FEAT_FP16 too
         l1d_bytes=64 * KIB,
         l2_bytes=256 * KIB,  # Cortex-A76: 128 to 512
-        required_features=("asimddp",),
+        required_features=("asimdhp", "asimddp"),
         emulator=Emulator("qemu-aarch64", "cortex-a76"),
     ),
     _AARCH64(
@@ -136,9 +138,10 @@ _CPUS = (
         cpu="neoverse-v1",
         features=("-sve",),  # fixed-width kernels; SVE is not in every such core
         int8_dot=Int8Dot.SMMLA,
+        halves=frozenset({HalfFormat.FP16}),
         l1d_bytes=64 * KIB,
         l2_bytes=512 * KIB,  # Cortex-A710: 256 or 512; Neoverse V1 has 1024
-        required_features=("asimddp", "i8mm"),
+        required_features=("asimdhp", "asimddp", "i8mm"),
         emulator=Emulator("qemu-aarch64", "max,sve=off"),
     ),
     Target(

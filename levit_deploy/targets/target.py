@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.system import OLDEST_GLIBC, System
 from levit_deploy.targets.system import Arch as Arch
 
@@ -40,7 +41,8 @@ class Target:
     `fma`: fused multiply-add exists and every kernel uses it, so all such targets compute the same
     bits. `required_features`: what the library checks for when it is entered, and what a host must
     have to run it, as Linux names them in /proc/cpuinfo; empty where the base architecture has
-    everything. `emulator`: None where qemu-user lacks an instruction that the target uses.
+    everything. `halves`: the 16-bit floats that it multiplies. `emulator`: None where qemu-user
+    lacks an instruction that the target uses.
     `levels`: of one that stands for all CPUs of an architecture, the most capable first; everything
     else is then that of the least demanding one, which is its base.
     """
@@ -58,6 +60,7 @@ class Target:
     l2_bytes: int
     required_features: tuple[str, ...]
     emulator: Emulator | None
+    halves: frozenset[HalfFormat] = frozenset()
     base: str | None = None  # the target that a board name stands for
     levels: tuple[Target, ...] = ()
     system: System = OLDEST_GLIBC
@@ -78,9 +81,10 @@ class Target:
         levels = tuple(level.on(system) for level in self.levels)
         return replace(self, system=system, levels=levels)
 
-    def levels_for(self, *, int8: bool) -> tuple[Target, ...]:
-        """Those of `levels` whose kernels differ; floats know nothing of dot products."""
+    def levels_for(self, precision: str) -> tuple[Target, ...]:
+        """Those of `levels` whose kernels differ in it; floats know nothing of dot products."""
         distinct: dict[object, Target] = {}
         for level in self.levels:
-            distinct[level if int8 else (level.vector_bytes, level.fma)] = level
+            floats = level.vector_bytes, level.fma, precision in level.halves
+            distinct[level if precision == "int8" else floats] = level
         return tuple(distinct.values())

@@ -2,6 +2,7 @@
 
 fp32    PyTorch, or where there are no weights ONNX Runtime on the exported model; close
 int8    ONNX Runtime on the 8-bit model as it is written, within steps
+fp16, bf16    the same of the 16-bit model, within what its roundings make of it
 
 How close, and how many steps, is measured on the images that are compared; see tolerance.py.
 """
@@ -24,7 +25,15 @@ from levit_deploy.verify.images import Images
 from levit_deploy.verify.moved_roundings import moved_cost
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.reference_runner import reference_runner
-from levit_deploy.verify.tolerance import CLOSE, MOVED, STEPS, Tolerance
+from levit_deploy.verify.tolerance import CLOSE, HALVES, MOVED, STEPS, Tolerance
+
+# Of a model: what it is called, and how close a library of it is.
+_CLASSES = {
+    Precision.FP32: ("exported", MOVED),
+    Precision.FP16: ("16-bit", HALVES),
+    Precision.BF16: ("16-bit", HALVES),
+    Precision.INT8: ("8-bit", STEPS),
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,7 @@ class Reference:
     """What a library is held against.
 
     `net`: the trained network, if its weights are at hand. `model`: what the library was compiled
-    from, if that is at hand; it counts where it is in 8 bits or there is no `net`. `foreign`: the
+    from, if that is at hand; it counts where it is not fp32 or there is no `net`. `foreign`: the
     file that the weights were read from, where that counts in the place of `net`.
     `weights_digest`: canonical SHA-256 of the weights behind both, hexadecimal.
     """
@@ -46,8 +55,8 @@ class Reference:
     foreign: ForeignModel | None = None
 
     @staticmethod
-    def of_weights(checkpoint: Checkpoint, quantized: ExportedModel | None = None) -> Reference:
-        """`quantized`: the 8-bit model that was made of the weights, if the library is its."""
+    def of_weights(checkpoint: Checkpoint, rounded: ExportedModel | None = None) -> Reference:
+        """`rounded`: the model of fewer bits that was made of them, if the library is its."""
         spec = checkpoint.spec
         return Reference(
             checkpoint.digest,
@@ -55,7 +64,7 @@ class Reference:
             spec.normalization,
             checkpoint.preprocessing,
             checkpoint.build(),
-            quantized,
+            rounded,
             checkpoint.foreign,
         )
 
@@ -100,13 +109,12 @@ def expect(reference: Reference, precision: str, images: Images) -> Expectation:
     model = reference.model
     if model is None or model.precision != precision:
         raise DeployError(
-            f"what an {precision} library must compute is in the model that it was compiled from, "
+            f"what the {precision} library must compute is in the model that it was compiled from, "
             "or in its calibration table; both are missing",
             hint="name the .onnx file that it was compiled from, or compile the model again",
         )
+    bits, tolerance_class = _CLASSES[model.precision]
     with OnnxRunner(model, as_written=True) as runner:
         logits = runner.infer(images)
     cost = moved_cost(model, images, logits)
-    if precision == Precision.FP32:
-        return Expectation("exported model in ONNX Runtime", logits, MOVED.of(cost))
-    return Expectation("8-bit model in ONNX Runtime", logits, STEPS.of(cost), floats)
+    return Expectation(f"{bits} model in ONNX Runtime", logits, tolerance_class.of(cost), floats)

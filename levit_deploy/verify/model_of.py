@@ -5,8 +5,9 @@ from __future__ import annotations
 from levit_deploy.calibration.quantize import quantize
 from levit_deploy.calibration.table import CalibrationTable
 from levit_deploy.errors import DeployError
-from levit_deploy.export.export_model import export_checkpoint
+from levit_deploy.export.export_model import export_checkpoint, with_half
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.verify.expectation import Reference
@@ -20,7 +21,14 @@ def reference_of(artifact: Artifact, source: Checkpoint | ExportedModel) -> Refe
     check_weights(artifact, source)
     if isinstance(source, ExportedModel):
         return Reference.of_model(source)
-    return Reference.of_weights(source, quantized_model_of(artifact, source))
+    return Reference.of_weights(source, _model_of(artifact, source))
+
+
+def _model_of(artifact: Artifact, checkpoint: Checkpoint) -> ExportedModel | None:
+    """The model of fewer bits that it was compiled from; None as `table_of`."""
+    if artifact.manifest.precision in list(HalfFormat):
+        return with_half(export_checkpoint(checkpoint), HalfFormat(artifact.manifest.precision))
+    return quantized_model_of(artifact, checkpoint)
 
 
 def check_weights(artifact: Artifact, source: Checkpoint | ExportedModel) -> None:

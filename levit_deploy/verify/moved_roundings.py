@@ -1,7 +1,8 @@
 """How far a model in ONNX Runtime comes from itself when every rounding may go the other way.
 
 before: x -> QuantizeLinear | Round         after: x + noise of half a step -> the same
-        x -> MatMul | Conv                         x * (1 + noise of a unit in the last place) -> ..
+        x -> Cast to 16 bits                       x * (1 + noise of a unit in the last place) -> ..
+        x -> MatMul | Conv                         the same
 
 Why that bounds what a right library may differ by is derived in tolerance.py.
 """
@@ -15,6 +16,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.export.graph_writer import ONNX_HALVES
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.rounding_cost import EVALUATIONS, share_of_range
 from levit_deploy.verify.comparison import Logits
 from levit_deploy.verify.images import Images
@@ -45,6 +48,9 @@ def _moved(graph: onnx.ModelProto) -> onnx.ModelProto:
                 nodes += _noise(node, "Add", -half, half, seed=len(nodes))
             case "Round":
                 nodes += _noise(node, "Add", -0.5, 0.5, seed=len(nodes))
+            case "Cast" if (format := _rounds_to(node)) is not None:
+                unit = format.unit
+                nodes += _noise(node, "Mul", 1 - unit, 1 + unit, seed=len(nodes))
             case "MatMul" | "Conv":
                 nodes += _noise(node, "Mul", 1 - _UNIT, 1 + _UNIT, seed=len(nodes))
             case _:
@@ -52,6 +58,12 @@ def _moved(graph: onnx.ModelProto) -> onnx.ModelProto:
     del moved.graph.node[:]
     moved.graph.node.extend(nodes)
     return moved
+
+
+def _rounds_to(cast: onnx.NodeProto) -> HalfFormat | None:
+    """What it rounds to, if that is a 16-bit format."""
+    to = helper.get_node_attr_value(cast, "to")
+    return next((half for half, number in ONNX_HALVES.items() if number == to), None)
 
 
 def _noise(

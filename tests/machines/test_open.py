@@ -8,7 +8,7 @@ from levit_deploy.targets.host import Cpu, read_cpu
 from levit_deploy.targets.system import Arch, System
 from levit_deploy.targets.table import TARGETS, get_target
 
-A76 = Cpu(Arch.AARCH64, "Cortex-A76", frozenset({"fp", "asimd", "asimddp"}), None, None)
+A76 = Cpu(Arch.AARCH64, "Cortex-A76", frozenset({"fp", "asimd", "asimdhp", "asimddp"}), None, None)
 
 
 @pytest.mark.parametrize(

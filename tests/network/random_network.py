@@ -37,7 +37,8 @@ def random_network(
             return layer
         scale = float(np.float32(rng.uniform(1e-4, 1e-3)))
         arithmetic = Int16(floats(layer.inputs), scale, 8191, floats(layer.outputs))
-        weight = rng.integers(-99, 99, layer.weight.shape, np.int16)
+        dtype = np.int8 if rng.random() < 0.5 else np.int16
+        weight = rng.integers(-99, 99, layer.weight.shape, dtype)
         return replace(layer, weight=weight, arithmetic=arithmetic)
 
     def linear(layer: Linear) -> Linear:

@@ -13,11 +13,12 @@ import pytest
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.quantize_model import quantize_model
 from levit_deploy.calibration.recipe import DEFAULT_RECIPE
-from levit_deploy.compiler.levels import compile_levels
+from levit_deploy.compiler.levels import compile_levels, layers_apart
 from levit_deploy.compiler.tiles.table import packaged_tiles
 from levit_deploy.deploy import Deployment
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.models.spec import TINY
+from levit_deploy.network.arithmetic import Int8
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.runtime.build import build_artifact
 from levit_deploy.runtime.loader import Library
@@ -206,3 +207,26 @@ def test_levels_share_their_weights(
     manifest = artifact_of(X86, precision).manifest
     assert len(manifest.levels) == levels
     assert manifest.constants_bytes < 1.1 * for_one[precision]
+
+
+def test_a_level_that_would_rearrange_weights_has_the_first_for_itself(
+    models: Mapping[str, ExportedModel],
+) -> None:
+    """As many as are a quarter of them; the library's bits are those of the others all the same."""
+    network = models["int8"].network
+    sizes = [
+        (layer.name, layer.weight.size)
+        for layer in network.layers()
+        if isinstance(layer.arithmetic, Int8)
+    ]
+    for target in (X86, ARM):
+        for level in get_target(target).levels:
+            if level.name != "arm64-i8mm":
+                assert not layers_apart(network, level)
+    apart = layers_apart(network, get_target("arm64-i8mm"))
+    assert 0 < len(apart) < len(sizes)
+    assert apart == {name for name, _ in sizes[: len(apart)]}
+    quarter = sum(size for _, size in sizes) / 4
+    taken = sum(size for _, size in sizes[: len(apart)])
+    assert taken <= quarter < taken + sizes[len(apart)][1]
+    assert not layers_apart(models["fp32"].network, get_target("arm64-i8mm"))

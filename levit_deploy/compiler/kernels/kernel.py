@@ -31,7 +31,7 @@ class Kernel:
     """A generated kernel.
 
     `func`: parameters are flat 1-D buffers in the order inputs, constants, output, then (only if
-    `scratch_bytes` > 0) one flat uint8 or float32 scratch buffer, then int32 `begin`, `end`:
+    `scratch_bytes` > 0) one flat scratch buffer of any type, then int32 `begin`, `end`:
     it does tasks [begin, end) of `tasks`. Tasks write disjoint parts of the output and may run in
     any order and on any thread; the result does not depend on the split.
     `scratch_bytes`: private memory of the worker that runs it.

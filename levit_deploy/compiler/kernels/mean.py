@@ -34,7 +34,7 @@ def mean_kernel(
         func=builder.get(),
         tasks=1,
         kind="mean",
-        shape=f"{tokens}x{channels}" + f" {stored}" * stored.quantized,
+        shape=f"{tokens}x{channels}{stored.words}",
         tile="",
         multiply_adds=0,
         bytes_moved=(4 * tokens + stored.value_bytes) * channels,

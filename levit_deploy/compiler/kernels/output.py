@@ -1,6 +1,8 @@
-"""Where a float kernel puts its result (rows, channels): as float32, in 8 bits, or both.
+"""Where a float kernel puts its result (rows, channels): as float32, in a copy of fewer bits, or
+both.
 
-    registers of x  ->  out[row, channel] and / or out_quantized, as `quantize` says
+    registers of x  ->  out[row, channel] and / or out_quantized, as `quantize` says,
+                                            or out_half[row, channel], float16
 
 A kernel declares its output among its parameters, at the place of `out`:
 
@@ -25,24 +27,40 @@ from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
 
 
 class Stored(StrEnum):
-    """What a kernel makes of its result: the tensor, its 8-bit copy, or both."""
+    """What a kernel makes of its result: the tensor, its copy in 8 bits or in float16, or both."""
 
     FLOAT = "float"
     QUANTIZED = "quantized"
     BOTH = "float and quantized"
+    HALF = "half"
+    FLOAT_AND_HALF = "float and half"
 
     @property
     def float(self) -> bool:
-        return self is not Stored.QUANTIZED
+        return self not in (Stored.QUANTIZED, Stored.HALF)
 
     @property
     def quantized(self) -> bool:
-        return self is not Stored.FLOAT
+        return self in (Stored.QUANTIZED, Stored.BOTH)
+
+    @property
+    def half(self) -> bool:
+        return self in (Stored.HALF, Stored.FLOAT_AND_HALF)
+
+    @property
+    def with_float(self) -> Stored:
+        """The same with the tensor."""
+        return {Stored.QUANTIZED: Stored.BOTH, Stored.HALF: Stored.FLOAT_AND_HALF}.get(self, self)
+
+    @property
+    def words(self) -> str:
+        """For people, behind what the kernel computes."""
+        return "" if self is Stored.FLOAT else f" {self}"
 
     @property
     def value_bytes(self) -> int:
         """Bytes that are written for each value."""
-        return 4 * self.float + self.quantized
+        return 4 * self.float + self.quantized + 2 * self.half
 
 
 @dataclass(frozen=True)
@@ -52,6 +70,7 @@ class Output:
     channels: int
     out: tirx.Buffer | None
     quantizer: Quantizer | None
+    half: tirx.Buffer | None
 
     @staticmethod
     def declare(
@@ -63,12 +82,12 @@ class Output:
         floats: int | None = None,
     ) -> Output:
         """Parameters: quantization (of `quantize.pack_quantization`) if quantized, out (float32)
-        if float, out_quantized if quantized.
+        if float, out_quantized if quantized, out_half (float16) if half.
 
         `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
         size of `out` where its rows are padded.
         """
-        out, quantizer = None, None
+        out, quantizer, half = None, None, None
         if stored.quantized:
             constants = parameter("quantization", quantization_size(channels))
         if stored.float:
@@ -77,7 +96,9 @@ class Output:
             storage = simd.isa.storage
             copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
             quantizer = Quantizer(simd, channels, constants, copy, alignment)
-        return Output(channels, out, quantizer)
+        if stored.half:
+            half = parameter("out_half", rows * channels, "float16")
+        return Output(channels, out, quantizer, half)
 
     def store(
         self,
@@ -91,10 +112,13 @@ class Output:
         one are channels (default: all)."""
         lanes = simd.lanes
         values = [T.bind(x) for x in registers]
-        if self.out is not None:
-            for i, x in enumerate(values):
-                count = last if last and i == len(values) - 1 else lanes
-                simd.store_first(self.out, row * self.channels + channel + i * lanes, x, count)
+        for i, x in enumerate(values):
+            count = last if last and i == len(values) - 1 else lanes
+            at = row * self.channels + channel + i * lanes
+            if self.out is not None:
+                simd.store_first(self.out, at, x, count)
+            if self.half is not None:
+                simd.store_first(self.half, at, T.cast(x, f"float16x{lanes}"), count)
         if self.quantizer is not None:
             quantizer = self.quantizer.of_registers(simd)
             factors = quantizer.factors(channel, len(values))

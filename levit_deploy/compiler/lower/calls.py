@@ -6,7 +6,7 @@ its 8-bit copy from the kernel that makes it, where that kernel can:
     gemm(x, w, t);  quantize(t, c, q)   =>   gemm_quantized(x, w, c, q)         nobody else reads t
                                              gemm_and_quantized(x, w, c, t, q)  somebody does
 
-Of several 8-bit copies of one tensor the first is made so.
+Of several 8-bit copies of one tensor the first is made so. A float16 copy is always made so.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class Tensor:
 @dataclass
 class _Call:
     """`make`: the kernel of a symbol, with its result stored in one of the ways it can be.
-    `stores_copies`: whether 8-bit copies are among them. `copy`: the quantization's constant and
-    the 8-bit tensor."""
+    `stores_copies`: whether copies of fewer bits are among them."""
 
     symbol: str
     make: Make
@@ -54,7 +53,16 @@ class _Call:
     out: Value
     entry: Entry
     stores_copies: bool
-    copy: tuple[Value, Value] | None = None
+    copy: _Copy | None = None
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """`stored`: that of the copy alone. `constants`: what it is made with."""
+
+    stored: Stored
+    constants: tuple[Value, ...]
+    out: Value
 
 
 @dataclass
@@ -129,12 +137,23 @@ class Calls:
         self._quantized[copy.index].readers.append(reader)
         return copy
 
+    def halved(self, x: Tensor) -> Value:
+        """The float16 copy of x, row-major."""
+        writer = next(call for call in self._calls if call.out == x.value)
+        assert writer.stores_copies, f"`{writer.symbol}` makes no copies"
+        if writer.copy is None:
+            self._buffer_bytes.append(2 * x.rows * x.channels)
+            out = Value(Space.ARENA, len(self._buffer_bytes) - 1)
+            writer.copy = _Copy(Stored.HALF, (), out)
+        assert writer.copy.stored is Stored.HALF, "copies of one tensor are alike"
+        return writer.copy.out
+
     def _join_writer(self, quantize: _Call) -> None:
         """Let the call that makes the tensor make its copy too, if it can."""
         tensor, constant = quantize.inputs
         writer = next((call for call in self._calls if call.out == tensor), None)
         if writer is not None and writer.stores_copies and writer.copy is None:
-            writer.copy = (constant, quantize.out)
+            writer.copy = _Copy(Stored.QUANTIZED, (constant,), quantize.out)
             self._calls.remove(quantize)
 
     def finish(self, logits: Value) -> FlatProgram:
@@ -147,10 +166,9 @@ class Calls:
             values = [*call.inputs, call.out]
             if call.copy is not None:
                 keeps = bool(reads[call.out]) or call.out == logits
-                stored = Stored.BOTH if keeps else Stored.QUANTIZED
-                symbol = f"{symbol}_{'and_' * keeps}quantized"
-                constant, copy = call.copy
-                values = [*call.inputs, constant, *[call.out] * keeps, copy]
+                stored = call.copy.stored.with_float if keeps else call.copy.stored
+                symbol = f"{symbol}_{'and_' * keeps}{call.copy.stored}"
+                values = [*call.inputs, *call.copy.constants, *[call.out] * keeps, call.copy.out]
             if symbol not in kernels:
                 kernels[symbol] = call.make(symbol, stored)
             placed = (Value(Space.LOGITS) if value == logits else value for value in values)

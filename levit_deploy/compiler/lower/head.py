@@ -9,6 +9,7 @@ so what is called depends on the arithmetic of both:
     float body, float head   a head call with residual, which makes one row instead of one for each
                              token, and a head call of that row
     float head               a gemm of the body, a head call that takes the mean
+    16-bit body              mean calls of both terms, a gemm of one row, and what the head is
     8-bit head               a gemm of the body, a mean call, a gemm of one row
     no head                  the same without what comes last
 """
@@ -22,7 +23,7 @@ from levit_deploy.compiler.kernels.head import HEAD, HeadSpec
 from levit_deploy.compiler.kernels.mean import mean_kernel
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.linear import lower_linear
-from levit_deploy.network.arithmetic import Float32, Int8
+from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
 
 
@@ -34,13 +35,16 @@ def lower_head(
     if takes_float and residual is not None and isinstance(last.arithmetic, Float32):
         features = _mean_layer(calls, last, hidden, residual)
         return features if head is None else _mean_layer(calls, head, features)
+    if residual is not None and isinstance(last.arithmetic, Half):
+        x = lower_linear(calls, last, _mean(calls, hidden), residual=_mean(calls, residual))
+        return x if head is None else lower_linear(calls, head, x)
     x = lower_linear(calls, last, hidden, residual=residual)
     if head is None:
         return _mean(calls, x)
     match head.arithmetic:
         case Float32():
             return _mean_layer(calls, head, x)
-        case Int8():
+        case Half() | Int8():
             return lower_linear(calls, head, _mean(calls, x))
 
 

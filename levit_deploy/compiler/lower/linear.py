@@ -5,14 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.family import (
+    GEMM,
+    GEMM_INT8,
+)
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
-from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, Layout
+from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmHalfSpec,
+    GemmInt8Spec,
+    GemmSpec,
+    GemmStoredHalfSpec,
+    Layout,
+)
+from levit_deploy.compiler.kernels.gemm.stored_half import pack_bias, pack_halves
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
+from levit_deploy.compiler.tiles.registry import family_of
 from levit_deploy.errors import DeployError
-from levit_deploy.network.arithmetic import Float32, Int8
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
 
 
@@ -42,6 +54,8 @@ def lower_linear(
     match layer.arithmetic:
         case Float32():
             out = _float32(calls, spec, layer, x, residual)
+        case Half(format=format):
+            out = _half(calls, spec, layer, format, x, residual)
         case Int8() as int8:
             out = _int8(calls, spec, layer, int8, x, residual)
     return Tensor(out, spec.rows, spec.columns)
@@ -60,6 +74,33 @@ def _float32(
     )
 
 
+def _half(
+    calls: Calls,
+    spec: GemmSpec,
+    layer: Linear,
+    format: HalfFormat,
+    x: Tensor,
+    residual: Tensor | None,
+) -> Value:
+    """On a CPU that multiplies `format`, or in float32 on weights that are stored in it."""
+    native = format is HalfFormat.FP16 and format in calls.target.halves
+    own: GemmHalfSpec | GemmStoredHalfSpec
+    if native:
+        own, a = GemmHalfSpec(**vars(spec)), calls.halved(x)
+    else:
+        own, a = GemmStoredHalfSpec(**vars(spec), format=format), x.value
+    family, tile = family_of(own), calls.tiles.tile(own, calls.target)
+    panels = pack_halves(layer.weight.T.astype(np.float32), format, tile)
+    bias = pack_bias(layer.bias.astype(np.float32), tile)
+    return calls.call(
+        family.symbol(own, tile),
+        family.maker(own, tile, calls.target),
+        [a, panels, bias, *([residual.value] if residual else [])],
+        4 * spec.output_size,
+        stores_copies=native and spec.layout is Layout.ROWS,
+    )
+
+
 def _int8(
     calls: Calls, spec: GemmSpec, layer: Linear, int8: Int8, x: Tensor, residual: Tensor | None
 ) -> Value:
@@ -70,7 +111,7 @@ def _int8(
             hint="quantize the model again: `levit-deploy quantize`",
         )
     own = GemmInt8Spec(**vars(spec))
-    tile, scale = calls.tiles.tile(own, calls.target), np.float64(int8.scale)
+    tile, scale = calls.tiles.tile(own, calls.target, layer.name), np.float64(int8.scale)
     factors = np.ones(spec.depth, np.float32) if int8.factors is None else int8.factors
     copy = calls.quantized(
         x, (factors / scale).astype(np.float32), int8.zero_point, f"{layer.name}.matmul"

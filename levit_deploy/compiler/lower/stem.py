@@ -1,7 +1,8 @@
 """The stem: a conv call for each convolution, the last one's output as tokens.
 
-Between them lie channels-last activations with a border of zeros, as floats or in 16-bit steps,
-whichever the next convolution reads. The first one exists twice, for float and for 8-bit images.
+Between them lie channels-last activations with a border of zeros, as float32, as float16 or in
+16-bit steps, whichever the next convolution reads. The first one exists twice, for float and for
+8-bit images.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Value
+from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.family import CONV
-from levit_deploy.compiler.kernels.conv.int16 import largest_step, pack_weights_int16, prove_exact
+from levit_deploy.compiler.kernels.conv.int16 import (
+    Steps,
+    largest_step,
+    pack_weights_int16,
+    prove_exact,
+)
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
@@ -24,11 +31,20 @@ from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.lower.calls import IMAGE, Calls, Tensor
 from levit_deploy.compiler.program import EIGHT_BIT, Entry
 from levit_deploy.errors import DeployError
-from levit_deploy.network.arithmetic import Float32, Int16
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.network.arithmetic import Float32, Half, Int16
 from levit_deploy.network.network import Conv
+from levit_deploy.targets.target import Target
 
 SMALLEST_IMAGE = 16
 CHANNEL_MULTIPLE = 4  # of what the convolution kernels write
+
+_WRITTEN = {
+    Source.PADDED: Destination.PADDED,
+    Source.PADDED_INT16: Destination.PADDED_INT16,
+    Source.PADDED_INT16_BYTES: Destination.PADDED_INT16,
+    Source.PADDED_HALF: Destination.PADDED_HALF,
+}
 
 
 def lower_stem(calls: Calls, stem: Sequence[Conv], image_size: int) -> Tensor:
@@ -43,8 +59,8 @@ def lower_stem(calls: Calls, stem: Sequence[Conv], image_size: int) -> Tensor:
             in_channels=conv.inputs,
             out_channels=conv.outputs,
             activation=calls.activation if reader else Activation.NONE,
-            source=Source.IMAGE_F32 if x == IMAGE else _padded_source(conv),
-            destination=_destination(reader),
+            source=Source.IMAGE_F32 if x == IMAGE else _source(conv, calls.target),
+            destination=_WRITTEN[_source(reader, calls.target)] if reader else Destination.TOKENS,
         )
         _check(conv, spec)
         x = _convolve(calls, conv, spec, x, reader)
@@ -58,12 +74,13 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     panels: NDArray[np.generic]
     bias = conv.bias.astype(np.float32)
     match conv.arithmetic:
-        case Float32():
+        case Half() if spec.source is Source.PADDED_HALF:
+            panels = pack_weights_half(conv.weight.astype(np.float32), bias, tile)
+        case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:
             multiplier = (int16.weight_scales * np.float64(int16.scale)).astype(np.float32)
-            weight = conv.weight.astype(np.int16)
-            panels = pack_weights_int16(weight, multiplier, bias, tile, target)
+            panels = pack_weights_int16(_steps(conv), multiplier, bias, tile, target)
             proof = partial(
                 prove_exact, spec=spec, tile=tile, target=target, largest=int16.largest_step
             )
@@ -97,15 +114,21 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     return out
 
 
-def _padded_source(conv: Conv) -> Source:
-    return Source.PADDED_INT16 if isinstance(conv.arithmetic, Int16) else Source.PADDED
+def _source(conv: Conv, target: Target) -> Source:
+    """What `conv` reads that another one wrote."""
+    match conv.arithmetic:
+        case Int16():
+            by_bytes = conv.weight.dtype == np.int8
+            return Source.PADDED_INT16_BYTES if by_bytes else Source.PADDED_INT16
+        case Half(HalfFormat.FP16) if HalfFormat.FP16 in target.halves:
+            return Source.PADDED_HALF
+    return Source.PADDED
 
 
-def _destination(reader: Conv | None) -> Destination:
-    if reader is None:
-        return Destination.TOKENS
-    int16 = isinstance(reader.arithmetic, Int16)
-    return Destination.PADDED_INT16 if int16 else Destination.PADDED
+def _steps(conv: Conv) -> Steps:
+    """Weights of an `Int16` convolution."""
+    by_bytes = conv.weight.dtype == np.int8
+    return conv.weight.astype(np.int8) if by_bytes else conv.weight.astype(np.int16)
 
 
 def _check(conv: Conv, spec: ConvSpec) -> None:
@@ -121,7 +144,7 @@ def _check(conv: Conv, spec: ConvSpec) -> None:
             hint=f"the stem's channels are multiples of {CHANNEL_MULTIPLE}",
         )
     steps = conv.arithmetic.largest_step if isinstance(conv.arithmetic, Int16) else 0
-    if steps and (spec.source.image or not 0 < steps <= largest_step(conv.weight.astype(np.int16))):
+    if steps and (spec.source.image or not 0 < steps <= largest_step(_steps(conv))):
         raise DeployError(
             f"16-bit sums of `{conv.name}` could overflow",
             hint="quantize the model again: `levit-deploy quantize`",

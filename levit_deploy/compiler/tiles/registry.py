@@ -9,7 +9,7 @@ from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, Attentio
 from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
 from levit_deploy.compiler.kernels.family import Family
-from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
+from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_HALF, GEMM_INT8, GEMM_STORED_HALF
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HEAD, HeadSpec
 from levit_deploy.targets.target import Target
@@ -19,7 +19,16 @@ Tile = GemmTile | ConvTile | AttentionTile
 
 # The classes of a row fit each other, which a list of different rows cannot say.
 AnyFamily = Family[Any, Any]
-FAMILIES: tuple[AnyFamily, ...] = (GEMM, GEMM_INT8, HEAD, CONV, ATTENTION, ATTENTION_INT8)
+FAMILIES: tuple[AnyFamily, ...] = (
+    GEMM,
+    GEMM_HALF,
+    GEMM_STORED_HALF,
+    GEMM_INT8,
+    HEAD,
+    CONV,
+    ATTENTION,
+    ATTENTION_INT8,
+)
 
 _BY_SPEC = {family.spec: family for family in FAMILIES}
 

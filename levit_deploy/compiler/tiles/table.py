@@ -11,7 +11,7 @@ Rows are data: JSON files of this folder's `rows/`, and what a search wrote else
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar, cast
@@ -53,17 +53,25 @@ class TileTable:
     raises DeployError if the row it finds is impossible on the target.
 
     `shares_constants`: kernels of large constants are cut so that other targets of the architecture
-    read the same ones; no row says how.
+    read the same ones; no row says how. `apart`: names of layers whose kernels are not.
     """
 
-    def __init__(self, rows: Iterable[TileRow] = (), *, shares_constants: bool = False) -> None:
+    def __init__(
+        self,
+        rows: Iterable[TileRow] = (),
+        *,
+        shares_constants: bool = False,
+        apart: Collection[str] = (),
+    ) -> None:
         self.shares_constants = shares_constants
+        self.apart = apart
         self.rows = {(row.target, row.spec): row for row in rows}
 
-    def tile(self, spec: CutBy[_TileT], target: Target) -> _TileT:
-        """How the kernel of `spec` is cut on `target`."""
+    def tile(self, spec: CutBy[_TileT], target: Target, layer: str | None = None) -> _TileT:
+        """How the kernel of `spec` is cut on `target`, for the layer of a name."""
         assert isinstance(spec, Spec)
-        shared_tile = family_of(spec).shared_tile if self.shares_constants else None
+        shares = self.shares_constants and layer not in self.apart
+        shared_tile = family_of(spec).shared_tile if shares else None
         if shared_tile:
             return cast(_TileT, shared_tile(spec, target))
         row = self.rows.get((target.name, spec)) or self.rows.get((target.base or "", spec))
@@ -75,9 +83,9 @@ class TileTable:
         tile = row.tile if row else family_of(spec).default_tile(spec, target)
         return cast(_TileT, tile)  # the spec's class says which
 
-    def sharing(self) -> TileTable:
-        """The same rows, of kernels that share constants."""
-        return TileTable(self.rows.values(), shares_constants=True)
+    def sharing(self, apart: Collection[str]) -> TileTable:
+        """The same rows, of kernels that share constants, but for those of the layers `apart`."""
+        return TileTable(self.rows.values(), shares_constants=True, apart=apart)
 
     def save(self, path: Path) -> None:
         """Write all rows, one a line, in a fixed order; the file is whole at any moment.

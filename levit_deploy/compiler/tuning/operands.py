@@ -17,14 +17,23 @@ from tvm import tirx
 
 from levit_deploy.compiler.kernels.conv import int16
 from levit_deploy.compiler.kernels.conv import kernel as conv
+from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8
-from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile
+from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmHalfSpec,
+    GemmInt8Spec,
+    GemmSpec,
+    GemmStoredHalfSpec,
+    GemmTile,
+)
+from levit_deploy.compiler.kernels.gemm.stored_half import pack_halves
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.tiles.registry import Spec, Tile
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 
 Array = NDArray[np.generic]
@@ -48,8 +57,10 @@ class Role(StrEnum):
 
 _ROLES = {
     "panels": Role.CONSTANT,
+    "bias": Role.CONSTANT,
     "mirrored_bias": Role.CONSTANT,
     "out": Role.OUTPUT,
+    "out_half": Role.OUTPUT,
     "logits": Role.OUTPUT,
     "scratch": Role.SCRATCH,
 }
@@ -106,6 +117,9 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             multiplier = np.full(spec.columns, 1e-5, np.float32)
             bias = floats(spec.columns)
             return pack_weights_int8(weights, multiplier, bias, _ZERO_POINT, tile, target)
+        case GemmHalfSpec() | GemmStoredHalfSpec(), GemmTile():
+            format = spec.format if isinstance(spec, GemmStoredHalfSpec) else HalfFormat.FP16
+            return pack_halves(format.rounded(floats(spec.depth, spec.columns)), format, tile)
         case GemmSpec(), GemmTile():
             return pack_weights(floats(spec.depth, spec.columns), floats(spec.columns), tile)
         case HeadSpec(), GemmTile():
@@ -113,9 +127,12 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
         case ConvSpec(), ConvTile():
             shape = (spec.out_channels, spec.in_channels, KERNEL_SIDE, KERNEL_SIDE)
             bias = floats(spec.out_channels)
-            if spec.source is not Source.PADDED_INT16:
+            if spec.source is Source.PADDED_HALF:
+                return pack_weights_half(floats(*shape), bias, tile)
+            if not spec.source.integers:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
-            wide = numbers.integers(-_WIDE_WEIGHT, _WIDE_WEIGHT + 1, shape, np.int16)
+            dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16
+            wide = numbers.integers(-_WIDE_WEIGHT, _WIDE_WEIGHT + 1, shape, dtype)
             multiplier = np.full(spec.out_channels, 1e-5, np.float32)
             return int16.pack_weights_int16(wide, multiplier, bias, tile, target)
     raise AssertionError(f"`{tile}` is no tile of `{spec}`, or that has no weights")

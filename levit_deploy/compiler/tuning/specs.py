@@ -28,8 +28,8 @@ class _Asked(TileTable):
         super().__init__()
         self.specs: dict[Spec, None] = {}
 
-    def tile(self, spec: CutBy[_TileT], target: Target) -> _TileT:
-        tile = super().tile(spec, target)
+    def tile(self, spec: CutBy[_TileT], target: Target, layer: str | None = None) -> _TileT:
+        tile = super().tile(spec, target, layer)
         assert isinstance(spec, Spec)
         self.specs[spec] = None
         return tile

@@ -43,7 +43,7 @@ class Layer:
 
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         spec = self.spec
-        if spec.source is Source.PADDED_INT16:
+        if spec.source.integers:
             panels = pack_weights_int16(self.weights, self.multiplier, self.bias, tile, target)
             inputs = [stored(in_zero_border(self.x), target), panels]
         else:
@@ -66,10 +66,14 @@ def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
     """Results have a standard deviation of about 3; some saturate as steps, at both ends."""
     rng = np.random.default_rng(seed)
     shape = (spec.in_size, spec.in_size, spec.in_channels)
-    weights = rng.integers(-2000, 2001, (spec.out_channels, spec.in_channels, 3, 3), np.int16)
+    by_bytes = spec.source is Source.PADDED_INT16_BYTES
+    largest, dtype = (127, np.int8) if by_bytes else (2000, np.int16)
+    weights = rng.integers(
+        -largest, largest + 1, (spec.out_channels, spec.in_channels, 3, 3), dtype
+    )
     most = largest_step(weights)
     x = rng.integers(-most, most + 1, shape).astype(np.int16)
-    spread = 3 / (0.58 * most * 1155 * np.sqrt(spec.depth))
+    spread = 3 / (0.58 * most * 0.58 * largest * np.sqrt(spec.depth))
     return Layer(
         spec,
         x,
@@ -83,7 +87,7 @@ def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
 def extreme_layer(spec: ConvSpec, sign: int) -> Layer:
     """The largest sums that `largest_step` allows: anything that wraps on the way shows."""
     layer = make_layer(spec)
-    layer.weights[:] = 1211
+    layer.weights[:] = 127 if layer.weights.dtype == np.int8 else 1211
     layer.weights[1::2] *= -1
     layer.x[:] = sign * largest_step(layer.weights)
     layer.multiplier[:] = np.float32(3 / 2**31)
@@ -106,7 +110,7 @@ def reference(layer: Layer, target: Target) -> Buffer:
     x = torch.from_numpy(layer.x.transpose(2, 0, 1)[None].astype(np.float64))
     w = torch.from_numpy(layer.weights.astype(np.float64))
     total = torch.nn.functional.conv2d(x, w, stride=2, padding=1)[0].numpy().transpose(1, 2, 0)
-    if spec.source is Source.PADDED_INT16:
+    if spec.source.integers:
         assert np.abs(total).max() < 2**31, "the sums fit int32, and are exact in float64"
         z = fma(total.astype(np.float32), layer.multiplier, layer.bias, fused=fused)
     else:
@@ -119,7 +123,7 @@ def reference(layer: Layer, target: Target) -> Buffer:
     return stored(in_zero_border(steps.astype(np.int16)), target)
 
 
-_INT16 = Source.PADDED_INT16
+_INT16, _BYTES = Source.PADDED_INT16, Source.PADDED_INT16_BYTES
 MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, _INT16, Destination.PADDED_INT16)
 LAST = ConvSpec(8, 16, 32, Activation.NONE, _INT16, Destination.TOKENS)
 FIRST = replace(MIDDLE, in_size=35, in_channels=3, source=Source.IMAGE_F32)
@@ -139,8 +143,14 @@ LAYERS = {
     "largest sums": extreme_layer(replace(LAST, in_channels=24, out_channels=8), 1),
     "lowest sums": extreme_layer(replace(MIDDLE, in_channels=24), -1),
     "from a float image": float_layer(FIRST),
+    "bytes, middle": make_layer(replace(MIDDLE, in_size=33, in_channels=24, source=_BYTES)),
+    "bytes, last": make_layer(replace(LAST, in_size=28, in_channels=64, source=_BYTES)),
+    "bytes, 12 channels": make_layer(replace(LAST, in_channels=12, source=_BYTES)),
+    "bytes, largest sums": extreme_layer(replace(LAST, in_channels=232, source=_BYTES), 1),
+    "bytes, lowest sums": extreme_layer(replace(MIDDLE, in_channels=232, source=_BYTES), -1),
+    "bytes, wide block": make_layer(replace(LAST, in_size=31, source=_BYTES)),
 }
-_PIXELS = {"narrow tile": 3, "wide block": 5}
+_PIXELS = {"narrow tile": 3, "wide block": 5, "bytes, wide block": 5}
 
 
 def case(layer: Layer, pixels: int | None = None) -> Case:

@@ -62,14 +62,17 @@ def gathered(spec: GemmSpec, a: Array) -> Array:
     return grid[::2, ::2].reshape(spec.rows, spec.depth)
 
 
-def reference(spec: GemmSpec, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The exact result and how far float32 arithmetic in any order may be from it.
+def reference(
+    spec: GemmSpec, inputs: tuple[Array, Array, Array, Array] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The exact result and how far float32 arithmetic in any order may be from it; of `make_inputs`
+    if there are no others.
 
     A chain of n roundings is off by at most n * eps * sum of magnitudes (Higham, Accuracy and
     Stability of Numerical Algorithms, section 3.1); without FMA there are two a step. Activations
     have slopes of at most 1.5 and errors of their own.
     """
-    a, weights, bias, residual = (array.astype(np.float64) for array in make_inputs(spec, seed))
+    a, weights, bias, residual = (array.astype(np.float64) for array in inputs or make_inputs(spec))
     a = gathered(spec, a)
     z = a @ weights + bias
     error = (2 * spec.depth + 2) * EPS * (np.abs(a) @ np.abs(weights) + np.abs(bias))

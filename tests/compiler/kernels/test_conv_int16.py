@@ -18,6 +18,7 @@ from levit_deploy.compiler.kernels.conv.int16 import (
     LARGEST as LARGEST_INT16,
 )
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
+from levit_deploy.compiler.kernels.conv.spec import Source
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
@@ -58,10 +59,11 @@ def test_cases_reach_the_largest_sums() -> None:
         ("armv7", "vmlal.s16"),
     ],
 )
-def test_hot_loops(name: str, instruction: str) -> None:
+@pytest.mark.parametrize("source", [Source.PADDED_INT16, Source.PADDED_INT16_BYTES])
+def test_hot_loops(name: str, instruction: str, source: Source) -> None:
     """They multiply by the instruction that they should, and keep their sums in registers."""
     target = get_target(name)
-    spec = replace(MIDDLE, in_size=56, in_channels=32, out_channels=64)
+    spec = replace(MIDDLE, in_size=56, in_channels=32, out_channels=64, source=source)
     loops = innermost_loops(
         assembly(conv_kernel("c", spec, default_tile(spec, target), target), target)
     )

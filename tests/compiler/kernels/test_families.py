@@ -11,8 +11,10 @@ from tests.compiler.kernels import (
     attention_cases,
     attention_int8_cases,
     conv_cases,
+    conv_half_cases,
     conv_int16_cases,
     gemm_cases,
+    half_cases,
     head_cases,
     int8_cases,
 )
@@ -21,10 +23,13 @@ from tests.compiler.kernels.suite import Suite, assert_same_bytes, written
 
 SUITES = {
     "gemm": gemm_cases.SUITE,
+    "gemm half": half_cases.HALF_SUITE,
+    "gemm stored half": half_cases.STORED_SUITE,
     "gemm int8": int8_cases.SUITE,
     "head": head_cases.SUITE,
     "conv": conv_cases.SUITE,
     "conv int16": conv_int16_cases.SUITE,
+    "conv half": conv_half_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
@@ -58,7 +63,7 @@ def test_family(suite: Suite, target: Target, subtests: pytest.Subtests) -> None
     for tile, buffers in result.by_tile.items():
         with subtests.test(f"tile {tile} gives the same bits"):
             assert_same_bytes(buffers, whole)
-    if target.fma and target is not FMA_TARGET:
+    if target.fma and target is not FMA_TARGET and FMA_TARGET in suite.targets:
         there = written(suite, FMA_TARGET)
         for name, case in suite.cases.items():
             if case.portable:

@@ -29,6 +29,7 @@ def test_weights_beyond_the_limits_are_refused(column: tuple[int, ...]) -> None:
         pack_weights_int8(np.int8([column]).T, one, one, 0, tile, get_target("arm64"))
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize(
     ("name", "instruction"),
     [
@@ -43,11 +44,12 @@ def test_weights_beyond_the_limits_are_refused(column: tuple[int, ...]) -> None:
         ("armv7", "vmlal.s8"),
     ],
 )
-def test_hot_loops(name: str, instruction: str) -> None:
+def test_hot_loops(name: str, instruction: str, shared: bool) -> None:
     """They multiply by the instruction that they should, and keep their sums in registers."""
     target = get_target(name)
     spec = replace(HIDDEN, rows=49, columns=256, depth=256)
-    kernel = gemm_int8_kernel("gemm", spec, default_tile(spec, target), target, spec.stored)
+    tile = default_tile(spec, target, shared)
+    kernel = gemm_int8_kernel("gemm", spec, tile, target, spec.stored)
     loops = innermost_loops(assembly(kernel, target))
     hot = [loop for loop in loops if any(f"\t{instruction}" in line for line in loop)]
     assert hot

@@ -139,17 +139,8 @@ class AttentionKernel(ABC):
         """Emit scores, of the panel of keys that starts with the tile."""
 
     @abstractmethod
-    def rows_together(self) -> int:
-        """How many rows `weigh` should get at a time, at most."""
-
-    @abstractmethod
-    def weigh(
-        self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
-    ) -> list[Expr]:
-        """Emit the weights of some rows from their scores; returns one over the sum of each.
-
-        `numbers`: of the rows in their block. `constants`: `self.constants`, loaded.
-        """
+    def weights(self) -> None:
+        """Emit the weights of all rows from their scores, and the inverses of their sums."""
 
     @abstractmethod
     def values(self, tile: QueryTile) -> None:
@@ -193,7 +184,7 @@ class AttentionKernel(ABC):
             scratch_bytes=4 * self.scratch_size,
             kind=self.kind,
             shape=f"{spec.heads} heads {spec.key_dim}+{spec.value_dim}, "
-            f"{spec.queries} queries {spec.keys} keys" + f" {self.stored}" * self.stored.quantized,
+            f"{spec.queries} queries {spec.keys} keys{self.stored.words}",
             tile=str(self.tile),
             multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
             bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))
@@ -234,18 +225,13 @@ class AttentionKernel(ABC):
             self.weights()
             self.value_blocks.each(values)
 
-    def weights(self) -> None:
-        """Weights of all rows from their scores, and the inverses of their sums."""
-        loaded = self.simd.load_constants(self.scratch, self.constants_at, len(self.constants))
+    def loaded_constants(self) -> list[Expr]:
+        return self.simd.load_constants(self.scratch, self.constants_at, len(self.constants))
 
-        def some_rows(row: Expr | int, count: int) -> None:
-            numbers = [row + i for i in range(count)]
-            starts = [T.bind(self.scores_at + i * self.padded_keys) for i in numbers]
-            rows = ScoreRows(self.simd, self.scratch, starts, self.spec.keys)
-            for i, inverse in zip(numbers, self.weigh(rows, numbers, loaded), strict=True):
-                T.buffer_store(self.scratch, inverse, [self.inverse_at + i])
-
-        Blocks.of(self.tile.rows, self.rows_together()).each(some_rows)
+    def score_rows(self, first: Expr | int, count: int) -> ScoreRows:
+        """The scores of some rows of a block."""
+        starts = [T.bind(self.scores_at + (first + i) * self.padded_keys) for i in range(count)]
+        return ScoreRows(self.simd, self.scratch, starts, self.spec.keys)
 
     def transpose_keys(self, depth: int, quads_of: QuadsOf) -> None:
         """A head's keys, of `depth` words, as the weights of a matrix product: a panel of

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.base import AttentionKernel, Columns
 from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, LARGEST, SIGN
-from levit_deploy.compiler.kernels.isa.simd import ROUNDING
+from levit_deploy.compiler.kernels.attention.score_rows import combine_registers
+from levit_deploy.compiler.kernels.attention.spec import QUAD
+from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.isa.lanes import combine_each
 
 LOG2_E = math.log2(math.e)
 _SMALLEST = 1e-30  # of what is divided by
@@ -55,53 +59,62 @@ class DynamicallyQuantized(AttentionKernel):
         self.value_sum_at = self.reserve(spec.value_dim)
         self.query_scale_at = self.reserve(spec.queries)
         self.query_sum_at = self.reserve(spec.queries)
+        self.maxima_at = self.reserve(self.tile.rows)
+        self.sums_at = self.reserve(self.tile.rows * self.simd.lanes)
 
     @property
     def exactness(self) -> str:
         return self.dot.exactness(self.spec.key_dim, self.spec.keys)
 
     def start_head(self, head: Expr) -> None:
-        spec = self.spec
-        for column in range(0, spec.key_dim, COLUMNS):
-            self.measure(head, self.k, column, self.key_scale_at, self.key_inverse_at)
-        for column in range(0, spec.value_dim, COLUMNS):
-            self.measure(head, self.v, column, self.value_scale_at, self.value_inverse_at)
+        self.measure(head)
         self.round_keys(head)
         self.transpose_keys(self.key_words, self.key_quads)
         self.round_queries(head)
         self.round_values(head)
 
-    def measure(
+    def measure(self, head: Expr) -> None:
+        """largest / 127 and 127 / largest of every channel of keys and values."""
+        spec = self.spec
+        channels = [
+            (self.k, self.key_scale_at, self.key_inverse_at, first)
+            for first in range(0, spec.key_dim, COLUMNS)
+        ] + [
+            (self.v, self.value_scale_at, self.value_inverse_at, first)
+            for first in range(0, spec.value_dim, COLUMNS)
+        ]
+        for source, scale_at, inverse_at, first in channels:
+            self.measure_16(head, source, first, scale_at + first, inverse_at + first)
+
+    def measure_16(
         self, head: Expr, source: Columns, first: int, scale_at: int, inverse_at: int
     ) -> None:
-        """largest / 127 and 127 / largest of 16 columns from `first` on."""
-        simd = self.simd
-        count = COLUMNS // simd.lanes
-        largest = [simd.register() for _ in range(count)]
+        simd, keys = self.simd, self.spec.keys
+        largest = [simd.register() for _ in range(COLUMNS // simd.lanes)]
         for register in largest:
             simd.store(register, 0, simd.splat(_SMALLEST))
-        with T.serial(self.spec.keys) as key:
-            at = T.bind(source.at(head, first, key))
+
+        def some_keys(key: Expr | int, count: int) -> None:
+            at = [T.bind(source.at(head, first, key + i)) for i in range(count)]
             for i, register in enumerate(largest):
-                x = simd.magnitude(simd.load(source.buffer, at + i * simd.lanes))
-                simd.store(register, 0, simd.maximum(simd.load(register, 0), x))
+                found = [simd.magnitude(simd.load(source.buffer, a + i * simd.lanes)) for a in at]
+                most = combine_registers(found, simd.maximum)
+                simd.store(register, 0, simd.maximum(simd.load(register, 0), most))
+
+        Blocks.of(keys, QUAD).each(some_keys)
         for i, register in enumerate(largest):
-            x = T.bind(simd.load(register, 0))
-            place = first + i * simd.lanes
+            x, place = T.bind(simd.load(register, 0)), i * simd.lanes
             simd.store(self.scratch, scale_at + place, x * simd.splat(1 / LARGEST))
             simd.store(self.scratch, inverse_at + place, simd.splat(LARGEST) / x)
 
     def round_16(self, source: Columns, at: Expr, inverse_at: int) -> list[Expr]:
-        """16 values from `at` on times their inverses, ROUNDING added."""
+        """16 values from `at` on times their inverses."""
         simd = self.simd
         rounded = []
         for i in range(0, COLUMNS, simd.lanes):
             scaled = simd.load(source.buffer, at + i) * simd.load(self.scratch, inverse_at + i)
-            rounded.append(self.add_rounding(scaled))
+            rounded.append(T.bind(self.dot.rounded(scaled)))
         return rounded
-
-    def add_rounding(self, x: Expr) -> Expr:
-        return T.bind(self.simd.fence(self.simd.fence(x) + self.simd.splat(ROUNDING)))
 
     def round_keys(self, head: Expr) -> None:
         """Rows of words, as the queries' are."""
@@ -124,36 +137,49 @@ class DynamicallyQuantized(AttentionKernel):
 
     def round_queries(self, head: Expr) -> None:
         """Rows of words, their scales, and what keys plus 128 add to their scores."""
-        simd, dot, lanes = self.simd, self.dot, self.simd.lanes
-        with T.serial(self.spec.queries) as query:
-            scaled = []
+        Blocks.of(self.spec.queries, QUAD).each(
+            lambda query, count: self.round_some_queries(head, [query + i for i in range(count)])
+        )
+
+    def round_some_queries(self, head: Expr, queries: Sequence[Expr | int]) -> None:
+        simd, dot, first = self.simd, self.dot, queries[0]
+        rows = [self.scaled_query(head, query) for query in queries]
+        largest = [reduce(simd.maximum, map(simd.magnitude, row)) for row in rows]
+        smallest = T.broadcast(T.float32(_SMALLEST), QUAD)
+        most = T.bind(simd.maximum(combine_each(largest, simd.maximum), smallest))
+        step = most * T.broadcast(T.float32(LOG2_E / LARGEST), QUAD)
+        self.store_quad(self.query_scale_at + first, step)
+        inverse = T.bind(T.broadcast(T.float32(LARGEST), QUAD) / most)
+        per_column = COLUMNS // simd.lanes
+        totals = []
+        for i, (query, row) in enumerate(zip(queries, rows, strict=True)):
+            factor = T.bind(simd.splat(simd.extract(inverse, i)))
+            rounded = [T.bind(dot.rounded(x * factor)) for x in row]
             for column in range(0, self.spec.key_dim, COLUMNS):
-                at = T.bind(self.q.at(head, column, query))
-                for i in range(0, COLUMNS, lanes):
-                    scale = simd.load(self.scratch, self.key_scale_at + column + i)
-                    scaled.append(T.bind(simd.load(self.q.buffer, at + i) * scale))
-            largest = simd.magnitude(scaled[0])
-            for x in scaled[1:]:
-                largest = T.bind(simd.maximum(largest, simd.magnitude(x)))
-            most = T.bind(T.max(simd.reduce(largest, T.max), T.float32(_SMALLEST)))
-            inverse = T.bind(simd.splat(T.float32(LARGEST) / most))
-            scale = most * T.float32(LOG2_E / LARGEST)
-            T.buffer_store(self.scratch, scale, [self.query_scale_at + query])
-            rounded = [self.add_rounding(x * inverse) for x in scaled]
-            per_column = COLUMNS // lanes
-            for column in range(0, self.spec.key_dim, COLUMNS):
-                first = column // lanes
-                packed = dot.pack(rounded[first : first + per_column])
+                start = column // simd.lanes
+                packed = dot.pack(rounded[start : start + per_column])
                 place = query * self.key_words + column // dot.per_word
                 self.store_words(self.queries_at + place, packed)
-            if dot.unsigned_keys:
-                numbers = [x - simd.splat(ROUNDING) for x in rounded]
-                total = numbers[0]
-                for number in numbers[1:]:
-                    total = T.bind(total + number)
-                excess = T.cast(simd.reduce(total, operator.add), "int32") * -SIGN
-                word = T.reinterpret("float32", excess)
-                T.buffer_store(self.scratch, word, [self.query_sum_at + query])
+            totals.append(
+                reduce(operator.add, (T.reinterpret(f"int32x{simd.lanes}", x) for x in rounded))
+            )
+        if dot.unsigned_keys:
+            excess = combine_each(totals, operator.add) * T.broadcast(T.int32(-SIGN), QUAD)
+            self.store_quad(self.query_sum_at + first, T.reinterpret("float32x4", excess))
+
+    def scaled_query(self, head: Expr, query: Expr | int) -> list[Expr]:
+        """Registers of a query times the steps of the keys."""
+        simd, scaled = self.simd, []
+        for column in range(0, self.spec.key_dim, COLUMNS):
+            at = T.bind(self.q.at(head, column, query))
+            for i in range(0, COLUMNS, simd.lanes):
+                scale = simd.load(self.scratch, self.key_scale_at + column + i)
+                scaled.append(T.bind(simd.load(self.q.buffer, at + i) * scale))
+        return scaled
+
+    def store_quad(self, at: Expr | int, values: Expr) -> None:
+        """Of up to four rows; where there are fewer, what lies behind is written later."""
+        T.buffer_store(self.scratch, values, [T.ramp(at, 1, QUAD)])
 
     def round_values(self, head: Expr) -> None:
         """[value_steps][value_dim] words of neighbouring keys; past the last key it is repeated,
@@ -165,12 +191,13 @@ class DynamicallyQuantized(AttentionKernel):
             ]
             for column in range(0, spec.value_dim, COLUMNS):
                 inverse_at = self.value_inverse_at + column
-                rows = []
-                for key in keys:
-                    at = T.bind(self.v.at(head, column, key))
-                    rows.append(T.bind(dot.pack(self.round_16(self.v, at, inverse_at))))
+                rows = [
+                    self.round_16(self.v, T.bind(self.v.at(head, column, key)), inverse_at)
+                    for key in keys
+                ]
                 place = self.values_at + step * spec.value_dim + column
-                T.buffer_store(self.scratch, dot.interleave(rows), [T.ramp(place, 1, COLUMNS)])
+                for i, words in enumerate(dot.interleave(rows)):
+                    self.simd.store(self.scratch, place + i * self.simd.lanes, words)
         if dot.signed_weights:
             self.sum_values()
 

@@ -1,4 +1,4 @@
-"""Softmax with error diffusion: rows of scores -> whole weights 0 ... 254, and one over their sum.
+"""Softmax with error diffusion: rows of scores -> whole weights 0 ... 254, and their sums.
 
     t      = 254 * 2^(score - max) + residual of the column 16 before
     weight = rint(t), ties to even;  residual = t - weight
@@ -18,7 +18,12 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, LARGEST_WEIGHT, PackedDot
-from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, partial_registers
+from levit_deploy.compiler.kernels.attention.score_rows import (
+    ScoreRows,
+    combine_registers,
+    partial_registers,
+)
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 from levit_deploy.compiler.kernels.isa.simd import ROUNDING, Simd
 
 _MANTISSA_BITS = 23
@@ -50,31 +55,33 @@ def rows_together(simd: Simd, columns: int) -> int:
     return max(4 // partial_registers(simd, columns), 1)
 
 
-def weigh(
-    simd: Simd, x: Expr, residual: Expr, constants: WeightConstants
-) -> tuple[Expr, Expr, Expr]:
-    """For scores x <= 0: the weight with `rounding` still added, the weight itself, and what
-    rounding left."""
-    k = constants
+def weigh(dot: PackedDot, x: Expr, residual: Expr, constants: WeightConstants) -> tuple[Expr, Expr]:
+    """For scores x <= 0: the rounded weight, see `PackedDot`, and what rounding left."""
+    simd, k = dot.simd, constants
     x = T.bind(simd.maximum(x, k.smallest))
     biased = T.bind(T.reinterpret(f"int32x{simd.lanes}", x + k.exponent))
-    f = T.bind(x - (T.reinterpret(simd.type(), biased) - k.exponent))
+    nearest = T.reinterpret(simd.type(), biased) - k.exponent
+    f = T.bind(simd.isa.remainder(x, nearest))
     f2 = T.bind(f * f)
     low, high = simd.fma(f, k.c1, k.c0), simd.fma(f, k.c3, k.c2)
     mantissa = simd.fma(f2, simd.fma(f2, k.c4, high), low)
     shift = T.broadcast(T.int32(_MANTISSA_BITS), simd.lanes)
     power = T.reinterpret(simd.type(), T.shift_left(biased, shift))
     exact = T.bind(simd.fma(power, mantissa, residual))
-    rounded = T.bind(simd.fence(exact + k.rounding))
-    weight = T.bind(simd.fence(rounded - k.rounding))
-    return rounded, weight, exact - weight
+    return dot.round_weight(exact, k.rounding)
 
 
 def weigh_rows(
-    rows: ScoreRows, dot: PackedDot, weights_at: Sequence[Expr], constants: WeightConstants
+    rows: ScoreRows,
+    maxima: Sequence[Expr],
+    dot: PackedDot,
+    weights_at: Sequence[Expr],
+    constants: WeightConstants,
 ) -> list[Expr]:
     """Store the weights of each row as words from scratch[weights_at[row]] on, in whole groups of
-    16 columns. Returns 1 / (their sum) for each row.
+    16 columns. Returns a register of partial sums of each row, for `PackedDot.sums_of_weights`.
+
+    `maxima`: of the scores of each row, in all lanes.
 
     Past the last column weights are 0: a residual is at most half a step, which rounds to 0.
     """
@@ -82,38 +89,36 @@ def weigh_rows(
     residuals, sums = rows.variables(), rows.variables()
     for register in itertools.chain(*residuals, *sums):
         simd.store(register, 0, simd.splat(0.0))
-    maxima = rows.maxima()
 
     def weigh_group(row: int, first: Expr | int, vectors: int) -> None:
-        stored, weights = [], []
+        weights = []
         for v in range(vectors):
             x = rows.load(row, first + v * simd.lanes) - maxima[row]
-            residual = residuals[row][v]
-            rounded, weight, rest = weigh(simd, x, simd.load(residual, 0), constants)
+            residual = residuals[row][v % rows.registers]
+            weight, rest = weigh(dot, x, simd.load(residual, 0), constants)
             simd.store(residual, 0, rest)
-            stored.append(rounded)
             weights.append(weight)
-        missing = COLUMNS // simd.lanes - vectors
-        stored += [constants.rounding] * missing
-        group = T.bind(dot.pack_weights(stored, weights + [simd.splat(0.0)] * missing))
+        weights += [dot.no_weight] * (-vectors % (COLUMNS // simd.lanes))
+        group = T.bind(dot.pack_weights(weights))
         place = weights_at[row] + first // dot.per_word
-        T.buffer_store(rows.scores, group, [T.ramp(place, 1, COLUMNS // dot.per_word)])
+        T.buffer_store(rows.scores, group, [T.ramp(place, 1, lanes_of(group))])
         totals = [simd.load(total, 0) for total in sums[row]]
-        for total, value in zip(sums[row], dot.add_weights(totals, weights, group), strict=False):
+        for total, value in zip(sums[row], dot.add_weights(totals, weights, group), strict=True):
             simd.store(total, 0, value)
 
-    # The last group, of which perhaps not all exists, is not in the loop.
-    whole = -(-rows.columns // COLUMNS) - 1
-    if whole:
-        with T.serial(whole) as group:
+    # The last vector, of which perhaps not all exists, is not in the loop.
+    together = dot.weights_together // simd.lanes
+    turns = (rows.vectors - 1) // together
+    if turns:
+        with T.serial(turns) as turn:
             for row in rows.indices:
-                weigh_group(row, group * COLUMNS, rows.registers)
-    for row in rows.indices:
-        vectors = -(-(rows.columns - whole * COLUMNS) // simd.lanes)
-        weigh_group(row, whole * COLUMNS, vectors)
-    groups = (whole + 1) * COLUMNS
-    inverses = []
-    for registers in sums:
-        total = dot.sum_of_weights([simd.load(register, 0) for register in registers], groups)
-        inverses.append(T.bind(T.float32(1.0) / total))
-    return inverses
+                weigh_group(row, turn * dot.weights_together, together)
+    at_last = rows.vectors - turns * together
+    size = together if at_last == together else COLUMNS // simd.lanes
+    for first, row in itertools.product(range(0, at_last, size), rows.indices):
+        column = (turns * together + first) * simd.lanes
+        weigh_group(row, column, min(size, at_last - first))
+    return [
+        combine_registers([simd.load(register, 0) for register in registers], dot.add)
+        for registers in sums
+    ]

@@ -25,9 +25,10 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.base import AttentionKernel, Columns, QueryTile
-from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, rows_together
+from levit_deploy.compiler.kernels.attention.score_rows import rows_together
 from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
 from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.exponential import ExpConstants
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
@@ -106,13 +107,14 @@ class _FloatAttention(AttentionKernel):
             for v in vectors:
                 simd.store(self.scratch, at + v * lanes, simd.load(registers[v], 0))
 
-    def rows_together(self) -> int:
-        return rows_together(self.simd, self.spec.keys)
+    def weights(self) -> None:
+        constants = ExpConstants(*self.loaded_constants())
 
-    def weigh(
-        self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
-    ) -> list[Expr]:
-        return softmax_rows(rows, ExpConstants(*constants))
+        def some_rows(row: Expr | int, count: int) -> None:
+            for i, inverse in enumerate(softmax_rows(self.score_rows(row, count), constants)):
+                T.buffer_store(self.scratch, inverse, [self.inverse_at + row + i])
+
+        Blocks.of(self.tile.rows, rows_together(self.simd, self.spec.keys)).each(some_rows)
 
     def values(self, tile: QueryTile) -> None:
         simd = self.simd

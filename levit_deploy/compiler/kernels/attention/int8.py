@@ -22,7 +22,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -38,9 +37,11 @@ from levit_deploy.compiler.kernels.attention.error_diffusion import (
     weigh_rows,
 )
 from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS
-from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
-from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.attention.score_rows import partial_registers
+from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
+from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.isa.lanes import combine_each
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.product import (
@@ -127,26 +128,45 @@ class _Int8Attention(DynamicallyQuantized):
         for i, (token, registers) in enumerate(zip(tokens, acc, strict=True)):
             scale = T.bind(simd.splat(self.scratch[self.query_scale_at + token]))
             row = self.bias.row(tile.y + tile.row + i)
-            biases, bias = self.window(self.bias_at + row + tile.vector * lanes, tile)
+            at = T.bind(self.bias_at + row + tile.vector * lanes)
+            biases = simd.isa.load_row(simd, self.scratch, at, tile.vectors)
             row = (tile.row + i) * self.padded_keys
-            scores, at = self.window(self.scores_at + row + tile.vector * lanes, tile)
-            for v, register in enumerate(registers):
+            at = T.bind(self.scores_at + row + tile.vector * lanes)
+            for v, (register, bias) in enumerate(zip(registers, biases, strict=True)):
                 product = self.dot.finalize(simd.load(register, 0))
-                score = simd.fma(product, scale, simd.load(biases, bias + v * lanes))
-                simd.store(scores, at + v * lanes, score)
+                simd.store(self.scratch, at + v * lanes, simd.fma(product, scale, bias))
 
-    def window(self, at: Expr, tile: QueryTile) -> tuple[tirx.Buffer, Expr | int]:
-        """As many values of the scratch buffer as a row of `tile` has; see Isa.window."""
-        return self.simd.isa.window(self.scratch, T.bind(at), tile.vectors * self.simd.lanes)
+    def weights(self) -> None:
+        """Maxima, weights, inverses of their sums: what goes across the lanes of a row is done for
+        four rows at a time."""
+        simd, keys = self.simd, self.spec.keys
+        constants = WeightConstants(*self.loaded_constants())
 
-    def rows_together(self) -> int:
-        return rows_together(self.simd, self.spec.keys)
+        def maxima(row: Expr | int, count: int) -> None:
+            partial = self.score_rows(row, count).partial_maxima()
+            self.store_quad(self.maxima_at + row, combine_each(partial, simd.maximum))
 
-    def weigh(
-        self, rows: ScoreRows, numbers: list[Expr | int], constants: list[Expr]
-    ) -> list[Expr]:
-        at = [T.bind(self.weights_at + i * self.row_words) for i in numbers]
-        return weigh_rows(rows, self.dot, at, WeightConstants(*constants))
+        def weights(row: Expr | int, count: int) -> None:
+            numbers = [row + i for i in range(count)]
+            largest = [T.bind(simd.splat(self.scratch[self.maxima_at + i])) for i in numbers]
+            at = [T.bind(self.weights_at + i * self.row_words) for i in numbers]
+            totals = weigh_rows(self.score_rows(row, count), largest, self.dot, at, constants)
+            for i, total in zip(numbers, totals, strict=True):
+                simd.store(self.scratch, self.sums_at + i * simd.lanes, total)
+
+        def inverses(row: Expr | int, count: int) -> None:
+            places = [self.sums_at + (row + i) * simd.lanes for i in range(count)]
+            totals = [T.bind(simd.load(self.scratch, place)) for place in places]
+            sums = self.dot.sums_of_weights(totals, keys)
+            self.store_quad(self.inverse_at + row, T.broadcast(T.float32(1), QUAD) / sums)
+
+        at_once = simd.isa.registers // 2 // partial_registers(simd, keys)
+        for step, rows in (
+            (maxima, min(at_once, QUAD)),
+            (weights, rows_together(simd, keys)),
+            (inverses, QUAD),
+        ):
+            Blocks.of(self.tile.rows, rows).each(step)
 
     def values(self, tile: QueryTile) -> None:
         simd, lanes = self.simd, self.simd.lanes

@@ -25,9 +25,15 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.isa.integer_instructions import pmaddwd, sdot, vpdpbusd
-from levit_deploy.compiler.kernels.isa.lanes import concat, shuffle
-from levit_deploy.compiler.kernels.isa.simd import ROUNDING, ROUNDING_BITS, Simd
+from levit_deploy.compiler.kernels.isa.integer_instructions import (
+    packssdw,
+    packuswb,
+    pmaddwd,
+    sdot,
+    vpdpbusd,
+)
+from levit_deploy.compiler.kernels.isa.lanes import combine_each, concat, shuffle
+from levit_deploy.compiler.kernels.isa.simd import ROUNDING, Simd
 from levit_deploy.compiler.kernels.product import Arithmetic
 
 LARGEST = 127  # of signed factors
@@ -37,7 +43,7 @@ SIGN = 128  # added to a byte or taken from it, it flips the highest bit
 
 
 class PackedDot(ABC):
-    """Integers arrive as float32 registers of x + ROUNDING, which hold 16 columns together."""
+    """Integers arrive as `rounded` registers, which hold 16 columns together."""
 
     # What multiplies, for people.
     instruction: ClassVar[str]
@@ -54,6 +60,11 @@ class PackedDot(ABC):
 
     def __init__(self, simd: Simd) -> None:
         self.simd = simd
+
+    @property
+    def weights_together(self) -> int:
+        """Columns of weights that `pack_weights` takes best."""
+        return COLUMNS
 
     def exactness(self, key_dim: int, keys: int) -> str:
         """How far sums of `key_dim` products of keys, and of `keys` weights times values, can get
@@ -76,19 +87,36 @@ class PackedDot(ABC):
         """`count` neighbouring words, each in a register of its own: see Simd.splats."""
         return self.simd.splats(buffer, index, count)
 
+    def rounded(self, x: Expr) -> Expr:
+        """A register of floats, each to the nearest integer, as `pack` takes it: here with
+        ROUNDING added."""
+        return self.simd.fence(self.simd.fence(x) + self.simd.splat(ROUNDING))
+
     @abstractmethod
     def pack(self, numbers: Sequence[Expr], flip: bool = False) -> Expr:
         """16 neighbouring integers as the words that hold them in order; `flip`: less 128, or plus
         it."""
 
-    def pack_weights(self, rounded: Sequence[Expr], weights: Sequence[Expr]) -> Expr:
-        """16 weights, with `weight_rounding` still added and without it, as `pack` makes them."""
-        return self.pack(rounded)
-
     @property
     def weight_rounding(self) -> float:
         """What rounds a weight when it is added, and leaves the weight as it is stored."""
         return ROUNDING - SIGN * self.signed_weights
+
+    @property
+    def no_weight(self) -> Expr:
+        """A register of weights of 0."""
+        return self.simd.splat(self.weight_rounding)
+
+    def round_weight(self, exact: Expr, rounding: Expr) -> tuple[Expr, Expr]:
+        """A register of weights, as `pack_weights` takes it, and what rounding took from each.
+        `rounding`: `weight_rounding`."""
+        rounded = T.bind(self.simd.fence(exact + rounding))
+        weight = T.bind(self.simd.fence(rounded - rounding))
+        return rounded, exact - weight
+
+    def pack_weights(self, weights: Sequence[Expr]) -> Expr:
+        """16 weights, or `weights_together`, as the words that hold them in order."""
+        return self.pack(weights)
 
     @abstractmethod
     def multiply_value(self, weight: Expr, values: Expr, total: Expr) -> Expr:
@@ -98,28 +126,44 @@ class PackedDot(ABC):
         """`total` plus the products of a register of a query's word, and one of keys."""
         return self.multiply_value(query, keys, total)
 
-    def add_weights(self, sums: list[Expr], weights: Sequence[Expr], stored: Expr) -> list[Expr]:
-        """Registers of sums of weights: each plus its register of 16 columns. `stored`: the same
-        weights as words."""
-        return [total + weight for total, weight in zip(sums, weights, strict=False)]
+    def add(self, sums: Expr, more: Expr) -> Expr:
+        """Registers of sums of weights, or of weights."""
+        return self._words(self._integers(sums) + self._integers(more))
 
-    def sum_of_weights(self, sums: list[Expr], columns: int) -> Expr:
-        """One float32 from what `add_weights` made of so many columns in whole groups."""
-        total = sums[0]
-        for more in sums[1:]:
-            total = T.bind(total + more)
-        return self.simd.reduce(total, operator.add)
+    def add_weights(self, sums: list[Expr], weights: Sequence[Expr], stored: Expr) -> list[Expr]:
+        """Registers of sums of weights: plus some that were packed. `stored`: the same weights as
+        words."""
+        totals = list(sums)
+        for i, weight in enumerate(weights):
+            totals[i % len(sums)] = T.bind(self.add(totals[i % len(sums)], weight))
+        return totals
+
+    def sums_of_weights(self, totals: Sequence[Expr], columns: int) -> Expr:
+        """float32x4 from a register of each of up to four rows: what `add_weights` made of so many
+        columns, the last group of 16 filled up with weights of 0."""
+        sums = combine_each([self._integers(total) for total in totals], operator.add)
+        if self.signed_weights:
+            sums = sums + T.broadcast(T.int32(SIGN * -(-columns // COLUMNS) * COLUMNS), 4)
+        return T.cast(sums, "float32x4")
 
     def finalize(self, total: Expr) -> Expr:
         """A register of totals as float32, rounded to nearest."""
         return T.cast(self._integers(total), self.simd.type())
 
-    def interleave(self, rows: Sequence[Expr]) -> Expr:
-        """`per_word` results of `pack` -> 16 words; word i holds integer i of every row."""
-        kind = f"int{32 // self.per_word}x{COLUMNS}"
-        vectors = [T.bind(T.reinterpret(kind, row)) for row in rows]
-        order = [row * COLUMNS + i for i in range(COLUMNS) for row in range(self.per_word)]
-        return T.reinterpret(f"float32x{COLUMNS}", shuffle(vectors, order))
+    def interleave(self, rows: Sequence[Sequence[Expr]]) -> list[Expr]:
+        """`per_word` rows of `rounded` registers -> registers of words; word i holds integer i of
+        every row."""
+        joined = []
+        for column in zip(*rows, strict=True):
+            integers, bits = [self._integers(number) for number in column], 32 // self.per_word
+            while len(integers) > 1:
+                integers = [
+                    T.bind(self.simd.isa.join(low, high, bits))
+                    for low, high in zip(integers[::2], integers[1::2], strict=True)
+                ]
+                bits *= 2
+            joined.append(self._words(integers[0]))
+        return joined
 
     def _integers(self, word: Expr, kind: str = "int32") -> Expr:
         """What is in a register of words."""
@@ -135,14 +179,52 @@ class PackedDot(ABC):
         integers = [self._integers(number) for number in numbers]
         if self.simd.isa.truncates:
             return T.cast(concat(*integers), f"int16x{COLUMNS}")
-        rounding = T.broadcast(T.int32(ROUNDING_BITS), self.simd.lanes)
-        integers = [integer - rounding for integer in integers]
         pairs = [integers[i : i + 2] for i in range(0, len(integers), 2)]
         return concat(*map(self.simd.isa.saturate_to_16, pairs))
 
 
+class _Converted(PackedDot):
+    """One instruction makes integers of floats."""
+
+    @property
+    def weights_together(self) -> int:
+        """A register of words."""
+        return max(self.per_word * self.simd.lanes, COLUMNS)
+
+    def rounded(self, x: Expr) -> Expr:
+        kind = f"int32x{self.simd.lanes}"
+        return self._words(T.call_llvm_pure_intrin(kind, "llvm.lrint", x))
+
+    @property
+    def no_weight(self) -> Expr:
+        return self.simd.splat(0.0)
+
+    def round_weight(self, exact: Expr, rounding: Expr) -> tuple[Expr, Expr]:
+        weight = T.bind(self.rounded(exact))
+        nearest = T.cast(self._integers(weight), self.simd.type())
+        return weight, self.simd.isa.remainder(exact, nearest)
+
+    def pack_register(self, weights: Sequence[Expr]) -> Expr:
+        """As many registers of weights as a word holds integers, as one of words."""
+        packed = [self._integers(weight) for weight in weights]
+        for instruction in (packssdw, packuswb):
+            if len(packed) > 1:
+                pairs = zip(packed[::2], packed[1::2], strict=True)
+                packed = [T.bind(instruction(*pair)) for pair in pairs]
+        # Fours of integers lie in order of 128-bit parts, then registers.
+        count, parts = self.per_word, self.simd.lanes // 4
+        fours = T.reinterpret(f"int{128 // count}x{count * parts}", packed[0])
+        order = [part * count + register for register in range(count) for part in range(parts)]
+        return T.reinterpret(self.simd.type(), shuffle([fours], order))
+
+
 class _PackedBytes(PackedDot):
     per_word = 4
+
+    @property
+    def ones(self) -> Expr:
+        """A register of bytes that are 1."""
+        return self.simd.splat(T.reinterpret("float32", T.int32(0x01010101)))
 
     def pack(self, numbers: Sequence[Expr], flip: bool = False) -> Expr:
         narrow = self._narrow16(numbers)
@@ -168,28 +250,31 @@ class PackedSdot(_PackedBytes):
 
     def add_weights(self, sums: list[Expr], weights: Sequence[Expr], stored: Expr) -> list[Expr]:
         """One register for all 16 columns: they are the products with ones."""
-        ones = T.broadcast(T.reinterpret("float32", T.int32(0x01010101)), self.simd.lanes)
-        return [self.multiply_value(ones, stored, sums[0]), *sums[1:]]
-
-    def sum_of_weights(self, sums: list[Expr], columns: int) -> Expr:
-        lanes = self._integers(sums[0])
-        return T.cast(self.simd.reduce(lanes, operator.add) + SIGN * columns, "float32")
+        return [self.multiply_value(self.ones, stored, sums[0]), *sums[1:]]
 
     def multiply_value(self, weight: Expr, values: Expr, total: Expr) -> Expr:
         factors = self._integers(values, "int8"), self._integers(weight, "int8")
         return self._words(sdot(self._integers(total), *factors))
 
 
-class PackedVpdpbusd(_PackedBytes):
+class PackedVpdpbusd(_Converted, _PackedBytes):
     instruction = "vpdpbusd"
     unsigned_keys = True
 
-    def pack_weights(self, rounded: Sequence[Expr], weights: Sequence[Expr]) -> Expr:
+    def pack_weights(self, weights: Sequence[Expr]) -> Expr:
         """Above 127 they are no signed bytes: saturated to those, they would be too small."""
+        if len(weights) == self.per_word:
+            return self.pack_register(weights)
         if self.simd.isa.truncates:
-            return self.pack(rounded)
-        integers = self.simd.saturate_to_8(self._narrow16(rounded), "uint8")
+            return self.pack(weights)
+        integers = self.simd.saturate_to_8(self._narrow16(weights), "uint8")
         return T.reinterpret("float32x4", integers)
+
+    def add_weights(self, sums: list[Expr], weights: Sequence[Expr], stored: Expr) -> list[Expr]:
+        """A whole register of words times ones."""
+        if len(weights) < self.per_word:
+            return super().add_weights(sums, weights, stored)
+        return [self.multiply_value(stored, self.ones, sums[0]), *sums[1:]]
 
     def multiply_key(self, query: Expr, keys: Expr, total: Expr) -> Expr:
         return self.multiply_value(keys, query, total)
@@ -199,7 +284,7 @@ class PackedVpdpbusd(_PackedBytes):
         return self._words(vpdpbusd(self._integers(total), *factors))
 
 
-class PackedPmaddwd(PackedDot):
+class PackedPmaddwd(_Converted):
     instruction = "pmaddwd"
     per_word = 2
     adds_apart = True
@@ -207,6 +292,11 @@ class PackedPmaddwd(PackedDot):
     def pack(self, numbers: Sequence[Expr], flip: bool = False) -> Expr:
         assert not flip
         return T.reinterpret("float32x8", self._narrow16(numbers))
+
+    def pack_weights(self, weights: Sequence[Expr]) -> Expr:
+        if len(weights) == self.per_word:
+            return self.pack_register(weights)
+        return self.pack(weights)
 
     def multiply_value(self, weight: Expr, values: Expr, total: Expr) -> Expr:
         products = pmaddwd(self._integers(weight, "int16"), self._integers(values, "int16"))
@@ -223,8 +313,22 @@ class PackedFloat(PackedDot):
         rounding = self.simd.splat(ROUNDING)
         return concat(*(number - rounding for number in numbers))
 
-    def pack_weights(self, rounded: Sequence[Expr], weights: Sequence[Expr]) -> Expr:
+    @property
+    def no_weight(self) -> Expr:
+        return self.simd.splat(0.0)
+
+    def round_weight(self, exact: Expr, rounding: Expr) -> tuple[Expr, Expr]:
+        rounded, rest = super().round_weight(exact, rounding)
+        return T.bind(self.simd.fence(rounded - rounding)), rest
+
+    def pack_weights(self, weights: Sequence[Expr]) -> Expr:
         return concat(*weights)
+
+    def add(self, sums: Expr, more: Expr) -> Expr:
+        return sums + more
+
+    def sums_of_weights(self, totals: Sequence[Expr], columns: int) -> Expr:
+        return combine_each(totals, operator.add)
 
     def multiply_value(self, weight: Expr, values: Expr, total: Expr) -> Expr:
         return self.simd.fma(weight, values, total)
@@ -232,5 +336,6 @@ class PackedFloat(PackedDot):
     def finalize(self, total: Expr) -> Expr:
         return total
 
-    def interleave(self, rows: Sequence[Expr]) -> Expr:
-        return rows[0]
+    def interleave(self, rows: Sequence[Sequence[Expr]]) -> list[Expr]:
+        (row,) = rows
+        return [number - self.simd.splat(ROUNDING) for number in row]

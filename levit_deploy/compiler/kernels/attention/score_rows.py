@@ -14,6 +14,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.lanes import Combine
 from levit_deploy.compiler.kernels.isa.simd import Simd
 
 PARTIAL_SUMS = 16
@@ -69,6 +70,11 @@ class ScoreRows:
 
     def maxima(self) -> list[Expr]:
         """The largest score of each row, in all lanes."""
+        simd = self.simd
+        return [T.bind(simd.splat(simd.reduce(row, T.max))) for row in self.partial_maxima()]
+
+    def partial_maxima(self) -> list[Expr]:
+        """A register of each row, the largest lane of which is the row's largest score."""
         simd, maxima = self.simd, self.variables()
         for row, register in itertools.product(self.indices, range(self.registers)):
             simd.store(maxima[row][register], 0, self.load(row, register * simd.lanes))
@@ -78,7 +84,10 @@ class ScoreRows:
             simd.store(maxima[row][register], 0, larger)
 
         self.each_vector(to_maximum, first=self.registers)
-        return [T.bind(simd.splat(combine_partials(simd, row, T.max))) for row in maxima]
+        return [
+            combine_registers([simd.load(register, 0) for register in row], simd.maximum)
+            for row in maxima
+        ]
 
 
 def partial_registers(simd: Simd, columns: int) -> int:
@@ -95,19 +104,21 @@ def rows_together(simd: Simd, columns: int) -> int:
     return 4 if partial_registers(simd, columns) == 1 else 1
 
 
-def combine_partials(
-    simd: Simd, variables: list[tirx.Buffer], combine: Callable[[Expr, Expr], Expr]
-) -> Expr:
+def combine_partials(simd: Simd, variables: list[tirx.Buffer], combine: Combine) -> Expr:
     """One value from up to 16 in `variables`: halves are combined, 8, 4, 2 and 1 at a time."""
     registers = [simd.load(variable, 0) for variable in variables]
-    halves = PARTIAL_SUMS // simd.lanes // 2
+    return simd.reduce(combine_registers(registers, combine), combine)
+
+
+def combine_registers(registers: Sequence[Expr], combine: Combine) -> Expr:
+    """One of up to four: the upper half is combined with the lower, again and again."""
+    halves = 2
     while halves:
-        pairs = [
+        registers = [
             T.bind(combine(registers[i], registers[i + halves]))
             if i + halves < len(registers)
             else registers[i]
             for i in range(min(halves, len(registers)))
         ]
-        registers, halves = pairs, halves // 2
-    (vector,) = registers
-    return simd.reduce(vector, combine)
+        halves //= 2
+    return registers[0]

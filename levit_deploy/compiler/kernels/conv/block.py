@@ -2,13 +2,15 @@
 
     start; then acc += input value * weight for one tap and input channel after the other; finish
 
-What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`.
+What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`, of float16
+in `block_half`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import ClassVar, TypeAlias
@@ -59,10 +61,21 @@ class PixelBlock(ABC):
     products: ClassVar[int] = 1
     # Instructions that the input of a pixel takes in such a step.
     input_cost: ClassVar[float] = 1
+    # Registers that they need for the input of a pixel.
+    input_registers: ClassVar[float] = 1.5
+    # Bytes that a weight is read as, where bytes are multiplied.
+    weight_parts: ClassVar[int] = 1
     # Input channels that one step multiplies.
     step_depth: ClassVar[int] = 1
     # Input channels that one load serves where multiplications take them by lane.
     load_depth: ClassVar[int] = 4
+    # Whether sums are chains that wait, done, in the worker's memory until they are added up.
+    in_memory: ClassVar[bool] = False
+
+    @classmethod
+    def lanes(cls, isa: Isa) -> int:
+        """Channels that a register holds."""
+        return isa.lanes
 
     @property
     def width(self) -> int:
@@ -85,6 +98,10 @@ class PixelBlock(ABC):
         size: int = (self.header + self.weight_size(depth)) * self.width
         return size
 
+    def memory_size(self, depth: int) -> int:
+        """Values of sums `in_memory`, `depth` being that of a row of the kernel."""
+        return 0
+
     def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
         """Accumulators (sums * rows * width,) with what they start from."""
         rows = self.sums * self.rows
@@ -94,6 +111,16 @@ class PixelBlock(ABC):
             for row in range(rows):
                 simd.store(acc, row * self.width + channel, initial)
         return acc
+
+    @classmethod
+    def chains(cls, depth: int) -> list[int]:
+        """How many products of a row of the kernel, which has `depth`, each chain adds up."""
+        return [depth]
+
+    @contextmanager
+    def chain(self, acc: tirx.Buffer, number: Expr) -> Iterator[tirx.Buffer]:
+        """What `multiply` adds the products of chain `number` to; they are part of `acc` then."""
+        yield acc
 
     @property
     def rows(self) -> int:
@@ -120,7 +147,15 @@ class PixelBlock(ABC):
         return simd.load(acc, pixel * self.width + channel)
 
     @abstractmethod
-    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+    def result(
+        self,
+        simd: Simd,
+        acc: tirx.Buffer,
+        pixel: int,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        channel: int,
+    ) -> Expr:
         """The same as float32, with their bias."""
 
     def finish(
@@ -138,8 +173,7 @@ class PixelBlock(ABC):
                 simd, first = registers[0]
                 values = []
                 for _, channel in registers:
-                    total = self.total(simd, acc, pixel, channel)
-                    z = T.bind(self.result(simd, total, w, panel_at, channel))
+                    z = T.bind(self.result(simd, acc, pixel, w, panel_at, channel))
                     values.append(activate(simd, activation, z))
                 store(pixel, first, simd, values)
 
@@ -178,8 +212,16 @@ class FloatBlock(PixelBlock):
                     at = pixel * self.width + channel
                     simd.store(acc, at, simd.fma(factors[simd.lanes], weight, simd.load(acc, at)))
 
-    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
-        return total
+    def result(
+        self,
+        simd: Simd,
+        acc: tirx.Buffer,
+        pixel: int,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        channel: int,
+    ) -> Expr:
+        return self.total(simd, acc, pixel, channel)
 
 
 def _broadcast(buffer: tirx.Buffer, at: Expr) -> Splat:

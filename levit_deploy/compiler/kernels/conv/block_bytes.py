@@ -10,6 +10,8 @@ multipliers of a Cortex-A76 busy, sdot both; smmla does twice the work of sdot.
 
 Of an input, eight channels of a pixel are 16 bytes: eight ql, then eight qh. The weights of eight
 channels are three times as many bytes as outputs, in the order of wl, wh, wl + wh.
+
+Weights that are bytes themselves need two products: q * w = 128 * (qh * w) + ql * w.
 """
 
 from __future__ import annotations
@@ -32,8 +34,6 @@ from levit_deploy.compiler.kernels.isa.simd import Simd
 
 GROUP = 8  # channels whose bytes lie together
 SPLIT = 7  # bits of the low part
-_PARTS = 3
-_LOW, _HIGH, _SUM = range(_PARTS)
 
 
 def parts_of(values: NDArray[np.int16]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
@@ -47,7 +47,8 @@ class BytesBlock(Int16Block):
 
     step_depth = GROUP
     load_depth = GROUP
-    sums = _PARTS
+    sums = 3  # of low parts, of high parts, of sums of parts
+    weight_parts = 3
     splits_bytes = True
 
     # Neighbouring output channels in one register of weights, for so many k.
@@ -55,31 +56,41 @@ class BytesBlock(Int16Block):
 
     @classmethod
     def weight_size(cls, depth: Expr | int) -> Expr | int:
-        return depth * _PARTS // 2  # bytes, counted in int16
+        return depth * cls.weight_parts // 2  # bytes, counted in int16
 
     @classmethod
     def pack(cls, weights: NDArray[np.int16]) -> NDArray[np.int16]:
         """[depth / 8][columns / channels][parts][k][channels][k of a register], in bytes."""
         depth, width = weights.shape
-        low, high = parts_of(weights)
-        parts = np.stack([low, high, low + high])
         shape = (
-            _PARTS,
+            cls.weight_parts,
             depth // GROUP,
             -1,
             16 // cls.channels,
             width // cls.channels,
             cls.channels,
         )
-        ordered = parts.reshape(shape).transpose(1, 4, 0, 2, 5, 3)
+        ordered = cls.parts_of_weights(weights).reshape(shape).transpose(1, 4, 0, 2, 5, 3)
         return np.ascontiguousarray(ordered).ravel().view(np.int16)
 
     @classmethod
     def unpack(cls, packed: NDArray[np.int16], width: int) -> NDArray[np.int16]:
         of_register = 16 // cls.channels
-        shape = (-1, width // cls.channels, _PARTS, GROUP // of_register, cls.channels, of_register)
-        parts = packed.view(np.int8).reshape(shape).transpose(2, 0, 3, 5, 1, 4)
-        low, high, both = parts.reshape(_PARTS, -1, width).astype(np.int16)
+        columns, parts = width // cls.channels, cls.weight_parts
+        shape = (-1, columns, parts, GROUP // of_register, cls.channels, of_register)
+        ordered = packed.view(np.int8).reshape(shape).transpose(2, 0, 3, 5, 1, 4)
+        return cls.weights_of_parts(ordered.reshape(parts, -1, width).astype(np.int16))
+
+    @classmethod
+    def parts_of_weights(cls, weights: NDArray[np.int16]) -> NDArray[np.int8]:
+        """(weight_parts, depth, width)."""
+        low, high = parts_of(weights)
+        return np.stack([low, high, low + high])
+
+    @classmethod
+    def weights_of_parts(cls, parts: NDArray[np.int16]) -> NDArray[np.int16]:
+        """The inverse of `parts_of_weights`."""
+        low, high, both = parts
         assert (low + high == both).all(), "a part does not fit its byte"
         return np.asarray((high << SPLIT) + low)
 
@@ -96,17 +107,22 @@ class BytesBlock(Int16Block):
             for pixel in range(0, self.pixels, 2)
         ]
         for channel in range(0, self.width, self.channels):
-            for part in range(_PARTS):
-                at = weights_at + (channel * _PARTS + part * self.channels) * (GROUP // 2)
-                size = self.channels * GROUP // 16
-                weights = [T.bind(_bytes(w.vload([at + 8 * i], "int16x8"))) for i in range(size)]
+            for part in range(self.sums):
+                if part < self.weight_parts:
+                    weights = self._weights(w, weights_at, channel, part)
                 for pair, pixels in enumerate(inputs):
                     self.multiply_pair(acc, part, pair, channel, pixels[part], weights)
+
+    def _weights(self, w: tirx.Buffer, weights_at: Expr, channel: int, part: int) -> list[Expr]:
+        """The registers of one part: `channels` from `channel` on, eight k."""
+        at = weights_at + (channel * self.weight_parts + part * self.channels) * (GROUP // 2)
+        size = self.channels * GROUP // 16
+        return [T.bind(_bytes(w.vload([at + 8 * i], "int16x8"))) for i in range(size)]
 
     def _parts(self, first: Expr, second: Expr) -> list[Expr]:
         """Of two pixels: eight low parts of each, high parts, their sums."""
         low, high = (T.bind(_bytes(shuffle([first, second], [i, 2 + i]))) for i in (0, 1))
-        return [low, high, T.bind(low + high)]
+        return [low, high, T.bind(low + high)][: self.sums]
 
     @abstractmethod
     def multiply_pair(
@@ -115,7 +131,7 @@ class BytesBlock(Int16Block):
         """Add the products of one part: of a pair of pixels and of `channels` from `channel` on."""
 
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
-        low, high, both = (self.sum_of(acc, part, pixel, channel) for part in range(_PARTS))
+        low, high, both = (self.sum_of(acc, part, pixel, channel) for part in range(3))
         bits = T.broadcast(T.int32(SPLIT), simd.lanes)
         return T.shift_left(T.shift_left(high, bits) + (both - high - low), bits) + low
 
@@ -180,6 +196,51 @@ class SmmlaBlock(BytesBlock):
         first = pixel - pixel % 2
         registers = [super(SmmlaBlock, self).sum_of(acc, part, first + i, channel) for i in (0, 1)]
         return T.bind(shuffle(registers, (2, 3, 6, 7) if pixel % 2 else (0, 1, 4, 5)))
+
+
+class _ByteWeights(BytesBlock):
+    """Weights of 8 bits: the same bytes times the low and the high parts of the inputs."""
+
+    sums = 2
+    weight_parts = 1
+    input_registers = 1
+
+    @classmethod
+    def parts_of_weights(cls, weights: NDArray[np.int16]) -> NDArray[np.int8]:
+        return weights.astype(np.int8)[None]
+
+    @classmethod
+    def weights_of_parts(cls, parts: NDArray[np.int16]) -> NDArray[np.int16]:
+        (weights,) = parts
+        return np.asarray(weights)
+
+    def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
+        low, high = (self.sum_of(acc, part, pixel, channel) for part in range(2))
+        return T.shift_left(high, T.broadcast(T.int32(SPLIT), simd.lanes)) + low
+
+
+class SdotByteBlock(_ByteWeights, SdotBlock):
+    """A pixel's register is an operand as it is: two lanes of low parts, two of high ones."""
+
+    products = 4
+    input_cost = 1  # a load
+
+    def multiply(
+        self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
+    ) -> None:
+        pixels = [T.bind(T.reinterpret("int32x4", value)) for value in values]
+        for channel in range(0, self.width, self.channels):
+            weights = self._weights(w, weights_at, channel, 0)
+            for pixel, fours in enumerate(pixels):
+                for part in range(self.sums):
+                    for i, weight in enumerate(weights):
+                        four = _bytes(Simd(self.isa).lane(fours, 2 * part + i))
+                        self.add(acc, self.place(part, pixel, channel), sdot, weight, four)
+
+
+class SmmlaByteBlock(_ByteWeights, SmmlaBlock):
+    products = 2
+    input_cost = 2  # one load and half of zip1, zip2
 
 
 def _bytes(vector: Expr) -> Expr:

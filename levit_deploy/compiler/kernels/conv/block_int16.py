@@ -59,7 +59,16 @@ class Int16Block(PixelBlock):
     def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
         return T.broadcast(T.int32(0), simd.lanes)
 
-    def result(self, simd: Simd, total: Expr, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
+    def result(
+        self,
+        simd: Simd,
+        acc: tirx.Buffer,
+        pixel: int,
+        w: tirx.Buffer,
+        panel_at: Expr,
+        channel: int,
+    ) -> Expr:
+        total = self.total(simd, acc, pixel, channel)
         multiplier = _load_float(simd, w, panel_at + 2 * channel)
         bias = _load_float(simd, w, panel_at + 2 * (self.width + channel))
         return simd.fma(T.cast(total, simd.type()), multiplier, bias)

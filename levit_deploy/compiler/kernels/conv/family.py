@@ -1,4 +1,4 @@
-"""The family of convolutions, in float32 and in 16-bit integers."""
+"""The family of convolutions, in float32, in 16-bit integers and in float16."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
 from levit_deploy.compiler.kernels.conv.row import block_family
-from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.family import Family
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -34,10 +34,9 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     the input streams by. An 8-bit image is converted once for all panels.
     """
     isa = isa_of(target)
-    widths = [w for w in range(4, spec.out_channels + 1, 4) if spec.out_channels % w == 0]
     fitting = [
         (pixels, vectors)
-        for vectors in (_vectors_of_width(width, isa.lanes) for width in widths)
+        for vectors in _vectors(spec, isa)
         if len(vectors) <= MOST_VECTORS
         and (pixels := _pixels_in_registers(len(vectors), spec, isa)) > 0
     ]
@@ -48,6 +47,12 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
         return ConvTile(pixels, vectors, min(side, -(-TASKS // panels)), True)
     bands = max(TASKS, -(-side // MOST_BAND_ROWS))
     return ConvTile(pixels, vectors, min(side, bands), False)
+
+
+def _vectors(spec: ConvSpec, isa: Isa) -> list[tuple[int, ...]]:
+    """Registers of the panels that divide the channels."""
+    lanes, channels = block_family(spec, isa).lanes(isa), spec.out_channels
+    return [_vectors_of_width(w, lanes) for w in range(4, channels + 1, 4) if channels % w == 0]
 
 
 def _vectors_of_width(width: int, lanes: int) -> tuple[int, ...]:
@@ -67,13 +72,16 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     Broadcast, padded: one value at a time, and the weights; image: a column's value is shared by
     two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
     pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
-    two registers for the next ones. Without FMA, two hold products.
+    two registers for the next ones; of float16 one more, or some CPUs' schedules spill. Without
+    FMA, two hold products.
     """
     image = spec.source.image
     block = block_family(spec, isa)
     if block.sums > 1:
-        # Two registers of weights; three for two pixels.
-        return int((isa.registers - 2) // (block.sums * vectors + 1.5))
+        # Two registers of weights.
+        pixels = int((isa.registers - 2) // (block.sums * vectors + block.input_registers))
+        # Where an odd one takes the sums of two, the last one would be too much.
+        return max(pixels - (block(isa, (4,) * vectors, pixels).rows - pixels), min(pixels, 1))
     if block.half_suffices:
         return isa.registers // 2 // vectors
     spare = isa.registers - (0 if isa.fma else 2)
@@ -81,7 +89,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
         return (spare - vectors - 1) // (vectors + image)
     if image:
         return (2 * (spare - 4) - 1) // (2 * vectors + 1)
-    return (spare - 4) // (vectors + 1)
+    return (spare - 4 - block.in_memory) // (vectors + 1)
 
 
 def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa: Isa) -> float:
@@ -91,7 +99,8 @@ def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa
     block = block_family(spec, isa)
     if block.sums > 1:
         rows = sum(count * block(isa, vectors, size).rows for size, count in cut.sizes)
-        loads = 3 * cut.count * len(vectors) + block.input_cost * rows  # pairs of weights
+        weights = block.weight_parts * cut.count * len(vectors)  # in pairs
+        loads = weights + block.input_cost * rows
         return panels * (block.products * rows * len(vectors) + loads)
     multiply_adds = spec.out_size * len(vectors)
     weights = cut.count * len(vectors)
@@ -108,10 +117,11 @@ def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa
 
 def _is_legal(tile: ConvTile, spec: ConvSpec, target: Target) -> bool:
     isa = isa_of(target)
-    lanes = {1 << bit for bit in range(2, isa.lanes.bit_length())}
+    family = block_family(spec, isa)
+    lanes = {1 << bit for bit in range(2, family.lanes(isa).bit_length())}
     if not tile.vectors or not lanes.issuperset(tile.vectors) or spec.out_channels % tile.width:
         return False
-    block = block_family(spec, isa)(isa, tile.vectors, tile.pixels)
+    block = family(isa, tile.vectors, tile.pixels)
     return (
         tile.pixels >= 1
         and block.sums * block.rows * len(tile.vectors) <= most_accumulators(target)
@@ -120,11 +130,11 @@ def _is_legal(tile: ConvTile, spec: ConvSpec, target: Target) -> bool:
 
 
 def _near(spec: ConvSpec, default: ConvTile, target: Target) -> list[ConvTile]:
-    widths = [w for w in range(4, spec.out_channels + 1, 4) if spec.out_channels % w == 0]
-    sums = block_family(spec, isa_of(target)).sums
+    isa = isa_of(target)
+    sums = block_family(spec, isa).sums
     shapes = [
         (Blocks.of(spec.out_size, pixels).size, vectors)
-        for vectors in (_vectors_of_width(width, target.float_lanes) for width in widths)
+        for vectors in _vectors(spec, isa)
         for pixels in range(1, min(spec.out_size, target.vector_registers) + 1)
         if sums * pixels * len(vectors) >= MIN_ACCUMULATORS
     ]
@@ -151,7 +161,7 @@ def _symbol(spec: ConvSpec, tile: ConvTile) -> str:
     words = ["conv", f"s{spec.in_size}", f"c{spec.in_channels}", f"n{spec.out_channels}"]
     words += [spec.activation.value] * (spec.activation is not Activation.NONE)
     words += [spec.source.value] * (spec.source is not Source.PADDED)
-    words += ["to_int16"] * (spec.destination is Destination.PADDED_INT16)
+    words += [spec.destination.replace(" ", "_")] * spec.destination.narrow
     vectors = "_".join(map(str, tile.vectors))
     return "_".join([*words, f"{tile.pixels}x{vectors}", f"b{tile.bands}"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.target import Target
 
@@ -13,25 +13,31 @@ from levit_deploy.targets.target import Target
 LARGEST = 8191
 INT32_MAX = int(np.iinfo(np.int32).max)
 
+Steps = NDArray[np.int16] | NDArray[np.int8]  # weights: of 16 or of 8 bits
 
-def largest_step(weights: NDArray[np.int16]) -> int:
+
+def largest_step(weights: Steps) -> int:
     """The largest |q| for which `largest_sum` of `weights` (out, in, 3, 3) fits int32; 0 if weights
     are too large themselves."""
     magnitudes = np.abs(weights.astype(np.int64)).reshape(len(weights), -1)
     if magnitudes.max() > LARGEST:
         return 0
-    spare = INT32_MAX - largest_sum(0, 0, magnitudes.shape[1])
-    return min(LARGEST, spare // max(int(magnitudes.sum(axis=1).max()), 1))
+    largest, depth = int(magnitudes.sum(axis=1).max()), magnitudes.shape[1]
+    spare = INT32_MAX - largest_sum(0, largest, depth, weights.dtype == np.int8)
+    return min(LARGEST, spare // max(largest, 1))
 
 
-def largest_sum(step: int, magnitudes: int, depth: int) -> int:
+def largest_sum(step: int, magnitudes: int, depth: int, by_bytes: bool) -> int:
     """What sums of steps up to `step`, and of weights whose magnitudes add up to `magnitudes`, can
-    reach on the way: where bytes are multiplied, the sum of low parts comes last."""
-    return step * magnitudes + 64 * 64 * depth
+    reach on the way: where bytes are multiplied, the sum of low parts comes last.
+
+    `by_bytes`: whether the weights have 8 bits and are no parts themselves.
+    """
+    return step * magnitudes + 64 * (magnitudes if by_bytes else 64 * depth)
 
 
 def pack_weights_int16(
-    weights: NDArray[np.int16],
+    weights: Steps,
     multiplier: NDArray[np.float32],
     bias: NDArray[np.float32],
     tile: ConvTile,
@@ -39,11 +45,11 @@ def pack_weights_int16(
 ) -> NDArray[np.int16]:
     """The constant of a 16-bit `conv_kernel`, flat, as `block_int16` says.
 
-    `weights` (out, in, 3, 3); `multiplier` (out,): what one step of the input times one step of the
-    weights is worth; `bias` (out,).
+    `weights` (out, in, 3, 3), of 8 bits for a kernel that reads PADDED_INT16_BYTES; `multiplier`
+    (out,): what one step of the input times one step of the weights is worth; `bias` (out,).
     """
-    family = isa_of(target).int16_block(weights.shape[1])
-    columns = weights.transpose(2, 3, 1, 0).reshape(-1, len(weights))
+    family = isa_of(target).int16_block(weights.shape[1], weights.dtype == np.int8)
+    columns = weights.astype(np.int16).transpose(2, 3, 1, 0).reshape(-1, len(weights))
     parts: list[NDArray[np.int16]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)
@@ -60,7 +66,8 @@ def prove_exact(
 
     Raises AssertionError if one could leave its type: a mistake in a kernel or its packing.
     """
-    family = isa_of(target).int16_block(spec.in_channels)
+    by_bytes = spec.source is Source.PADDED_INT16_BYTES
+    family = isa_of(target).int16_block(spec.in_channels, by_bytes)
     header = family.header * tile.width
     by_panel = panels.view(np.int16).reshape(
         -1, header + family.weight_size(spec.depth) * tile.width
@@ -68,6 +75,7 @@ def prove_exact(
     weights = np.stack([family.unpack(panel[header:], tile.width) for panel in by_panel])
     magnitudes = np.abs(weights.astype(np.int64))
     assert max(largest, int(magnitudes.max())) <= LARGEST, "a byte does not hold its half"
-    reached = largest_sum(largest, int(magnitudes.sum(axis=1).max()), spec.depth)
+    largest_of_all = int(magnitudes.sum(axis=1).max())
+    reached = largest_sum(largest, largest_of_all, spec.depth, by_bytes)
     assert reached <= INT32_MAX, f"a sum of 32 bits can reach {reached}"
     return f"{family.instruction}, 32 bits: at most {reached / 1e6:.1f} million"

@@ -8,7 +8,7 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
-image are left out, and so are columns outside a caller's image.
+image are left out, and so are columns outside a caller's image. Of float16, see `block_half`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from levit_deploy.compiler.kernels.conv.image import (
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family
 from levit_deploy.compiler.kernels.conv.spec import (
+    KERNEL_SIDE,
     ConvSpec,
     ConvTile,
     Destination,
@@ -40,6 +41,12 @@ from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parame
 from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
+
+_KINDS = {
+    Source.PADDED_INT16: "conv int16",
+    Source.PADDED_INT16_BYTES: "conv int16",
+    Source.PADDED_HALF: "conv half",
+}
 
 
 def pack_weights(
@@ -64,14 +71,16 @@ def conv_kernel(
     normalization: Normalization | None = None,
     stored: Stored = Stored.FLOAT,
 ) -> Kernel:
-    """Parameters: source, panels (of `pack_weights`), those of an `Output` of pixels (padded ones
-    only float), scratch for 8-bit images, begin, end.
+    """Parameters: source, panels (of `pack_weights` and its like), those of an `Output` of pixels
+    (padded ones as the destination says), scratch if any, begin, end.
 
     `normalization`: of an 8-bit image, applied before the padding; the result has the bits that a
     float image normalised by the same formula gives. The result does not depend on `tile`, nor on
     the target among those with FMA.
     """
-    assert not (stored.quantized and spec.destination is not Destination.TOKENS), "a float border"
+    assert stored is Stored.FLOAT or spec.destination is Destination.TOKENS, "a border"
+    if spec.destination is Destination.PADDED_HALF:
+        stored = Stored.HALF
     return _Generator(symbol, spec, tile, target, normalization, stored).kernel()
 
 
@@ -102,31 +111,30 @@ class _Generator:
     def kernel(self) -> Kernel:
         spec = self.spec
         panels_size = self.panels * self.panel_size
-        converts, rows = spec.source.eight_bit, 2 * self.band_rows + 1
-        scratch = scratch_floats(spec.in_size, spec.in_channels, rows) if converts else 0
+        scratch = self.block.memory_size(KERNEL_SIDE * spec.in_channels)
+        if spec.source.eight_bit:
+            rows = 2 * self.band_rows + 1
+            scratch = scratch_floats(spec.in_size, spec.in_channels, rows)
         with kernel_function(self.symbol) as builder:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)
             self.output = self.declare_output()
-            if converts:
-                self.scratch = parameter("scratch", scratch)
+            self.scratch = parameter("scratch", scratch, self.block.dtype) if scratch else None
             with T.serial(*task_range()) as task:
                 self.task(task)
         outputs = self.side**2 * spec.out_channels
-        value_bytes = self.stored.value_bytes
-        if spec.destination is Destination.PADDED_INT16:
-            value_bytes = _bytes_of(spec.destination.dtype)
+        narrow = spec.destination.narrow
+        value_bytes = _bytes_of(spec.destination.dtype) if narrow else self.stored.value_bytes
         return Kernel(
             symbol=self.symbol,
             func=builder.get(),
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
-            scratch_bytes=4 * scratch,
+            scratch_bytes=_bytes_of(self.block.dtype) * scratch,
             unaligned=(0,) if spec.source.image else (),
-            kind="conv int16" if spec.source is Source.PADDED_INT16 else "conv",
+            kind=_KINDS.get(spec.source, "conv"),
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
             f"{spec.activation.value} {spec.source.value}"
-            + " to int16" * (spec.destination is Destination.PADDED_INT16)
-            + f" {self.stored}" * self.stored.quantized,
+            + (f" {spec.destination}" if narrow else self.stored.words),
             tile=str(self.tile),
             multiply_adds=outputs * spec.depth,
             bytes_moved=spec.source_size * _bytes_of(spec.source.dtype)
@@ -147,7 +155,13 @@ class _Generator:
         y0 = T.bind(band * self.side // bands)
         rows = T.bind((band + 1) * self.side // bands - y0)
         writer = RowWriter(
-            self.spec, self.tile, self.isa, self.float_rows(y0, rows), self.w, self.output
+            self.spec,
+            self.tile,
+            self.isa,
+            self.float_rows(y0, rows),
+            self.w,
+            self.output,
+            self.scratch if self.block.in_memory else None,
         )
 
         def panel_of_band(panel: Expr | int) -> None:
@@ -172,6 +186,7 @@ class _Generator:
         if spec.source is Source.IMAGE_F32:
             return whole_image(self.source, spec.in_size)
         assert self.normalization is not None, "an 8-bit image needs its normalization"
+        assert self.scratch is not None
         return convert_rows(
             self.source,
             self.scratch,

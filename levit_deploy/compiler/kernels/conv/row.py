@@ -13,6 +13,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
+from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
 from levit_deploy.compiler.kernels.conv.image import Planes
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
@@ -32,8 +33,11 @@ CACHE_LINE_BYTES = 64
 
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
-    if spec.source is Source.PADDED_INT16:
-        return isa.int16_block(spec.in_channels)
+    match spec.source:
+        case Source.PADDED_INT16 | Source.PADDED_INT16_BYTES as source:
+            return isa.int16_block(spec.in_channels, source is Source.PADDED_INT16_BYTES)
+        case Source.PADDED_HALF:
+            return HalfBlock
     return FloatBlock
 
 
@@ -64,7 +68,8 @@ def _blocks(spec: ConvSpec, tile: ConvTile, image: bool) -> Iterator[_Block]:
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Emits rows of the output. `source`: a padded buffer, or the planes of an image."""
+    """Emits rows of the output. `source`: a padded buffer, or the planes of an image. `memory`: of
+    sums that are `in_memory`."""
 
     spec: ConvSpec
     tile: ConvTile
@@ -72,6 +77,7 @@ class RowWriter:
     source: tirx.Buffer | Planes
     w: tirx.Buffer
     output: Output | Int16Output
+    memory: tirx.Buffer | None
 
     @property
     def family(self) -> type[PixelBlock]:
@@ -96,7 +102,11 @@ class RowWriter:
         """`number`: of the block in its panel."""
         block = self.family(self.isa, self.tile.vectors, kind.pixels)
         panel_at = T.bind(panel * block.panel_size(self.spec.depth))
-        acc = block.start(self.w, panel_at)
+        if self.memory is None:
+            acc = block.start(self.w, panel_at)
+        else:
+            size = block.memory_size(KERNEL_SIDE * self.spec.in_channels)
+            acc = T.decl_buffer((size,), self.memory.dtype, data=self.memory.data)
         weights_at = panel_at + block.header * block.width
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
@@ -143,37 +153,71 @@ class RowWriter:
     ) -> None:
         """A row of the kernel lies in one piece in the input and in the panel: 3 x channels."""
         channels, depth = self.spec.in_channels, KERNEL_SIDE * self.spec.in_channels
+        sizes = block.chains(depth)
         first, count = self.kernel_rows(y)
+        if block.in_memory:
+            with T.If(count < KERNEL_SIDE), T.Then():
+                _clear(acc)
         with T.serial(count) as turn:
             row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
             at = T.bind(((2 * y + row) * padded_size(self.spec.in_size) + 2 * x) * channels)
             w_at = T.bind(weights_at + row * (block.weight_size(depth) * block.width))
-
-            def steps(k: Expr | int, count: int) -> None:
-                pixels = [
-                    block.values(source, at + pixel * 2 * channels + k, count)
-                    for pixel in range(block.pixels)
-                ]
-                for step, values in enumerate(zip(*pixels, strict=True)):
-                    before = block.weight_size(k + step * block.step_depth)
-                    block.multiply(acc, self.w, w_at + before * block.width, values)
-
             ahead = T.bind(weights_at + self.next_share(block, number * KERNEL_SIDE + row))
-            unroll = self.depth_unroll
-            if depth >= unroll:
-                with T.serial(depth // unroll) as k:
-                    self.prefetch_weights(block, ahead, k)
-                    self.prefetch_input(block, source, at, k)
-                    for step in range(0, unroll, block.load_depth):
-                        steps(k * unroll + step, block.load_depth)
-            for k in range(depth - depth % unroll, depth, block.load_depth):
-                steps(k, min(block.load_depth, depth - k))
+
+            def chain(number: Expr | int, first: Expr | int, size: int) -> None:
+                w_first = w_at + block.weight_size(first) * block.width
+                with block.chain(acc, row * len(sizes) + number) as sums:
+                    self.chain(block, sums, source, at + first, w_first, size, ahead)
+
+            before = done = 0
+            for size, alike in groupby(sizes):
+                alike_count = len(list(alike))
+                if alike_count == 1:
+                    chain(before, done, size)
+                else:
+                    with T.serial(alike_count) as index:
+                        chain(before + index, done + index * size, size)
+                before, done = before + alike_count, done + alike_count * size
+
+    def chain(
+        self,
+        block: PixelBlock,
+        sums: tirx.Buffer,
+        source: tirx.Buffer,
+        at: Expr,
+        w_at: Expr,
+        depth: int,
+        ahead: Expr,
+    ) -> None:
+        """`depth` products of each sum: of values from `at` and weights from `w_at` on."""
+        apart = 2 * self.spec.in_channels
+
+        def steps(k: Expr | int, count: int) -> None:
+            pixels = [
+                block.values(source, at + pixel * apart + k, count) for pixel in range(block.pixels)
+            ]
+            for step, values in enumerate(zip(*pixels, strict=True)):
+                before = block.weight_size(k + step * block.step_depth)
+                block.multiply(sums, self.w, w_at + before * block.width, values)
+
+        unroll, begun = self.depth_unroll, 0
+        if block.in_memory:  # LLVM sees what sums start from: the first product is no addition
+            steps(0, unroll)
+            begun = 1
+        if depth // unroll > begun:
+            with T.serial(begun, depth // unroll) as k:
+                self.prefetch_weights(block, ahead, k)
+                self.prefetch_input(block, source, at, k)
+                for step in range(0, unroll, block.load_depth):
+                    steps(k * unroll + step, block.load_depth)
+        for k in range(max(begun, depth // unroll) * unroll, depth, block.load_depth):
+            steps(k, min(block.load_depth, depth - k))
 
     @property
     def depth_unroll(self) -> int:
         """Input channels in one turn of the loop, the end of which costs some cores time."""
         family = self.family
-        twice = not self.isa.runs_ahead and family.sums == 1
+        twice = not self.isa.runs_ahead and family.sums == 1 and not family.in_memory
         return family.load_depth * (2 if twice else 1)
 
     def share_size(self, block: PixelBlock) -> int:
@@ -243,3 +287,10 @@ class RowWriter:
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]
                     step = channel * KERNEL_SIDE + tap
                     block.multiply(acc, self.w, w_at + step * block.width, values)
+
+
+def _clear(buffer: tirx.Buffer) -> None:
+    lanes = 4
+    with T.serial(int(buffer.shape[0]) // lanes) as i:
+        zero = T.broadcast(T.cast(0, buffer.dtype), lanes)
+        T.buffer_store(buffer, zero, [T.ramp(i * lanes, 1, lanes)])

@@ -13,13 +13,15 @@ TAPS = KERNEL_SIDE**2
 
 
 class Source(StrEnum):
-    """What the kernel reads. PADDED, PADDED_INT16: see `padded_size`."""
+    """What the kernel reads. PADDED and what follows it: see `padded_size`."""
 
     IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
     IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
     IMAGE_GRAY8 = "gray8"  # the same of one channel
     PADDED = "padded"
-    PADDED_INT16 = "int16"  # multiplied in 16-bit integers
+    PADDED_INT16 = "int16"  # multiplied by 16-bit integers
+    PADDED_INT16_BYTES = "int16_by_int8"  # the same steps, multiplied by weights of 8 bits
+    PADDED_HALF = "half"  # multiplied in float16
 
     @property
     def image(self) -> bool:
@@ -33,17 +35,30 @@ class Source(StrEnum):
     def dtype(self) -> str:
         if self.eight_bit:
             return "uint8"
-        return "int16" if self is Source.PADDED_INT16 else "float32"
+        if self is Source.PADDED_HALF:
+            return "float16"
+        return "int16" if self.integers else "float32"
+
+    @property
+    def integers(self) -> bool:
+        return self in (Source.PADDED_INT16, Source.PADDED_INT16_BYTES)
 
 
 class Destination(StrEnum):
     PADDED = "padded"  # the next convolution's input, with its zero border written here
     PADDED_INT16 = "to int16"  # the same for one that reads 16-bit integers
+    PADDED_HALF = "to half"  # the same for one that reads float16
     TOKENS = "tokens"  # (size * size, channels) row-major, no border
 
     @property
     def dtype(self) -> str:
-        return "int16" if self is Destination.PADDED_INT16 else "float32"
+        narrow = {Destination.PADDED_INT16: "int16", Destination.PADDED_HALF: "float16"}
+        return narrow.get(self, "float32")
+
+    @property
+    def narrow(self) -> bool:
+        """Whether values are of 16 bits."""
+        return self in (Destination.PADDED_INT16, Destination.PADDED_HALF)
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class ConvSpec(CutBy[ConvTile]):
     """in_size x in_size x in_channels -> ceil(in_size / 2) square x out_channels.
 
     `out_channels` is a multiple of 4. An image has 3 channels or 1 and at least 16 x 16
-    pixels, an int16 source a multiple of 4 channels.
+    pixels, a source of 16 bits a multiple of 4 channels.
     """
 
     in_size: int
@@ -106,7 +121,7 @@ class ConvSpec(CutBy[ConvTile]):
 
     @property
     def destination_size(self) -> int:
-        """Elements of the output buffer: float32, or int16."""
+        """Elements of the output buffer."""
         side = self.out_size if self.destination is Destination.TOKENS else self.padded_out_size
         return side**2 * self.out_channels
 

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family, float_only
-from levit_deploy.compiler.kernels.gemm import float32, int8
-from levit_deploy.compiler.kernels.gemm.spec import GemmInt8Spec, GemmSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm import float32, half, int8, stored_half
+from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmHalfSpec,
+    GemmInt8Spec,
+    GemmSpec,
+    GemmStoredHalfSpec,
+    GemmTile,
+    Layout,
+)
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
-from levit_deploy.compiler.kernels.register_tiles import fits, near_tiles
+from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
 from levit_deploy.targets.target import Target
 
 UNROLLS = (4, 8, 16)
@@ -50,9 +58,25 @@ def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterato
     yield from (replace(default, mr=mr, nr=nr) for mr, nr in near)
 
 
+def _is_legal_half(tile: GemmTile, spec: GemmHalfSpec, target: Target) -> bool:
+    shares = not tile.shared or tile == tile.for_sharing()
+    vectors, rest = divmod(tile.nr, half.LANES)
+    fitting = tile.mr >= 1 and tile.mr * vectors <= most_accumulators(target)
+    return shares and tile.lanes == half.LANES == tile.depth_unroll and not rest and fitting
+
+
+def _near_half(spec: GemmHalfSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+    yield default
+    for mr, vectors in ((4, 4), (4, 5), (4, 6), (5, 4), (6, 4), (8, 2), (8, 3)):
+        yield replace(default, mr=Blocks.of(spec.group_rows, mr).size, nr=vectors * half.LANES)
+
+
 def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
     words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
+    words += ["half"] * isinstance(spec, GemmHalfSpec)
+    if isinstance(spec, GemmStoredHalfSpec):
+        words += ["stored", spec.format.value]
     words += [f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
     words += [spec.activation.value] * (spec.activation is not Activation.NONE)
     words += ["residual"] * spec.residual
@@ -71,6 +95,28 @@ GEMM = Family(
     generate=float_only(float32.gemm_kernel),
     symbol=_symbol,
     shared_tile=partial(float32.default_tile, shared=True),
+)
+GEMM_STORED_HALF = Family(
+    name="gemm stored half",
+    spec=GemmStoredHalfSpec,
+    tile=GemmTile,
+    default_tile=float32.default_tile,
+    is_legal=is_legal,
+    neighbours=_near,
+    generate=float_only(stored_half.stored_half_kernel),
+    symbol=_symbol,
+    shared_tile=partial(float32.default_tile, shared=True),
+)
+GEMM_HALF = Family(
+    name="gemm half",
+    spec=GemmHalfSpec,
+    tile=GemmTile,
+    default_tile=half.default_tile,
+    is_legal=_is_legal_half,
+    neighbours=_near_half,
+    generate=half.half_kernel,
+    symbol=_symbol,
+    shared_tile=partial(half.default_tile, shared=True),
 )
 GEMM_INT8 = Family(
     name="gemm int8",

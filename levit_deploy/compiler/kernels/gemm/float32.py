@@ -10,10 +10,12 @@ from memory once and from the cache after that, and any split over threads is ba
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -90,11 +92,28 @@ def gemm_kernel(symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> 
     activation; then + residual (in one rounding with the product that ends an activation). So it
     does not depend on tile or target.
     """
-    return _Generator(symbol, spec, tile, target).kernel()
+    return FloatGemm(symbol, spec, tile, target).kernel()
 
 
-class _Generator:
-    """The parts of one kernel while it is being written."""
+@dataclass(frozen=True)
+class TilePlace:
+    """`mr` rows, from `row` of the output and `a[a_at]` on, times `width` columns from `column` on.
+
+    `number`: of the tile in its panel. `first`: whether no other tile of the range has read it.
+    """
+
+    a_at: Expr
+    row: Expr
+    mr: int
+    column: Expr
+    width: int
+    number: Expr
+    first: Expr
+
+
+class FloatGemm:
+    """The parts of one kernel while it is being written. Subclasses have weights, or both factors,
+    in fewer bits."""
 
     def __init__(self, symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> None:
         self.symbol = symbol
@@ -107,18 +126,50 @@ class _Generator:
         self.row_stride = spec.depth * (2 if spec.gather_side else 1)
         self.group_stride = spec.depth * 2 * spec.gather_side
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the constants."""
+        return 4 * (1 + self.spec.depth) * self.panels.padded
+
+    # Type of the worker's scratch.
+    scratch_type = "float32"
+
+    @property
+    def scratch_size(self) -> int:
+        """Values of the worker's scratch."""
+        return 0
+
+    def declare_factors(self) -> None:
+        self.a = parameter("a", self.spec.input_rows * self.spec.depth)
+        self.w = parameter("panels", (1 + self.spec.depth) * self.panels.padded)
+
+    def declare_output(self) -> None:
+        self.out = parameter("out", self.spec.output_size)
+
+    def panel(self, column: Expr, width: int, first: Expr) -> tuple[tirx.Buffer, Expr]:
+        """Where the panels of the tile of `width` columns from `column` on begin. `first`: whether
+        no other tile of this range has read them."""
+        panels = self.panels
+        return self.w, T.bind(panels.start(column) + panels.inside(column))
+
+    @property
+    def prefetching(self) -> int:
+        """How many tiles share the prefetch of the panel that follows: see RegisterTile."""
+        return self.tiles_per_panel
+
     def kernel(self) -> Kernel:
         spec = self.spec
-        weights = (1 + spec.depth) * self.panels.padded
-        moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1)) + weights
+        moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1))
         with kernel_function(self.symbol) as builder:
-            self.a = parameter("a", spec.input_rows * spec.depth)
-            self.w = parameter("panels", weights)
+            self.declare_factors()
             if spec.residual:
                 self.residual = parameter("residual", spec.rows * spec.columns)
-            self.out = parameter("out", spec.output_size)
-            with T.serial(*task_range()) as task:
-                self.task(task)
+            self.declare_output()
+            if self.scratch_size:
+                self.scratch = parameter("scratch", self.scratch_size, self.scratch_type)
+            begin, end = task_range()
+            with T.serial(begin, end) as task:
+                self.task(task, begin)
         return Kernel(
             symbol=self.symbol,
             func=builder.get(),
@@ -127,12 +178,14 @@ class _Generator:
             shape=" ".join([*spec.words(), *spec.gather_words]),
             tile=str(self.tile),
             multiply_adds=spec.rows * spec.columns * spec.depth,
-            bytes_moved=4 * moved,
+            bytes_moved=4 * moved + self.weight_bytes,
+            scratch_bytes=np.dtype(self.scratch_type).itemsize * self.scratch_size,
         )
 
-    def task(self, task: Expr) -> None:
+    def task(self, task: Expr, begin: Expr) -> None:
         panel = T.bind(task // self.tiles_per_panel)
         tile_row = T.bind(task % self.tiles_per_panel)
+        first = T.Or(tile_row == 0, task == begin)
         group = T.bind(tile_row // self.blocks.count)
         block = T.bind(tile_row % self.blocks.count)
 
@@ -141,26 +194,30 @@ class _Generator:
         def register_tile(units: int, mr: int) -> None:
             row = T.bind(self.blocks.start(block, mr))
             column = T.bind(panels.tiles.start(panel, units) * panels.unit)
-            width = units * panels.unit
-            tile = RegisterTile(
-                simd=self.simd,
-                mr=mr,
-                vectors=width // self.simd.lanes,
-                panel_width=panels.width(width),
-                row_stride=self.row_stride,
-                depth=self.spec.depth,
-                depth_unroll=self.tile.depth_unroll,
-                tiles_per_panel=self.tiles_per_panel,
-            )
             a_at = T.bind(group * self.group_stride + row * self.row_stride)
-            w_at = T.bind(panels.start(column) + panels.inside(column))
-            acc = tile.multiply(self.a, a_at, self.w, w_at, tile_row)
-            self.store(acc, T.bind(group * self.spec.group_rows + row), column)
+            out_row = T.bind(group * self.spec.group_rows + row)
+            place = TilePlace(a_at, out_row, mr, column, units * panels.unit, tile_row, first)
+            self.register_tile(place)
 
         panels.tiles.branch(
             panel,
             lambda units: self.blocks.branch(block, lambda mr: register_tile(units, mr)),
         )
+
+    def register_tile(self, place: TilePlace) -> None:
+        tile = RegisterTile(
+            simd=self.simd,
+            mr=place.mr,
+            vectors=place.width // self.simd.lanes,
+            panel_width=self.panels.width(place.width),
+            row_stride=self.row_stride,
+            depth=self.spec.depth,
+            depth_unroll=self.tile.depth_unroll,
+            tiles_per_panel=self.prefetching,
+        )
+        w, w_at = self.panel(place.column, place.width, place.first)
+        acc = tile.multiply(self.a, place.a_at, w, w_at, place.number)
+        self.store(acc, place.row, place.column)
 
     def store(self, acc: Accumulators, row: Expr, first: Expr) -> None:
         """The epilogue: accumulators -> activation -> + residual -> out."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors
+from levit_deploy.compiler.kernels.gemm.int8_tile import Bytes, Int8Tile
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import (
     pmaddubsw,
@@ -55,23 +55,22 @@ class _BroadcastTile(_DotTile):
     storage = ActivationStorage.U8
     step_depth = GROUP
 
-    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+    def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
         size = GROUP * self.simd.lanes
         wide = self.vectors > WEIGHTS_TOGETHER
-        splats = [self.splat(row + k) for row in rows] if wide else []
+        splats = [self.splat(row, k) for row in rows] if wide else []
         for first in range(0, self.vectors, WEIGHTS_TOGETHER):
             group = range(first, min(first + WEIGHTS_TOGETHER, self.vectors))
-            places = [at + self.place(v * self.simd.lanes, GROUP) for v in group]
-            weights = int8_vectors(self.w, places, size)
+            weights = w.vectors([self.place(v * self.simd.lanes, GROUP) for v in group], size)
             for i, registers in enumerate(acc):
-                activations = splats[i] if wide else self.splat(rows[i] + k)
+                activations = splats[i] if wide else self.splat(rows[i], k)
                 for v, weight in zip(group, weights, strict=True):
                     total = self.dot(self.simd.load(registers[v], 0), activations, weight)
                     self.simd.store(registers[v], 0, total)
 
-    def splat(self, at: Expr) -> Expr:
-        """Four k in every lane."""
-        four = T.reinterpret("int32", self.a.vload([at], f"uint8x{GROUP}"))
+    def splat(self, row: Bytes, k: Expr | int) -> Expr:
+        """Four k, from `k` on, in every lane."""
+        four = T.reinterpret("int32", row.load(k, GROUP))
         splat = T.bind(T.broadcast(four, self.simd.lanes))
         return T.bind(T.reinterpret(f"uint8x{GROUP * self.simd.lanes}", splat))
 
@@ -135,16 +134,13 @@ class SdotTile(_DotTile):
     def largest(isa: Isa) -> tuple[int, int, int]:
         return 5, 4, 2  # 20 sums, 5 times 16 k, 2 weights
 
-    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+    def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
         simd = self.simd
-        loaded = [
-            T.bind(T.reinterpret("int32x4", self.a.vload([row + k], "int8x16"))) for row in rows
-        ]
+        loaded = [T.bind(T.reinterpret("int32x4", row.load(k))) for row in rows]
         for lane in range(4):
             for group in simd.load_groups(self.vectors):
-                start = at + lane * GROUP * self.panel_width
-                places = [start + self.place(v * simd.lanes, GROUP) for v in group]
-                weights = int8_vectors(self.w, places)
+                quad = w.after(lane * GROUP * self.panel_width)
+                weights = quad.vectors([self.place(v * simd.lanes, GROUP) for v in group])
                 for registers, quads in zip(acc, loaded, strict=True):
                     four = T.reinterpret("int8x16", simd.lane(quads, lane))
                     for v, weight in zip(group, weights, strict=True):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors
+from levit_deploy.compiler.kernels.gemm.int8_tile import Bytes, Int8Tile
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import half
@@ -54,11 +54,11 @@ class MlalTile(Int8Tile):
                 self.simd.store(register, 0, T.broadcast(T.int32(0), self.simd.lanes))
         return acc
 
-    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+    def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
         neon = neon_of(self.simd)
-        loaded = int8_vectors(self.a, [row + k for row in rows])
+        loaded = [T.bind(row.load(k)) for row in rows]
         for group in self.simd.load_groups(self.width):
-            weights = int8_vectors(self.w, [at + column * _BYTES for column in group])
+            weights = w.vectors([column * _BYTES for column in group])
             for registers, row in zip(acc, loaded, strict=True):
                 for column, weight in zip(group, weights, strict=True):
                     low, high = (

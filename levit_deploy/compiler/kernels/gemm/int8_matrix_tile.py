@@ -10,7 +10,7 @@ from __future__ import annotations
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile, int8_vectors
+from levit_deploy.compiler.kernels.gemm.int8_tile import Bytes, Int8Tile
 from levit_deploy.compiler.kernels.isa.activation_storage import PAIR_CHANNELS, ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import smmla
 from levit_deploy.compiler.kernels.isa.isa import Isa
@@ -44,28 +44,27 @@ class SmmlaTile(Int8Tile):
                     self.simd.store(row[2 * v + pair], 0, doubled)
         return acc
 
-    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+    def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
         columns = 2 * self.vectors
         for eight in (0, 1):
-            loaded = [self._rows(rows[i : i + 2], k, eight) for i in range(0, self.mr, 2)]
+            loaded = [self._pair(rows[i : i + 2], k, eight) for i in range(0, self.mr, 2)]
             for group in self.simd.load_groups(columns):
-                weights = self.weights(at, eight, group)
+                weights = self.weights(w, eight, group)
                 for registers, pair in zip(acc, loaded, strict=True):
                     for j, weight in zip(group, weights, strict=True):
                         total = smmla(self.simd.load(registers[j], 0), pair, weight)
                         self.simd.store(registers[j], 0, total)
 
-    def weights(self, at: Expr, eight: int, pairs: range) -> list[Expr]:
+    def weights(self, w: Bytes, eight: int, pairs: range) -> list[Expr]:
         """A register of eight k of both columns for each of some pairs."""
-        places = [at + (eight * 2 * self.vectors + pair) * _BYTES for pair in pairs]
-        return int8_vectors(self.w, places)
+        return w.vectors([(eight * 2 * self.vectors + pair) * _BYTES for pair in pairs])
 
-    def _rows(self, rows: list[Expr], k: Expr | int, eight: int) -> Expr:
+    def _pair(self, rows: list[Bytes], k: Expr | int, eight: int) -> Expr:
         """Eight k of two rows. Gathered rows are first ones of their pairs."""
-        first, second = (row + 2 * k + eight * _BYTES for row in rows)
+        place = 2 * k + eight * _BYTES
         if not self.gathered:
-            return T.bind(self.a.vload([first], "int8x16"))
-        return T.bind(concat(self.a.vload([first], "int8x8"), self.a.vload([second], "int8x8")))
+            return T.bind(rows[0].load(place))
+        return T.bind(concat(*(row.load(place, PAIR_CHANNELS) for row in rows)))
 
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
         sums = [[self.simd.load(register, 0) for register in pair] for pair in acc]

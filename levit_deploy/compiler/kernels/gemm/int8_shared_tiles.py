@@ -2,18 +2,19 @@
 
 A panel's weights are [depth / 4][columns][4], so that one constant serves every CPU. What that
 costs beside an order of their own: smlal takes activations from registers that repeat four k; smmla
-interleaves two registers of weights where it loads them.
+interleaves two registers of weights wherever a tile of rows loads them.
 """
 
 from __future__ import annotations
 
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import GROUP
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
-from levit_deploy.compiler.kernels.gemm.int8_tile import int8_vectors
+from levit_deploy.compiler.kernels.gemm.int8_tile import Bytes
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import half, shuffle
 from levit_deploy.compiler.kernels.isa.neon import neon_of
@@ -30,14 +31,12 @@ class MlalSharedTile(MlalTile):
 
     @staticmethod
     def largest(isa: Isa) -> tuple[int, int, int]:
-        # 16 times two sums of two columns, 4 times two splats of four k, 2 weights, products.
-        return (4, 2, 2) if isa.registers == 32 else (2, 1, 1)
+        # 16 times two sums of two columns, 2 times two splats of four k, 2 weights, products.
+        return (2, 4, 2) if isa.registers == 32 else (2, 1, 1)
 
-    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
+    def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
         simd, neon = self.simd, neon_of(self.simd)
-        loaded = [
-            T.bind(T.reinterpret("int32x4", self.a.vload([row + k], "int8x16"))) for row in rows
-        ]
+        loaded = [T.bind(T.reinterpret("int32x4", row.load(k))) for row in rows]
         for eight in (0, 1):
             fours = [2 * eight, 2 * eight + 1]
             splats = [
@@ -45,15 +44,13 @@ class MlalSharedTile(MlalTile):
                 for quads in loaded
             ]
             for v in range(self.vectors):
-                place = at + self.place(v * simd.lanes, GROUP)
-                weights = int8_vectors(
-                    self.w, [place + four * GROUP * self.panel_width for four in fours]
-                )
+                place = self.place(v * simd.lanes, GROUP)
+                weights = w.vectors(place + four * GROUP * self.panel_width for four in fours)
                 for registers, row in zip(acc, splats, strict=True):
                     for pair in (0, 1):
                         first, second = (
-                            neon.long_product("int16x8", half(w, pair), half(a, pair))
-                            for w, a in zip(weights, row, strict=True)
+                            neon.long_product("int16x8", half(weight, pair), half(a, pair))
+                            for weight, a in zip(weights, row, strict=True)
                         )
                         register = registers[2 * v + pair]
                         total = neon.add_pairs(simd, simd.load(register, 0), first + second)
@@ -72,18 +69,23 @@ class SmmlaSharedTile(SmmlaTile):
     """As smmla's own, but for the order of the weights."""
 
     column_step = GROUP
+    rearranges_weights = True
 
     @staticmethod
     def largest(isa: Isa) -> tuple[int, int, int]:
-        return 8, 2, 4  # 16 sums of 2x2, 4 times two rows: more rows for weights that cost more
+        return 8, 2, 2  # 16 sums of 2x2, 8 times two rows, 4 weights, 1 of the next
 
-    def weights(self, at: Expr, eight: int, pairs: range) -> list[Expr]:
+    def bytes(self, buffer: tirx.Buffer, start: Expr) -> Bytes:
+        """By a pointer of its own, from which ldp reaches all that one turn of the loop loads."""
+        return Bytes(*self.simd.isa.window(buffer, start, self.panel_bytes))
+
+    def weights(self, w: Bytes, eight: int, pairs: range) -> list[Expr]:
         """Two columns in each register, eight k of one after those of the other."""
         registers = []
         for pair in pairs:
-            place = at + self.place(pair // 2 * 4, GROUP)
+            place = self.place(pair // 2 * 4, GROUP)
             fours = [place + four * GROUP * self.panel_width for four in (2 * eight, 2 * eight + 1)]
-            low, high = (T.reinterpret("int32x4", four) for four in int8_vectors(self.w, fours))
+            low, high = (T.reinterpret("int32x4", four) for four in w.vectors(fours))
             lanes = [0, 4, 1, 5] if pair % 2 == 0 else [2, 6, 3, 7]
             registers.append(T.bind(T.reinterpret("int8x16", shuffle([low, high], lanes))))
         return registers

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,24 @@ from levit_deploy.compiler.kernels.product import Accumulators
 
 HEADER_BYTES = 12  # of one column
 CACHE_LINE_BYTES = 64
+
+
+class Bytes(NamedTuple):
+    """Those of `buffer` from `start` on: a row of activations, or weights."""
+
+    buffer: tirx.Buffer
+    start: Expr | int
+
+    def after(self, count: Expr | int) -> Bytes:
+        return Bytes(self.buffer, self.start + count)
+
+    def load(self, offset: Expr | int, count: int = 16) -> Expr:
+        """`count` of them from `offset` on."""
+        return self.buffer.vload([self.start + offset], f"{self.buffer.dtype}x{count}")
+
+    def vectors(self, offsets: Iterable[Expr | int], count: int = 16) -> list[Expr]:
+        """`count` of them from each of `offsets` on, loaded here."""
+        return [T.bind(self.load(offset, count)) for offset in offsets]
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,8 @@ class Int8Tile(ABC):
     vector_alignment: ClassVar[int] = 1
     # Registers of sums for one row and one register of columns.
     sums_per_vector: ClassVar[int] = 1
+    # Weights are put into another order where they are loaded, once for every tile of rows.
+    rearranges_weights: ClassVar[bool] = False
 
     @staticmethod
     @abstractmethod
@@ -90,9 +110,8 @@ class Int8Tile(ABC):
         """Accumulators; `at` as in `header`."""
 
     @abstractmethod
-    def step(self, acc: Accumulators, rows: list[Expr], k: Expr | int, at: Expr) -> None:
-        """One step of the depth: the rows of `a` that start at `rows`, from `k` on, times the
-        weights at byte `at`."""
+    def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
+        """One step of the depth: `rows` from `k` on times their weights `w`."""
 
     @abstractmethod
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
@@ -114,36 +133,44 @@ class Int8Tile(ABC):
         return panel * self.panel_bytes + inside * size
 
     def multiply(
-        self, rows: list[Expr], panel: Expr, inside: Expr | int, share: Expr
+        self, starts: list[Expr], panel: Expr, inside: Expr | int, share: Expr
     ) -> list[list[Expr]]:
-        """Emit the product of `mr` rows, which start at `rows`, and the panel at byte `panel`, of
+        """Emit the product of `mr` rows, which begin at `starts`, and the panel at byte `panel`, of
         which `inside` columns come before the tile's.
 
         Returns int32 registers by row and vector. `share`: which of the panel's tiles this is.
         """
         header = panel + 4 * inside
         acc = self.start(header)
-        weights = T.bind(panel + HEADER_BYTES * self.panel_width + self.column_step * inside)
+        rows = [self.bytes(self.a, start) for start in starts]
+        first = T.bind(panel + HEADER_BYTES * self.panel_width + self.column_step * inside)
+        weights = self.bytes(self.w, first)
         steps = self.depth // self.step_depth
         step_bytes = self.step_depth * self.panel_width
         turns = steps // self.unroll
         if turns:
             with T.serial(turns) as turn:
-                self._prefetch(panel, share * turns + turn, self.tiles_per_panel * turns)
+                self._prefetch(panel, inside, share * turns + turn, self.tiles_per_panel * turns)
                 for step in range(self.unroll):
                     index = turn * self.unroll + step
-                    at = weights + index * step_bytes
+                    at = weights.after(index * step_bytes)
                     self.step(acc, rows, index * self.step_depth, at)
         for step in range(turns * self.unroll, steps):
-            self.step(acc, rows, step * self.step_depth, weights + step * step_bytes)
+            self.step(acc, rows, step * self.step_depth, weights.after(step * step_bytes))
         return self.finish(acc, header)
 
-    def _prefetch(self, panel: Expr, turn: Expr, turns: int) -> None:
-        """The part of the next panels that falls to this one of all `turns` over these."""
-        size = max(self.width // self.panel_width, 1) * self.panel_bytes
-        stride = -(-size // turns)
+    def bytes(self, buffer: tirx.Buffer, start: Expr) -> Bytes:
+        """A row of `a`, or weights, as the loop addresses them."""
+        return Bytes(buffer, start)
+
+    def _prefetch(self, panel: Expr, inside: Expr | int, turn: Expr, turns: int) -> None:
+        """As many columns of the next panels as the tile has, of which a part falls to this one of
+        all `turns` over these."""
+        size = HEADER_BYTES + self.depth
+        next_columns = max(self.width, self.panel_width) * size + inside * size
+        stride = -(-self.width * size // turns)
         for at in range(0, stride, CACHE_LINE_BYTES):
-            self.simd.prefetch(self.w, panel + size + turn * stride + at)
+            self.simd.prefetch(self.w, panel + next_columns + turn * stride + at)
 
     def initial(self, at: Expr, vector: int) -> Expr:
         """What the sums of a register of columns start from; `at` as in `header`."""
@@ -155,11 +182,6 @@ class Int8Tile(ABC):
         simd = self.simd
         place = at + 4 * which * self.panel_width + self.place(vector * simd.lanes, 4)
         return T.bind(load_float(simd, self.w, place))
-
-
-def int8_vectors(buffer: tirx.Buffer, places: Iterable[Expr], count: int = 16) -> list[Expr]:
-    """`count` int8 from each of `places`."""
-    return [T.bind(buffer.vload([at], f"int8x{count}")) for at in places]
 
 
 def load_float(simd: Simd, buffer: tirx.Buffer, at: Expr) -> Expr:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.half_format import HalfFormat
 
 PANEL_COLUMNS = 16  # of Layout.PANELS
 
@@ -98,6 +99,23 @@ class GemmSpec(CutBy[GemmTile]):
     def gather_words(self) -> list[str]:
         """Which rows of `a` are taken, for people, if not all."""
         return [f"every second of {self.gather_side}x{self.gather_side}"] * bool(self.gather_side)
+
+
+@dataclass(frozen=True)
+class GemmStoredHalfSpec(GemmSpec):
+    """Weights are stored as numbers of `format`; else as `GemmSpec`."""
+
+    format: HalfFormat = HalfFormat.FP16
+
+    def words(self, layout: bool = True) -> list[str]:
+        return [*super().words(layout), f"{self.format} weights"]
+
+
+class GemmHalfSpec(GemmSpec):
+    """a and w are float16, and multiplied as they are; else as `GemmSpec`."""
+
+    def words(self, layout: bool = True) -> list[str]:
+        return [*super().words(layout), "fp16"]
 
 
 class GemmInt8Spec(GemmSpec):

@@ -1,7 +1,9 @@
-"""The instructions that multiply integers, by their names: vectors in, vectors out, nothing more.
+"""The instructions that multiply integers, or pack them, by their names: vectors in, vectors out,
+nothing more.
 
 Their operands say how wide they are. What each is exact for, its users say. Sources: Intel SDM
-volume 2 (PMADDUBSW, PMADDWD, VPDPBUSD, VPDPWSSD), Arm ARM (SDOT, SMMLA).
+volume 2 (PACKSSDW, PACKUSWB, PMADDUBSW, PMADDWD, VPDPBUSD,
+VPDPWSSD), Arm ARM (SDOT, SMMLA).
 """
 
 from __future__ import annotations
@@ -21,6 +23,12 @@ _PMADDWD = {
     8: "llvm.x86.avx2.pmadd.wd",
     16: "llvm.x86.avx512.pmaddw.d.512",
 }
+_PACKSSDW = {
+    4: "llvm.x86.sse2.packssdw.128",
+    8: "llvm.x86.avx2.packssdw",
+    16: "llvm.x86.avx512.packssdw.512",
+}
+_PACKUSWB = {16: "llvm.x86.avx2.packuswb", 32: "llvm.x86.avx512.packuswb.512"}
 _WIDTHS = {4: "128", 8: "256", 16: "512"}
 
 
@@ -57,6 +65,18 @@ def sdot(total: Expr, a: Expr, b: Expr) -> Expr:
 def smmla(total: Expr, a: Expr, b: Expr) -> Expr:
     """int32x4 `total` plus a (2, 8) @ b (2, 8)^T of signed bytes."""
     return _call("int32x4", "llvm.aarch64.neon.smmla.v4i32.v16i8", total, a, b)
+
+
+def packssdw(a: Expr, b: Expr) -> Expr:
+    """int32 -> int16, saturated: in every 128-bit part those of `a`, then those of b."""
+    lanes = lanes_of(a)
+    return _call(f"int16x{2 * lanes}", _PACKSSDW[lanes], a, b)
+
+
+def packuswb(a: Expr, b: Expr) -> Expr:
+    """int16 -> uint8, saturated: in every 128-bit part those of `a`, then those of b."""
+    lanes = lanes_of(a)
+    return _call(f"uint8x{2 * lanes}", _PACKUSWB[lanes], a, b)
 
 
 def _call(kind: str, name: str, *operands: Expr) -> Expr:

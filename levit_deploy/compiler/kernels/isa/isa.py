@@ -15,6 +15,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 from levit_deploy.targets.target import Int8Dot, Target
 
 if TYPE_CHECKING:
@@ -29,13 +30,14 @@ class IntegerProducts(NamedTuple):
 
     `tile`: of 8-bit matrix products; `shared_tile`: of those whose weights lie as every CPU of the
     architecture can read them. `dot`: of operands that attention packs. `blocks`: of
-    convolutions in 16 bits, the fastest first.
+    convolutions in 16 bits, the fastest first; `byte_blocks`: of those whose weights have 8.
     """
 
     tile: type[Int8Tile]
     shared_tile: type[Int8Tile]
     dot: type[PackedDot]
     blocks: tuple[type[Int16Block], ...]
+    byte_blocks: tuple[type[Int16Block], ...]
 
     def tile_for(self, shared: bool) -> type[Int8Tile]:
         return self.shared_tile if shared else self.tile
@@ -91,15 +93,27 @@ class Isa(ABC):
         """Whether one instruction keeps the lower half of the bits of every lane."""
         return True
 
-    def int16_block(self, channels: int) -> type[Int16Block]:
-        """What multiplies `channels` 16-bit input channels of a convolution."""
-        return next(b for b in self.products.blocks if channels % b.step_depth == 0)
+    @property
+    @abstractmethod
+    def widens_float16(self) -> bool:
+        """Whether one instruction makes float32 of float16."""
+
+    def int16_block(self, channels: int, byte_weights: bool = False) -> type[Int16Block]:
+        """What multiplies `channels` 16-bit input channels of a convolution; they lie in the same
+        way whatever its weights are."""
+        blocks = self.products.byte_blocks if byte_weights else self.products.blocks
+        return next(b for b in blocks if channels % b.step_depth == 0)
 
     def window(
         self, buffer: tirx.Buffer, index: Expr | int, size: int
     ) -> tuple[tirx.Buffer, Expr | int]:
-        """`size` values from `index` as (buffer, index), to be read at constant offsets."""
+        """`size` values from `index`, which nobody writes, as (buffer, index), to be read at
+        constant offsets."""
         return buffer, index
+
+    def load_row(self, simd: Simd, buffer: tirx.Buffer, index: Expr, vectors: int) -> list[Expr]:
+        """Neighbouring registers from `index` on."""
+        return [simd.load(buffer, index + v * simd.lanes) for v in range(vectors)]
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """The larger float of each lane: one instruction, as all that follow."""
@@ -108,6 +122,15 @@ class Isa(ABC):
     def minimum(self, a: Expr, b: Expr) -> Expr:
         """The smaller float of each lane."""
         return T.min(a, b)
+
+    def remainder(self, x: Expr, nearest: Expr) -> Expr:
+        """What rounding x to the integer `nearest`, ties to even, takes from it."""
+        return x - nearest
+
+    def join(self, low: Expr, high: Expr, bits: int) -> Expr:
+        """int32: as many low bits of `low`, and above them those of `high`."""
+        mask, shift = (T.broadcast(T.int32(n), lanes_of(low)) for n in (2**bits - 1, bits))
+        return T.bitwise_or(T.bitwise_and(low, mask), T.shift_left(high, shift))
 
     @abstractmethod
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:

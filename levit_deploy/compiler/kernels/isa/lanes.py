@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import tvm
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
+
+Combine = Callable[[Expr, Expr], Expr]
 
 
 def lanes_of(vector: Expr) -> int:
@@ -45,12 +47,25 @@ def transpose_quads(quads: list[Expr]) -> list[Expr]:
     lanes = len(quads)
     # Part p of register m holds row 4 p + m.
     m0, m1, m2, m3 = (T.bind(shuffle(quads[m::4], range(lanes))) for m in range(4))
-    even_low, even_high = _zip(m0, m2, lanes)
-    odd_low, odd_high = _zip(m1, m3, lanes)
-    return [*_zip(even_low, odd_low, lanes), *_zip(even_high, odd_high, lanes)]
+    even_low, even_high = _zip(m0, m2)
+    odd_low, odd_high = _zip(m1, m3)
+    return [*_zip(even_low, odd_low), *_zip(even_high, odd_high)]
 
 
-def _zip(a: Expr, b: Expr, lanes: int) -> tuple[Expr, Expr]:
+def combine_each(vectors: Sequence[Expr], combine: Combine) -> Expr:
+    """Four lanes: all lanes of each of up to four vectors combined, in whatever order. Past the
+    last vector it is repeated."""
+    a, b, c, d = [*vectors, *[vectors[-1]] * (4 - len(vectors))]
+    low = T.bind(combine(*_zip(a, c)))  # a c a c in every 128-bit part
+    high = T.bind(combine(*_zip(b, d)))
+    vector = T.bind(combine(*_zip(low, high)))  # a b c d
+    while lanes_of(vector) > 4:
+        vector = T.bind(combine(half(vector, 0), half(vector, 1)))
+    return vector
+
+
+def _zip(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     """In every 128-bit part: a0 b0 a1 b1 and a2 b2 a3 b3."""
+    lanes = lanes_of(a)
     low = [i for part in range(0, lanes, 4) for k in (0, 1) for i in (part + k, lanes + part + k)]
     return T.bind(shuffle([a, b], low)), T.bind(shuffle([a, b], [i + 2 for i in low]))

@@ -24,10 +24,16 @@ from levit_deploy.targets.target import Int8Dot
 
 class Neon32(Neon):
     PRODUCTS: ClassVar = {
-        Int8Dot.MLAL: IntegerProducts(MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,))
+        Int8Dot.MLAL: IntegerProducts(
+            MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,), (LaneBlock,)
+        )
     }
     NARROW = "llvm.arm.neon.vqmovns"
     LONG_PRODUCT = "llvm.arm.neon.vmulls"
+
+    @property
+    def widens_float16(self) -> bool:
+        return False  # that came with VFPv4
 
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         x = simd.minimum(x, simd.splat(high))

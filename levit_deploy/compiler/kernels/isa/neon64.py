@@ -1,6 +1,6 @@
 """AArch64: NEON with 32 registers, with or without sdot (ARMv8.2) and smmla (ARMv8.6).
 
-Sources: Arm ARM (FCVTNS, SQXTN, SMULL, SADALP, ADDP).
+Sources: Arm ARM (FCVTNS, SQXTN, SMULL, SADALP, ADDP, SLI).
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedFloat, PackedSdot
-from levit_deploy.compiler.kernels.conv.block_bytes import SdotBlock, SmmlaBlock
+from levit_deploy.compiler.kernels.conv.block_bytes import (
+    SdotBlock,
+    SdotByteBlock,
+    SmmlaBlock,
+    SmmlaByteBlock,
+)
 from levit_deploy.compiler.kernels.conv.block_int16 import LaneBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import SdotTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
@@ -27,14 +32,26 @@ from levit_deploy.targets.target import Int8Dot
 
 class Neon64(Neon):
     PRODUCTS: ClassVar = {
-        Int8Dot.MLAL: IntegerProducts(MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,)),
-        Int8Dot.SDOT: IntegerProducts(SdotTile, SdotTile, PackedSdot, (SdotBlock, LaneBlock)),
+        Int8Dot.MLAL: IntegerProducts(
+            MlalTile, MlalSharedTile, PackedFloat, (LaneBlock,), (LaneBlock,)
+        ),
+        Int8Dot.SDOT: IntegerProducts(
+            SdotTile, SdotTile, PackedSdot, (SdotBlock, LaneBlock), (SdotByteBlock, LaneBlock)
+        ),
         Int8Dot.SMMLA: IntegerProducts(
-            SmmlaTile, SmmlaSharedTile, PackedSdot, (SmmlaBlock, LaneBlock)
+            SmmlaTile,
+            SmmlaSharedTile,
+            PackedSdot,
+            (SmmlaBlock, LaneBlock),
+            (SmmlaByteBlock, LaneBlock),
         ),
     }
     NARROW = "llvm.aarch64.neon.sqxtn"
     LONG_PRODUCT = "llvm.aarch64.neon.smull"
+
+    @property
+    def widens_float16(self) -> bool:
+        return True
 
     def window(
         self, buffer: tirx.Buffer, index: Expr | int, size: int
@@ -45,7 +62,19 @@ class Neon64(Neon):
         address = T.address_of(buffer[index])
         # Means nothing for such a pointer, but LLVM does not look through it.
         opaque = T.call_llvm_pure_intrin("handle", "llvm.launder.invariant.group", address)
-        return T.decl_buffer((size,), "float32", data=T.bind(opaque)), 0
+        return T.decl_buffer((size,), buffer.dtype, data=T.bind(opaque)), 0
+
+    def load_row(self, simd: Simd, buffer: tirx.Buffer, index: Expr, vectors: int) -> list[Expr]:
+        """From a window. TVM tells LLVM that a load from it reads nothing of `buffer`, which may
+        just have been written; of an intrinsic it does not say so.
+        """
+        row, _ = self.window(buffer, index, vectors * simd.lanes)
+        every_lane, kind = T.broadcast(T.bool(True), simd.lanes), simd.type()
+        places = [T.address_of(row[v * simd.lanes]) for v in range(vectors)]
+        return [
+            T.bind(T.call_llvm_intrin(kind, "llvm.masked.load", place, every_lane, simd.splat(0.0)))
+            for place in places
+        ]
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """fmaxnm, which LLVM takes only from the intrinsic."""
@@ -57,6 +86,10 @@ class Neon64(Neon):
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         """fcvtns, which saturates."""
         return T.call_llvm_pure_intrin(f"int32x{simd.lanes}", "llvm.aarch64.neon.fcvtns", x)
+
+    def join(self, low: Expr, high: Expr, bits: int) -> Expr:
+        name = "llvm.aarch64.neon.vsli"
+        return T.call_llvm_pure_intrin("int32x4", name, low, high, T.int32(bits))
 
     def add_pairs(self, simd: Simd, total: Expr, vector: Expr) -> Expr:
         pairs = T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.saddlp", vector)

@@ -115,10 +115,11 @@ class Simd:
         T.evaluate(T.call_intrin("void", "tirx.prefetch", address, read, locality, data_cache))
 
     def fma(self, a: Expr, b: Expr, c: Expr) -> Expr:
-        """a * b + c: one rounding where the target has FMA, two where it has not."""
+        """a * b + c: one rounding where the target has FMA, two where it has not. They are float32,
+        or float16 where the target multiplies it."""
         if not self.isa.fma:
             return a * b + c
-        return T.call_llvm_pure_intrin(self.type(), "llvm.fma", a, b, c)
+        return T.call_llvm_pure_intrin(str(c.ty), "llvm.fma", a, b, c)
 
     def fence(self, vector: Expr) -> Expr:
         """`vector`, float32 or int32, as it is: LLVM neither contracts a product with the addition

@@ -1,0 +1,103 @@
+"""The float32 product of tokens and weights that are stored as floats of 16 bits.
+
+    a[rows, depth] float32, panels 16-bit, bias, (residual)  ->  out[rows, columns]
+
+A panel is widened into the worker's scratch by the first tile of a range that reads it, and read
+from there, out of a near cache, by all of them. The result has the bits that `gemm.float32` gives
+for the widened weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm
+from levit_deploy.compiler.kernels.gemm.panels import Panels
+from levit_deploy.compiler.kernels.gemm.spec import GemmStoredHalfSpec, GemmTile
+from levit_deploy.compiler.kernels.kernel import Kernel, parameter
+from levit_deploy.compiler.kernels.widen import STORED, load_widened
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.targets.target import Target
+
+
+def pack_halves(
+    weights: NDArray[np.float32], format: HalfFormat, tile: GemmTile
+) -> NDArray[np.generic]:
+    """The panels of a kernel, flat, from `weights` (depth, columns), numbers of `format`.
+
+    Panel after panel, each [depth][panel columns]; columns are padded with zeros.
+    """
+    depth, columns = weights.shape
+    panels = Panels(columns, depth, tile, 1)
+    padded = np.zeros((depth, panels.padded), format.dtype)
+    padded[:, :columns] = weights
+    packed = np.concatenate([padded[:, part].ravel() for part in panels.slices()])
+    return packed.view(STORED[format])
+
+
+def pack_bias(bias: NDArray[np.float32], tile: GemmTile) -> NDArray[np.float32]:
+    """The bias of a kernel, padded with zeros as its columns are."""
+    padded = np.zeros(Panels(len(bias), 1, tile, 1).padded, np.float32)
+    padded[: len(bias)] = bias
+    return padded
+
+
+def stored_half_kernel(
+    symbol: str, spec: GemmStoredHalfSpec, tile: GemmTile, target: Target
+) -> Kernel:
+    """Parameters: a, panels (of `pack_halves`), bias (of `pack_bias`), residual if any, out,
+    scratch, begin, end."""
+    return _Generator(symbol, spec, tile, target).kernel()
+
+
+class _Generator(FloatGemm):
+    def __init__(
+        self, symbol: str, spec: GemmStoredHalfSpec, tile: GemmTile, target: Target
+    ) -> None:
+        super().__init__(symbol, spec, tile, target)
+        self.format = spec.format
+        self.halves = Panels(spec.columns, spec.depth, tile, 1)
+
+    @property
+    def weight_bytes(self) -> int:
+        return (2 * self.spec.depth + 4) * self.panels.padded
+
+    @property
+    def scratch_size(self) -> int:
+        widest = self.panels.tiles.size * self.panels.unit
+        return (1 + self.spec.depth) * max(widest, self.panels.width(widest))
+
+    @property
+    def prefetching(self) -> int:
+        return 0  # the panels of halves are read once, one after the other
+
+    def declare_factors(self) -> None:
+        self.a = parameter("a", self.spec.input_rows * self.spec.depth)
+        self.w = parameter("panels", self.spec.depth * self.panels.padded, STORED[self.format])
+        self.bias = parameter("bias", self.panels.padded)
+
+    def panel(self, column: Expr, width: int, first: Expr) -> tuple[tirx.Buffer, Expr]:
+        inside = self.panels.inside(column)
+        panel_width = self.panels.width(width)
+        start = T.bind(column - inside)
+        halves = T.bind(self.halves.start(column))
+        with T.If(first), T.Then():
+            for panel in range(max(width // panel_width, 1)):
+                self.widen(start + panel * panel_width, halves, panel, panel_width)
+        return self.scratch, T.bind(T.int32(0) + inside)
+
+    def widen(self, column: Expr, halves: Expr, panel: int, width: int) -> None:
+        """Panel number `panel` of the tile, whose first column is `column`."""
+        simd, depth = self.simd, self.spec.depth
+        at, source = panel * (1 + depth) * width, halves + panel * depth * width
+        for lane in range(0, width, simd.lanes):
+            simd.store(self.scratch, at + lane, simd.load(self.bias, column + lane))
+        with T.serial(depth) as k:
+            for lane in range(0, width, simd.lanes):
+                place = k * width + lane
+                value = load_widened(simd, self.w, source + place, self.format)
+                simd.store(self.scratch, at + width + place, value)

@@ -1,0 +1,51 @@
+"""Stored floats of 16 bits -> float32 registers, exactly. They are finite.
+
+bfloat16   its bits are the upper half of the float32's
+float16    an instruction where there is one; else exponent and fraction are moved into place:
+           bits << 13, with 127 - 15 more in the exponent. Those of exponent 0 are fractions of
+           2^-14: as 2^-14 more they are normal numbers, and 2^-14 is taken away again.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+from tvm.ir import Expr
+from tvm.tirx.script import builder as T
+
+from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.half_format import HalfFormat
+
+# Types of buffers.
+STORED = {HalfFormat.FP16: "float16", HalfFormat.BF16: "uint16"}
+
+_REBIASED = 112 << 23  # 127 - 15, as a float32's exponent
+_ONE_EXPONENT = 1 << 23
+
+
+def load_widened(simd: Simd, buffer: tirx.Buffer, at: Expr | int, format: HalfFormat) -> Expr:
+    """A register of float32 from the values at `buffer[at]`, a buffer of type `STORED[format]`."""
+    half = simd.load(buffer, at)
+    if format is HalfFormat.BF16:
+        return T.reinterpret(simd.type(), _shifted(simd, _bits(simd, half), 16))
+    if simd.isa.widens_float16:
+        return T.cast(half, simd.type())
+    bits = T.bind(_bits(simd, T.reinterpret(f"uint16x{simd.lanes}", half)))
+    magnitude = T.bind(_shifted(simd, bits & _splat(simd, 0x7FFF), 13))
+    normal = T.reinterpret(simd.type(), magnitude + _splat(simd, _REBIASED))
+    above = T.reinterpret(simd.type(), magnitude + _splat(simd, _REBIASED + _ONE_EXPONENT))
+    tiny = above - simd.splat(2.0**-14)
+    value = tirx.Select(magnitude < _splat(simd, _ONE_EXPONENT), tiny, normal)
+    sign = _shifted(simd, bits & _splat(simd, 0x8000), 16)
+    return T.reinterpret(simd.type(), T.reinterpret(f"int32x{simd.lanes}", value) | sign)
+
+
+def _bits(simd: Simd, half: Expr) -> Expr:
+    return T.cast(half, f"int32x{simd.lanes}")
+
+
+def _splat(simd: Simd, bits: int) -> Expr:
+    return T.broadcast(T.int32(bits), simd.lanes)
+
+
+def _shifted(simd: Simd, bits: Expr, count: int) -> Expr:
+    return T.shift_left(bits, _splat(simd, count))

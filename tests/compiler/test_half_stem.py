@@ -1,0 +1,30 @@
+"""Which convolutions of a network in 16-bit floats are multiplied as such."""
+
+from __future__ import annotations
+
+import pytest
+
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
+from levit_deploy.compiler.tuning.specs import distinct_specs
+from levit_deploy.export.export_model import with_half
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.targets.table import get_target
+from tests.compiler.levit import exported_tiny
+
+
+@pytest.mark.parametrize(
+    ("target", "format", "native"),
+    [
+        ("arm64-dotprod", HalfFormat.FP16, True),
+        ("arm64-dotprod", HalfFormat.BF16, False),
+        ("arm64", HalfFormat.FP16, False),
+        ("x86-64-v3", HalfFormat.FP16, False),
+    ],
+)
+def test_where_the_cpu_multiplies_them(target: str, format: HalfFormat, native: bool) -> None:
+    model = with_half(exported_tiny(), format)
+    convs = [s for s in distinct_specs(model, get_target(target)) if isinstance(s, ConvSpec)]
+    source = Source.PADDED_HALF if native else Source.PADDED
+    destination = Destination.PADDED_HALF if native else Destination.PADDED
+    assert [c.source for c in convs] == [Source.IMAGE_F32, source, source, source]
+    assert [c.destination for c in convs] == [*[destination] * 3, Destination.TOKENS]

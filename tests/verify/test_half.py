@@ -1,0 +1,124 @@
+"""Networks in 16-bit floats, from the rounded weights to libraries that are executed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from levit_deploy.deploy import Deployment, deploy
+from levit_deploy.errors import DeployError
+from levit_deploy.export.export_model import with_half, with_network
+from levit_deploy.export.exported import ExportedModel
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.models.checkpoint import Checkpoint
+from levit_deploy.network.arithmetic import Float32, Half
+from levit_deploy.network.half import in_half
+from levit_deploy.network.network import Linear, Precision, map_layers
+from levit_deploy.runtime.artifact import Artifact
+from levit_deploy.targets.table import get_target
+from levit_deploy.targets.toolchain import find_toolchain
+from levit_deploy.verify.model_of import reference_of
+from levit_deploy.verify.report import Outcome
+from levit_deploy.verify.verification import verify_artifact
+from tests.machine import prefix_for
+
+TORCH = {HalfFormat.FP16: torch.float16, HalfFormat.BF16: torch.bfloat16}
+FORMATS = pytest.mark.parametrize("format", HalfFormat)
+
+
+@FORMATS
+def test_rounding_is_pytorchs(format: HalfFormat):
+    bits = np.random.default_rng(0).integers(0, 2**32, 4096, np.uint64).astype(np.uint32)
+    values = bits.view(np.float32)
+    values = np.append(values[np.isfinite(values)], np.float32([1 + 2**-11, 1 + 3 * 2**-11, 65520]))
+    expected = torch.from_numpy(values).to(TORCH[format]).float().numpy()
+    np.testing.assert_array_equal(format.rounded(values), expected)
+    assert format.largest == torch.finfo(TORCH[format]).max
+    assert format.unit == torch.finfo(TORCH[format]).eps
+
+
+@FORMATS
+def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
+    format: HalfFormat, tiny_export: ExportedModel
+):
+    model = with_half(tiny_export, format)
+    first, *others = model.network.layers()
+    assert isinstance(first.arithmetic, Float32)
+    assert all(layer.arithmetic == Half(format) for layer in others)
+    assert model.precision == Precision(format.value)
+    types = {c.data_type for c in model.graph.graph.initializer if "weight" in c.name}
+    name = {HalfFormat.FP16: "FLOAT16", HalfFormat.BF16: "BFLOAT16"}[format]
+    assert types == {onnx.TensorProto.FLOAT, onnx.TensorProto.DataType.Value(name)}
+    with pytest.raises(DeployError, match=f"is already {format}"):
+        with_half(model, format)
+
+
+def test_weights_beyond_float16_are_refused_by_name(tiny_export: ExportedModel):
+    network = map_layers(
+        tiny_export.network,
+        lambda conv: conv,
+        lambda layer: replace(layer, weight=layer.weight * np.float32(1e6)),
+    )
+    with pytest.raises(DeployError, match="larger than fp16's largest number, 65504") as raised:
+        in_half(network, HalfFormat.FP16)
+    assert "bf16" in (raised.value.hint or "")
+    in_half(network, HalfFormat.BF16)
+
+
+def made(tiny: Checkpoint, target: str, format: HalfFormat, parent: Path) -> Deployment:
+    prefix_for(get_target(target))
+    return deploy(tiny, find_toolchain(get_target(target)), parent, half=format)
+
+
+@pytest.mark.parametrize(
+    ("target", "format"),
+    [("host", HalfFormat.FP16), ("host", HalfFormat.BF16), ("arm64-dotprod", HalfFormat.FP16)],
+)
+def test_libraries_are_half_the_size_and_right(
+    target: str, format: HalfFormat, tiny: Checkpoint, host_artifact: Artifact, tmp_path: Path
+):
+    deployment = made(tiny, target, format, tmp_path)
+    manifest, verification = deployment.artifact.manifest, deployment.verification
+    assert manifest.name == f"levit_tiny_{format}"
+    assert manifest.precision == format
+    assert verification.reference == "16-bit model in ONNX Runtime"
+    assert len(verification.checks) >= 3
+    assert all(check.outcome is Outcome.PASSED for check in verification.checks)
+    assert manifest.constants_bytes < 0.6 * host_artifact.manifest.constants_bytes
+    # Again from the weights alone; and against a model whose first block is another.
+    artifact = Artifact.load(deployment.artifact.folder)
+    reference = reference_of(artifact, tiny)
+    assert verify_artifact(artifact, reference, images=1)
+    assert reference.model is not None
+    wrong = map_layers(reference.model.network, lambda conv: conv, _another_in_the_first_block)
+    model = with_network(reference.model, wrong)
+    assert not verify_artifact(artifact, replace(reference, model=model), images=1)
+
+
+def _another_in_the_first_block(layer: Linear) -> Linear:
+    other = layer.weight * np.float32(2)
+    return replace(layer, weight=other) if layer.name.startswith("blocks.1.") else layer
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["x86-64", "x86-64-v3", "arm64", "arm64-i8mm", "armv7"])
+@FORMATS
+def test_libraries_of_every_target(
+    target: str, format: HalfFormat, tiny: Checkpoint, tmp_path: Path
+):
+    verification = made(tiny, target, format, tmp_path).verification
+    assert all(check.outcome is Outcome.PASSED for check in verification.checks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["x86-64-any", "arm64-any"])
+def test_one_library_for_every_cpu(target: str, tiny: Checkpoint, tmp_path: Path):
+    deployment = deploy(tiny, find_toolchain(get_target(target)), tmp_path, half=HalfFormat.FP16)
+    outcomes = {check.outcome for check in deployment.verification.checks}
+    assert Outcome.FAILED not in outcomes
+    assert Outcome.PASSED in outcomes
