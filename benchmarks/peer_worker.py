@@ -78,8 +78,8 @@ def openvino(job: Job) -> tuple[list[Call], str]:
     image = job.image()
     calls: list[Call] = [lambda one=one: one.infer({0: image}) for one in requests]  # type: ignore[misc]
     used = model.get_property("INFERENCE_PRECISION_HINT").to_string()
-    note = "" if used == {"f32": "f32"}.get(job.hint, "") else f",runs-{used}"
-    return calls, openvino.__version__.split("-")[0] + note
+    runs = "" if job.hint == "f32" else f",{used}"
+    return calls, openvino.__version__.split("-")[0] + runs
 
 
 def litert(job: Job) -> tuple[list[Call], str]:
