@@ -214,6 +214,7 @@ class FloatGemm:
             depth=self.spec.depth,
             depth_unroll=self.tile.depth_unroll,
             tiles_per_panel=self.prefetching,
+            written=self.scratch_size > 0,
         )
         w, w_at = self.panel(place.column, place.width, place.first)
         acc = tile.multiply(self.a, place.a_at, w, w_at, place.number)

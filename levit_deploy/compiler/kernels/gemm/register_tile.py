@@ -28,7 +28,8 @@ class RegisterTile:
     `panel_width`: columns of a panel of weights; a multiple or a divisor of the tile's.
     `depth_unroll`: steps of the depth in one turn of the loop. `tiles_per_panel`: how many register
     tiles read the same panel one after another; each prefetches its share of the panel that
-    follows. 0 for a panel that is read once: a core sees such a stream coming by itself.
+    follows. 0 for a panel that is read once: a core sees such a stream coming by itself. `written`:
+    the kernel has written the panel itself, so LLVM must know that this is the same memory.
     """
 
     simd: Simd
@@ -39,6 +40,7 @@ class RegisterTile:
     depth: int
     depth_unroll: int
     tiles_per_panel: int
+    written: bool = False
 
     @property
     def width(self) -> int:
@@ -96,7 +98,7 @@ class RegisterTile:
 
     def _window(self, w: tirx.Buffer, at: Expr) -> tuple[tirx.Buffer, Expr | int]:
         """The weights of one turn, where they are one piece."""
-        if self.width != self.panel_width:
+        if self.written or self.width != self.panel_width:
             return w, at
         return self.simd.isa.window(w, at, self.depth_unroll * self.width)
 
