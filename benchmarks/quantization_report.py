@@ -34,6 +34,7 @@ So activations keep their 16 bits: with 8 in any one of the three the library wo
 below them; without pictures nobody knows, and they have 16. That is worth a third of the products
 where ARM multiplies bytes, and nothing on x86: `vpdpbusd` does twice the products of `vpdpwssd`,
 and it takes two. Errors of activations handed on to the next pixel would gain 0.2 to 0.8 dB.
+
 """.splitlines()
 
 

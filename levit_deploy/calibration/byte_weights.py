@@ -30,7 +30,7 @@ def byte_weights(
 ) -> NDArray[np.int8] | None:
     """Steps of `scales` (out,) for `weight` (out, in, 3, 3), by `windows` (n, in, 3, 3).
 
-    None if their error is too large, or cannot be known from so few windows, or if sums of products
+    None if their error is too large, or cannot be known from so few windows or from zeros, or if sums of products
     with 16-bit steps could leave 32 bits.
     """
     columns = weight.reshape(len(weight), -1)
@@ -40,12 +40,14 @@ def byte_weights(
         return None
     seen = windows.reshape(-1, depth).astype(np.float64)
     fitted, kept_back = seen[::2], seen[1::2]
+    wanted = kept_back @ columns.T
+    if not fitted.any() or not wanted.any():
+        return None
     by_output = scales[:, None].astype(np.float64)
     steps = _rounded(columns / by_output, fitted)
-    wanted = kept_back @ columns.T
     error = np.square(kept_back @ (steps * by_output).T - wanted).mean(axis=0)
     signal = np.square(wanted).mean(axis=0)
-    noise = np.mean(error[signal > 0] / signal[signal > 0]) if signal.any() else 0.0
+    noise = np.mean(error[signal > 0] / signal[signal > 0])
     if noise > 10 ** (-LEAST_SQNR_DB / 10):
         return None
     return _rounded(columns / by_output, seen).reshape(weight.shape)

@@ -47,8 +47,13 @@ def test_errors_cancel_where_inputs_are_alike() -> None:
 
 @pytest.mark.parametrize(
     "seen",
-    [None, windows(4000, smooth=False), windows(2 * 9 * CHANNELS - 1, smooth=True)],
-    ids=["no pictures", "unlike inputs", "too few windows"],
+    [
+        None,
+        windows(4000, smooth=False),
+        windows(2 * 9 * CHANNELS - 1, smooth=True),
+        np.zeros((4000, CHANNELS, 3, 3), np.float32),
+    ],
+    ids=["no pictures", "unlike inputs", "too few windows", "nothing but zeros"],
 )
 def test_weights_that_keep_16_bits(seen: np.ndarray | None) -> None:
     assert byte_weights(weights(), weight_scales_of_bytes(weights()), seen) is None
