@@ -173,7 +173,10 @@ def test_an_artifact_that_does_not_say_where_its_tensors_are(
     assert not (tmp_path / "debug").exists()
 
 
-@pytest.mark.parametrize("target_name", ["arm64-dotprod", "arm64-i8mm", "x86-64-v3"])
+@pytest.mark.parametrize(
+    "target_name",
+    [pytest.param("arm64-dotprod", marks=pytest.mark.slow), "arm64-i8mm", "x86-64-v3"],
+)
 def test_other_cpus_have_the_same_figures(
     target_name: str,
     tiny_export: ExportedModel,

@@ -48,6 +48,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+# Of 130 images one is 0.8 points: it is chance whether 8 bits lose it.
+ONE_IMAGE = ("--max-drop", "1")
+
+
 def audit_args(artifact: Path, data: Path | str, *args: str | Path) -> tuple[str | Path, ...]:
     return ("audit", artifact, "--weights", TINY_WEIGHTS, "--data", data, *args)
 
@@ -75,7 +79,7 @@ TIMED = rb"[\d.]+\xc2\xa0ms|[\d,]+ inferences|, while others used it too"
 
 
 def test_the_figures_are_those_of_the_runners(cli: Cli, int8: Path, data: Path):
-    done = cli.run(*audit_args(int8, data, "--json"))
+    done = cli.run(*audit_args(int8, data, *ONE_IMAGE, "--json"))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result == json.loads((cli.folder / "report" / "audit.json").read_text())
@@ -136,14 +140,14 @@ def test_the_artifact_gets_the_verdict(cli: Cli, int8: Path, data: Path):
 
 
 def test_merged_shards_are_one_run(cli: Cli, int8: Path, data: Path):
-    assert cli.run(*audit_args(int8, data, "-o", "whole")).returncode == 0
+    assert cli.run(*audit_args(int8, data, *ONE_IMAGE, "-o", "whole")).returncode == 0
     for number in (1, 2, 3):
         args = ("--shard", f"{number}/3", "-o", f"shard-{number}", "--jobs", str(number))
-        done = cli.run(*audit_args(int8, data, *args))
+        done = cli.run(*audit_args(int8, data, *ONE_IMAGE, *args))
         assert (done.returncode, done.stdout) == (0, f"shard-{number}\n"), done.stderr
     missing = cli.run("audit", "merge", "shard-1", "shard-3", "-o", "merged")
     assert_refused(missing, 1, "images 64 to 127 of 130 are in none of the shards")
-    done = cli.run("audit", "merge", "shard-3", "shard-1", "shard-2", "-o", "merged")
+    done = cli.run("audit", "merge", "shard-3", "shard-1", "shard-2", *ONE_IMAGE, "-o", "merged")
     assert done.returncode == 0, done.stderr
     assert report_bytes(cli.folder / "merged") == report_bytes(cli.folder / "whole")
     again = cli.run("audit", "merge", "shard-1", "shard-2", "shard-3", "-o", "merged")
@@ -151,7 +155,7 @@ def test_merged_shards_are_one_run(cli: Cli, int8: Path, data: Path):
 
 
 def test_a_killed_audit_goes_on(cli: Cli, spawner: Spawner, int8: Path, data: Path):
-    args = audit_args(int8, data, "--jobs", "1", "-o", "killed")
+    args = audit_args(int8, data, *ONE_IMAGE, "--jobs", "1", "-o", "killed")
     with spawner.start(*args) as process:
         while process.poll() is None and not list(cli.folder.glob("killed/.audit/chunk-*.npz")):
             time.sleep(0.01)
@@ -163,7 +167,7 @@ def test_a_killed_audit_goes_on(cli: Cli, spawner: Spawner, int8: Path, data: Pa
     other = cli.run(*args, "--resume", "--images", "100")
     assert_refused(other, 1, "images is `100`, not `130`")
     assert cli.run(*args, "--resume").returncode == 0
-    assert cli.run(*audit_args(int8, data, "-o", "whole")).returncode == 0
+    assert cli.run(*audit_args(int8, data, *ONE_IMAGE, "-o", "whole")).returncode == 0
     assert report_bytes(cli.folder / "killed") == report_bytes(cli.folder / "whole")
 
 

@@ -133,7 +133,7 @@ int main(void)
 )
 
 
-@pytest.mark.parametrize("target", ["host", "arm64", "armv7"])
+@pytest.mark.parametrize("target", ["host", "arm64", pytest.param("armv7", marks=pytest.mark.slow)])
 def test_any_alignment_and_no_byte_outside_the_workspace(
     target: str, network: SmallNetwork, tmp_path: Path
 ) -> None:
