@@ -30,8 +30,8 @@ def byte_weights(
 ) -> NDArray[np.int8] | None:
     """Steps of `scales` (out,) for `weight` (out, in, 3, 3), by `windows` (n, in, 3, 3).
 
-    None if their error is too large, or cannot be known from so few windows or from zeros, or if sums of products
-    with 16-bit steps could leave 32 bits.
+    None if their error is too large, or cannot be known from so few windows or from zeros, or if
+    sums of products with 16-bit steps could leave 32 bits.
     """
     columns = weight.reshape(len(weight), -1)
     depth = columns.shape[1]
