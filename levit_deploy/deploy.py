@@ -70,9 +70,9 @@ def deploy(
     """Compile for the target of `toolchain`; put the artifact into `parent` if it is right.
 
     `source`: the weights, or an exported model, which is compiled as it is and held against ONNX
-    Runtime. `name`: the library's (default: the model's, with `_int8` if it is). `calibration`: how
-    to quantize weights, if not None. `half`: the floats of 16 bits to round them to. `tiles`: a
-    file whose tiles go before those of the package.
+    Runtime. `name`: the library's (default: the model's, with its precision unless that is fp32).
+    `calibration`: how to quantize weights, if not None. `half`: the floats of 16 bits to round them
+    to. `tiles`: a file whose tiles go before those of the package.
     `debug_taps`: add the debug build. `dump_ir`: a folder that gets each compiler phase's result
     and the compile log. `signer`: what signs the artifact. The manifest keeps `command_line` and
     `provenance`. `board`: what runs it, if not this machine. `on_phase` is told of each step, as

@@ -168,8 +168,8 @@ def compile_command(
     MODEL is a variant, whose weights are named by --weights, or a file that `levit-deploy export`
     or `quantize` wrote, in its own precision. Without MODEL the weights say what they are of.
 
-    The library is run on real images and compared with PyTorch (int8 and files: with ONNX Runtime
-    on the same model) before it is handed over.
+    The library is run on real images and compared with PyTorch (other precisions than fp32, and
+    files: with ONNX Runtime on the same model) before it is handed over.
 
     The artifact is the folder NAME-TARGET-PRECISION: shared and static library, header,
     manifest.json and verify.json, for int8 also calibration.json, every decision behind it, and

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.gemm.family import (
-    GEMM,
-    GEMM_INT8,
-)
+from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
 from levit_deploy.compiler.kernels.gemm.spec import (

@@ -238,14 +238,14 @@ class FloatGemm:
                     branch_at_edge(simd, column, self.panels, rest, body)
 
     def store_vector(self, z: Expr, at: Expr, count: int) -> None:
-        simd = self.simd
-        activation = self.spec.activation
+        self.simd.store_first(self.out, at, self.finished(z, at, count), count)
+
+    def finished(self, z: Expr, at: Expr, count: int) -> Expr:
+        """The activation of a register, + `count` values of the residual from `at` on, if any."""
+        simd, activation = self.simd, self.spec.activation
         if not self.spec.residual:
-            z = activate(simd, activation, z)
-        else:
-            residual = simd.load_first(self.residual, at, count)
-            if activation is Activation.NONE:
-                z = z + residual
-            else:
-                z = simd.fma(z, gate(simd, activation, z), residual)
-        simd.store_first(self.out, at, z, count)
+            return activate(simd, activation, z)
+        residual = simd.load_first(self.residual, at, count)
+        if activation is Activation.NONE:
+            return z + residual
+        return simd.fma(z, gate(simd, activation, z), residual)

@@ -18,7 +18,6 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.activation import activate, gate
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
@@ -26,7 +25,7 @@ from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmHalfSpec,
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.lanes import half
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.kernel import Activation, Kernel, parameter
+from levit_deploy.compiler.kernels.kernel import Kernel, parameter
 from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
@@ -166,14 +165,9 @@ class _Generator(FloatGemm):
                     for v, weight in zip(some, loaded, strict=True):
                         value = values[i][k]
                         total = halves.load(registers[v], 0)
-                        product = (
-                            value * weight
-                            if starts and k == 0
-                            else T.call_llvm_pure_intrin(
-                                f"float16x{LANES}", "llvm.fma", value, weight, total
-                            )
-                        )
-                        halves.store(registers[v], 0, product)
+                        first_of_all = starts and k == 0
+                        h = value * weight if first_of_all else halves.fma(value, weight, total)
+                        halves.store(registers[v], 0, h)
 
     def weights(self, base: Expr, parts: int, size: int) -> tuple[tirx.Buffer, Expr | int]:
         """The weights of one turn, where they are one piece."""
@@ -197,21 +191,13 @@ class _Generator(FloatGemm):
         column = T.bind(place.column + at)
 
         def store(count: int) -> None:
-            z = total
-            if spec.residual:
-                residual = simd.load_first(self.residual, row * spec.columns + column, count)
-                if spec.activation is Activation.NONE:
-                    z = z + residual
-                else:
-                    z = simd.fma(z, gate(simd, spec.activation, z), residual)
-            else:
-                z = activate(simd, spec.activation, z)
-            self.output.store(simd, row, column, [z], last=count)
+            x = self.finished(total, row * spec.columns + column, count)
+            self.output.store(simd, row, column, [x], last=count)
 
         if spec.layout is Layout.PANELS:
-            z = activate(simd, spec.activation, total)
-            panel = column // PANEL_COLUMNS * spec.rows + row
-            simd.store(self.output.out, panel * PANEL_COLUMNS + column % PANEL_COLUMNS, z)
+            panel = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
+            place = panel + column % PANEL_COLUMNS
+            simd.store(self.output.out, place, self.finished(total, place, simd.lanes))
         else:
             rest = self.panels.left(at, place.width)
             branch_at_edge(simd, column, self.panels, rest, store)
