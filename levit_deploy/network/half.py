@@ -1,4 +1,7 @@
-"""A float32 network -> the one in 16-bit floats: every layer but the one that reads the image."""
+"""A float32 network -> the one in 16-bit floats: every layer but the one that reads the image.
+
+In float16 also the products of attention; bfloat16's 8 bits are few for queries and keys.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ import numpy as np
 from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Half
-from levit_deploy.network.network import IMAGE, LayerT, Network, map_layers
+from levit_deploy.network.network import IMAGE, Block, LayerT, Mlp, Network, map_layers
+
+# Kernels of attention in float16 take parts of a head in whole registers.
+KEY_COLUMNS, VALUE_COLUMNS = 8, 16
 
 
 def in_half(network: Network, format: HalfFormat) -> Network:
@@ -31,4 +37,14 @@ def in_half(network: Network, format: HalfFormat) -> Network:
             )
         return replace(layer, weight=weight, arithmetic=Half(format))
 
-    return map_layers(network, halved, halved)
+    network = map_layers(network, halved, halved)
+    if format is HalfFormat.BF16:
+        return network
+    return replace(network, blocks=tuple(map(_attention_in_half, network.blocks)))
+
+
+def _attention_in_half(block: Block) -> Block:
+    if isinstance(block, Mlp):
+        return block
+    fits = block.key_dim % KEY_COLUMNS == block.value_dim % VALUE_COLUMNS == 0
+    return replace(block, arithmetic=Half(HalfFormat.FP16)) if fits else block

@@ -85,7 +85,7 @@ class Output:
         if float, out_quantized if quantized, out_half (float16) if half.
 
         `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
-        size of `out` where its rows are padded.
+        size of `out` and `out_half` where their rows are padded.
         """
         out, quantizer, half = None, None, None
         if stored.quantized:
@@ -97,7 +97,7 @@ class Output:
             copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
             quantizer = Quantizer(simd, channels, constants, copy, alignment)
         if stored.half:
-            half = parameter("out_half", rows * channels, "float16")
+            half = parameter("out_half", floats or rows * channels, "float16")
         return Output(channels, out, quantizer, half)
 
     def store(
@@ -114,13 +114,17 @@ class Output:
         values = [T.bind(x) for x in registers]
         for i, x in enumerate(values):
             count = last if last and i == len(values) - 1 else lanes
-            at = row * self.channels + channel + i * lanes
-            if self.out is not None:
-                simd.store_first(self.out, at, x, count)
-            if self.half is not None:
-                simd.store_first(self.half, at, T.cast(x, f"float16x{lanes}"), count)
+            self.store_at(simd, row * self.channels + channel + i * lanes, x, count)
         if self.quantizer is not None:
             quantizer = self.quantizer.of_registers(simd)
             factors = quantizer.factors(channel, len(values))
             steps = [quantizer.steps(x, f) for x, f in zip(values, factors, strict=True)]
             quantizer.store(row, channel, steps)
+
+    def store_at(self, simd: Simd, at: Expr, x: Expr, count: int | None = None) -> None:
+        """The first lanes (default: all) of a register, from float number `at` on, unquantized."""
+        if self.out is not None:
+            simd.store_first(self.out, at, x, count or simd.lanes)
+        if self.half is not None:
+            halves = T.cast(x, f"float16x{simd.lanes}")
+            simd.store_first(self.half, at, halves, count or simd.lanes)

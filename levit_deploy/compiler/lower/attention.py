@@ -13,26 +13,28 @@ from math import isqrt
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.attention import int8
+from levit_deploy.compiler.kernels.attention import half, int8
 from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
     is_supported,
     pack_bias,
 )
 from levit_deploy.compiler.kernels.gemm.spec import Layout
-from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.tiles.registry import family_of
 from levit_deploy.errors import DeployError
-from levit_deploy.network.arithmetic import DynamicInt8, Float32
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.network.arithmetic import AttentionArithmetic, DynamicInt8, Half
 from levit_deploy.network.network import Attention, ShrinkingAttention
+from levit_deploy.targets.target import Target
 
 
 def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tensor) -> Tensor:
     """What the block's `proj` reads, (queries, heads * value_dim)."""
-    spec = _spec(block, calls.activation)
+    spec = _spec(block, calls)
     match block:
         case Attention():
             inputs = [lower_linear(calls, block.qkv, x, layout=Layout.PANELS)]
@@ -42,11 +44,15 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
                 lower_linear(calls, block.kv, x, layout=Layout.PANELS),
             ]
     table = block.bias.astype(np.float32)
-    match block.arithmetic:
-        case Float32():
-            supported, bias = is_supported(spec), pack_bias(table, spec)
-        case DynamicInt8():
+    operands = [tensor.value for tensor in inputs]
+    match spec:
+        case AttentionInt8Spec():
             supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
+        case AttentionHalfSpec():
+            supported, bias = half.is_supported(spec), pack_bias(table, spec)
+            operands = [calls.halved(tensor) for tensor in inputs]
+        case _:
+            supported, bias = is_supported(spec), pack_bias(table, spec)
     if bias is None or not supported:
         what = "biases that do not follow from offsets" if supported else "heads of this size"
         raise DeployError(
@@ -57,17 +63,16 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
     value = calls.call(
         family.symbol(spec, tile),
         family.maker(spec, tile, calls.target),
-        [*(tensor.value for tensor in inputs), bias],
+        [*operands, bias],
         4 * spec.queries * spec.heads * spec.value_dim,
         stores_copies=True,
     )
     return Tensor(value, spec.queries, spec.heads * spec.value_dim)
 
 
-def _spec(block: Attention | ShrinkingAttention, activation: Activation) -> AttentionSpec:
+def _spec(block: Attention | ShrinkingAttention, calls: Calls) -> AttentionSpec:
     heads, queries, keys = block.bias.shape
-    kind = AttentionInt8Spec if isinstance(block.arithmetic, DynamicInt8) else AttentionSpec
-    return kind(
+    return _kind(block.arithmetic, calls.target)(
         heads=heads,
         key_dim=block.key_dim,
         value_dim=block.value_dim,
@@ -75,5 +80,15 @@ def _spec(block: Attention | ShrinkingAttention, activation: Activation) -> Atte
         key_side=isqrt(keys),
         stride=2 if isinstance(block, ShrinkingAttention) else 1,
         fused_qkv=isinstance(block, Attention),
-        activation=activation,
+        activation=calls.activation,
     )
+
+
+def _kind(arithmetic: AttentionArithmetic, target: Target) -> type[AttentionSpec]:
+    """Half is float32 on a CPU that does not multiply it."""
+    match arithmetic:
+        case DynamicInt8():
+            return AttentionInt8Spec
+        case Half(HalfFormat.FP16) if HalfFormat.FP16 in target.halves:
+            return AttentionHalfSpec
+    return AttentionSpec

@@ -138,11 +138,11 @@ class Calls:
         return copy
 
     def halved(self, x: Tensor) -> Value:
-        """The float16 copy of x, row-major."""
+        """The float16 copy of x, in its layout."""
         writer = next(call for call in self._calls if call.out == x.value)
         assert writer.stores_copies, f"`{writer.symbol}` makes no copies"
         if writer.copy is None:
-            self._buffer_bytes.append(2 * x.rows * x.channels)
+            self._buffer_bytes.append(self._buffer_bytes[x.value.index] // 2)
             out = Value(Space.ARENA, len(self._buffer_bytes) - 1)
             writer.copy = _Copy(Stored.HALF, (), out)
         assert writer.copy.stored is Stored.HALF, "copies of one tensor are alike"

@@ -9,6 +9,7 @@ from levit_deploy.compiler.tiles.registry import FAMILIES
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
     attention_cases,
+    attention_half_cases,
     attention_int8_cases,
     conv_cases,
     conv_half_cases,
@@ -31,6 +32,7 @@ SUITES = {
     "conv int16": conv_int16_cases.SUITE,
     "conv half": conv_half_cases.SUITE,
     "attention": attention_cases.SUITE,
+    "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
 # What another one covers: its instructions in wider registers.

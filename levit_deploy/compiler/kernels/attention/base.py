@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
@@ -78,6 +79,8 @@ class AttentionKernel(ABC):
     kind: str
     keys_at: int
     constants: tuple[Expr | float, ...]
+    input_type = "float32"
+    lanes: int | None = None  # values in the vectors of keys and columns; default: a register
 
     def __init__(
         self,
@@ -91,7 +94,7 @@ class AttentionKernel(ABC):
         self.stored = stored
         self.spec = spec
         self.tile = tile
-        self.simd = Simd(isa_of(target))
+        self.simd = Simd(isa_of(target), self.lanes)
         self.bias = spec.position_bias
         lanes = self.simd.lanes
         key_vectors = -(-spec.keys // lanes)
@@ -187,7 +190,8 @@ class AttentionKernel(ABC):
             f"{spec.queries} queries {spec.keys} keys{self.stored.words}",
             tile=str(self.tile),
             multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
-            bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))
+            bytes_moved=np.dtype(self.input_type).itemsize * inputs
+            + 4 * self.bias.packed_size(spec.heads)
             + self.stored.value_bytes * spec.queries * spec.heads * spec.value_dim,
             exactness=self.exactness,
         )
@@ -196,11 +200,12 @@ class AttentionKernel(ABC):
         """Parameters: qkv, or queries and keys_values."""
         spec, key = self.spec, self.spec.key_dim
         if spec.fused_qkv:
-            kv, first = parameter("qkv", self.kv_size), key
+            kv, first = parameter("qkv", self.kv_size, self.input_type), key
             self.q = Columns(kv, spec.queries, self.head_columns, 0)
         else:
-            self.q = Columns(parameter("queries", self.q_size), spec.queries, key, 0)
-            kv, first = parameter("keys_values", self.kv_size), 0
+            q = parameter("queries", self.q_size, self.input_type)
+            self.q = Columns(q, spec.queries, key, 0)
+            kv, first = parameter("keys_values", self.kv_size, self.input_type), 0
         self.k = Columns(kv, spec.keys, self.head_columns, first)
         self.v = Columns(kv, spec.keys, self.head_columns, first + key)
 

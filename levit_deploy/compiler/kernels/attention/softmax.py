@@ -10,16 +10,26 @@ the lower, 8, 4, 2 and 1 at a time.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, combine_partials
-from levit_deploy.compiler.kernels.exponential import ExpConstants, exponential
+from levit_deploy.compiler.kernels.exponential import (
+    ExpConstants,
+    ShortExpConstants,
+    exponential,
+)
+
+# Takes a row's number, the first column of a vector, and the vector.
+Store = Callable[[int, Expr | int, Expr], None]
 
 
-def softmax_rows(rows: ScoreRows, constants: ExpConstants) -> list[Expr]:
-    """Replace the scores of each row by exp(score - max).
+def softmax_rows(
+    rows: ScoreRows, constants: ExpConstants | ShortExpConstants, store: Store | None = None
+) -> list[Expr]:
+    """Replace the scores of each row by exp(score - max), or give them to `store`.
 
     Returns 1 / (their sum) for each row. Whole vectors are read and written; what lies past the
     last column has no influence and becomes 0. Finite scores give no NaN.
@@ -33,7 +43,10 @@ def softmax_rows(rows: ScoreRows, constants: ExpConstants) -> list[Expr]:
 
     def to_exponential(row: int, register: int, column: Expr | int) -> None:
         value = T.bind(exponential(simd, rows.load(row, column) - maxima[row], constants))
-        simd.store(rows.scores, rows.starts[row] + column, value)
+        if store:
+            store(row, column, value)
+        else:
+            simd.store(rows.scores, rows.starts[row] + column, value)
         total = sums[row][register]
         simd.store(total, 0, simd.load(total, 0) + value)
 
