@@ -70,40 +70,47 @@ class HalfChains:
         self._chain(steps, T.int32(last), self.depth - last)
 
     def _chain(self, steps: Steps, first: Expr, count: int) -> None:
-        together, rest = divmod(count, LANES)
-        if together == 2:
+        turns, rest = divmod(count, LANES)
+        if turns == 2:
             for register in itertools.chain(*self.acc):
                 self.simd.store(register, 0, T.broadcast(T.float16(-0.0), LANES))  # p + -0.0 is p
             with T.serial(_two()) as turn:
                 steps(T.bind(first + turn * LANES), LANES, False)
-        elif together:
+        elif turns:
             steps(first, LANES, True)
-        if together > 2:
-            with T.serial(1, together) as turn:
+        if turns > 2:
+            with T.serial(1, turns) as turn:
                 steps(T.bind(first + turn * LANES), LANES, False)
         if rest:
-            steps(first + together * LANES, rest, not together)
+            steps(first + turns * LANES, rest, not turns)
 
     def multiply(
         self,
-        values: Sequence[Sequence[Expr]],
+        values: tirx.Buffer,
+        rows: Sequence[Expr],
         weights: tirx.Buffer,
         places: Sequence[Sequence[Expr]],
         starts: bool,
+        padded: bool = False,
     ) -> None:
         """Emit a step for each of `places`, the vectors of `weights` that it multiplies.
 
-        values[row][step]: in all lanes.
+        `rows`: where the values of each row are for the first step. `padded`: behind them lies
+        enough to read whole vectors.
         """
-        simd = self.simd
-        for step, at in enumerate(places):
+        simd, count = self.simd, len(places)
+        if count == LANES or padded:
+            vectors = [T.bind(simd.load(values, at)) for at in rows]
+            splats = [[simd.lane(vector, k) for k in range(count)] for vector in vectors]
+        else:
+            splats = [[T.broadcast(values[at + k], LANES) for k in range(count)] for at in rows]
+        for k, at in enumerate(places):
             for some in simd.load_groups(self.vectors):
                 loaded = [T.bind(simd.load(weights, at[v])) for v in some]
-                for row, registers in zip(values, self.acc, strict=True):
+                for row, registers in zip(splats, self.acc, strict=True):
                     for v, weight in zip(some, loaded, strict=True):
-                        value, total = row[step], simd.load(registers[v], 0)
-                        first = starts and step == 0
-                        h = value * weight if first else simd.fma(value, weight, total)
+                        total, begins = simd.load(registers[v], 0), starts and k == 0
+                        h = row[k] * weight if begins else simd.fma(row[k], weight, total)
                         simd.store(registers[v], 0, h)
 
     def total(self, row: int, vector: int, start: Expr) -> Expr:
@@ -142,13 +149,3 @@ def _two() -> Expr:
     """2, which LLVM does not know: of two turns it makes straight code, in an order that spills."""
     number = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(2))
     return T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", T.cast(number, "int32"), 1))
-
-
-def lanes_of_rows(
-    simd: Simd, buffer: tirx.Buffer, rows: Sequence[Expr], count: int
-) -> list[list[Expr]]:
-    """`count` neighbouring values of each row, from the given places on, each in all lanes."""
-    if count < LANES:
-        return [[T.broadcast(buffer[at + k], LANES) for k in range(count)] for at in rows]
-    vectors = [T.bind(simd.load(buffer, at)) for at in rows]
-    return [[simd.lane(vector, k) for k in range(count)] for vector in vectors]

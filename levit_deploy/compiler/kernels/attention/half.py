@@ -22,12 +22,7 @@ from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
 from levit_deploy.compiler.kernels.attention.spec import AttentionHalfSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.exponential import ShortExpConstants
-from levit_deploy.compiler.kernels.half_chains import (
-    LANES,
-    HalfChains,
-    chain_memory,
-    lanes_of_rows,
-)
+from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
 from levit_deploy.compiler.kernels.isa.lanes import concat, transpose_square
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
@@ -111,12 +106,11 @@ class _HalfAttention(AttentionKernel):
 
         def steps(first: Expr, count: int, starts: bool) -> None:
             at = [T.bind(self.q.at(tile.head, first, token)) for token in tokens]
-            values = lanes_of_rows(simd, self.q.buffer, at, count)
             keys = T.bind(panel + first * (tile.vectors * LANES))
             places = [
                 [keys + (k * tile.vectors + v) * LANES for v in vectors] for k in range(count)
             ]
-            chain.multiply(values, self.halves, places, starts)
+            chain.multiply(self.q.buffer, at, self.halves, places, starts)
 
         chain.add(steps)
         for i in range(tile.mr):
@@ -153,15 +147,13 @@ class _HalfAttention(AttentionKernel):
         weights = T.bind(self.weights_at + tile.row * self.padded_keys)
         columns = [(tile.vector + v) * LANES for v in range(tile.vectors)]
 
-        def steps(first: Expr, count: int, starting: bool) -> None:
+        def steps(first: Expr, count: int, starts: bool) -> None:
             at = [weights + i * self.padded_keys + first for i in range(tile.mr)]
-            rows = [T.bind(simd.load(self.halves, place)) for place in at]
-            values = [[simd.lane(row, k) for k in range(count)] for row in rows]
             places = [
                 [self.v.at(tile.head, column, first + k) for column in columns]
                 for k in range(count)
             ]
-            chains.multiply(values, self.v.buffer, places, starting)
+            chains.multiply(self.halves, at, self.v.buffer, places, starts, padded=True)
 
         chains.add(steps)
         for i in range(tile.mr):

@@ -19,12 +19,7 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmHalfSpec, GemmTile, Layout
-from levit_deploy.compiler.kernels.half_chains import (
-    LANES,
-    HalfChains,
-    chain_memory,
-    lanes_of_rows,
-)
+from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
@@ -108,7 +103,6 @@ class _Generator(FloatGemm):
         panels, depth = self.panels, self.spec.depth
         start = panels.inside(place.column)
         rows = [place.a_at + i * self.row_stride + first for i in range(place.mr)]
-        values = lanes_of_rows(self.simd, self.a, rows, count)
         width = panels.width(place.width)
         parts = max(place.width // width, 1)
         base = T.bind((place.column - start) * depth + first * width)
@@ -119,7 +113,7 @@ class _Generator(FloatGemm):
             [base + part * depth * width + k * width + at + start for part, at in columns]
             for k in range(count)
         ]
-        chains.multiply(values, w, places, starts)
+        chains.multiply(self.a, rows, w, places, starts)
 
     def weights(self, base: Expr, parts: int, size: int) -> tuple[tirx.Buffer, Expr | int]:
         """The weights of one turn, where they are one piece."""
