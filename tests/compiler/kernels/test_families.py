@@ -10,6 +10,8 @@ from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
     attention_cases,
     attention_int8_cases,
+    bf16_cases,
+    conv_bf16_cases,
     conv_cases,
     conv_half_cases,
     conv_int16_cases,
@@ -24,12 +26,14 @@ from tests.compiler.kernels.suite import Suite, assert_same_bytes, written
 SUITES = {
     "gemm": gemm_cases.SUITE,
     "gemm half": half_cases.HALF_SUITE,
+    "gemm bf16": bf16_cases.SUITE,
     "gemm stored half": half_cases.STORED_SUITE,
     "gemm int8": int8_cases.SUITE,
     "head": head_cases.SUITE,
     "conv": conv_cases.SUITE,
     "conv int16": conv_int16_cases.SUITE,
     "conv half": conv_half_cases.SUITE,
+    "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
