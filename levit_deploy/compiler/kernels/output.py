@@ -104,7 +104,7 @@ class Output:
         if float, out_quantized if quantized, out_half if half.
 
         `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
-        size of `out` where its rows are padded.
+        size of `out` and `out_half` where their rows are padded.
         """
         out, quantizer, half = None, None, None
         if stored.quantized:
@@ -116,7 +116,7 @@ class Output:
             copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
             quantizer = Quantizer(simd, channels, constants, copy, alignment)
         if stored.half_format is not None:
-            half = parameter("out_half", rows * channels, STORED[stored.half_format])
+            half = parameter("out_half", floats or rows * channels, STORED[stored.half_format])
         return Output(channels, out, quantizer, half)
 
     def store(
@@ -133,13 +133,16 @@ class Output:
         values = [T.bind(x) for x in registers]
         for i, x in enumerate(values):
             count = last if last and i == len(values) - 1 else lanes
-            at = row * self.channels + channel + i * lanes
-            if self.out is not None:
-                simd.store_first(self.out, at, x, count)
-            if self.half is not None:
-                simd.store_first(self.half, at, narrowed(x, self.half.dtype), count)
+            self.store_at(simd, row * self.channels + channel + i * lanes, x, count)
         if self.quantizer is not None:
             quantizer = self.quantizer.of_registers(simd)
             factors = quantizer.factors(channel, len(values))
             steps = [quantizer.steps(x, f) for x, f in zip(values, factors, strict=True)]
             quantizer.store(row, channel, steps)
+
+    def store_at(self, simd: Simd, at: Expr, x: Expr, count: int | None = None) -> None:
+        """The first lanes (default: all) of a register, from float number `at` on, unquantized."""
+        if self.out is not None:
+            simd.store_first(self.out, at, x, count or simd.lanes)
+        if self.half is not None:
+            simd.store_first(self.half, at, narrowed(x, self.half.dtype), count or simd.lanes)

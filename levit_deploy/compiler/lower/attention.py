@@ -13,26 +13,28 @@ from math import isqrt
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.attention import int8
+from levit_deploy.compiler.kernels.attention import bf16, int8
 from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionBf16Spec,
     AttentionInt8Spec,
     AttentionSpec,
     is_supported,
     pack_bias,
 )
 from levit_deploy.compiler.kernels.gemm.spec import Layout
-from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.lower.calls import Calls, Tensor
 from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.tiles.registry import family_of
 from levit_deploy.errors import DeployError
-from levit_deploy.network.arithmetic import DynamicInt8, Float32
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.network.arithmetic import DynamicInt8, Float32, Half
 from levit_deploy.network.network import Attention, ShrinkingAttention
+from levit_deploy.targets.target import Target
 
 
 def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tensor) -> Tensor:
     """What the block's `proj` reads, (queries, heads * value_dim)."""
-    spec = _spec(block, calls.activation)
+    spec = _spec(block, calls)
     match block:
         case Attention():
             inputs = [lower_linear(calls, block.qkv, x, layout=Layout.PANELS)]
@@ -54,20 +56,21 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
             hint="a head's keys are a multiple of 4 channels, its values of 16",
         )
     family, tile = family_of(spec), calls.tiles.tile(spec, calls.target)
+    halved = isinstance(spec, AttentionBf16Spec)
+    operands = [calls.halved(x, HalfFormat.BF16) if halved else x.value for x in inputs]
     value = calls.call(
         family.symbol(spec, tile),
         family.maker(spec, tile, calls.target),
-        [*(tensor.value for tensor in inputs), bias],
+        [*operands, bias],
         4 * spec.queries * spec.heads * spec.value_dim,
         stores_copies=True,
     )
     return Tensor(value, spec.queries, spec.heads * spec.value_dim)
 
 
-def _spec(block: Attention | ShrinkingAttention, activation: Activation) -> AttentionSpec:
+def _spec(block: Attention | ShrinkingAttention, calls: Calls) -> AttentionSpec:
     heads, queries, keys = block.bias.shape
-    kind = AttentionInt8Spec if isinstance(block.arithmetic, DynamicInt8) else AttentionSpec
-    return kind(
+    spec = AttentionSpec(
         heads=heads,
         key_dim=block.key_dim,
         value_dim=block.value_dim,
@@ -75,5 +78,15 @@ def _spec(block: Attention | ShrinkingAttention, activation: Activation) -> Atte
         key_side=isqrt(keys),
         stride=2 if isinstance(block, ShrinkingAttention) else 1,
         fused_qkv=isinstance(block, Attention),
-        activation=activation,
+        activation=calls.activation,
     )
+    if isinstance(block.arithmetic, DynamicInt8):
+        return AttentionInt8Spec(**vars(spec))
+    in_bf16 = AttentionBf16Spec(**vars(spec))
+    return in_bf16 if _multiplies_bf16(block, calls.target) and bf16.is_supported(in_bf16) else spec
+
+
+def _multiplies_bf16(block: Attention | ShrinkingAttention, target: Target) -> bool:
+    """Whether the layers around it have their inputs rounded to bfloat16."""
+    multiplied = HalfFormat.BF16 in target.halves
+    return multiplied and block.proj.arithmetic == Half(HalfFormat.BF16)

@@ -141,11 +141,11 @@ class Calls:
         return copy
 
     def halved(self, x: Tensor, format: HalfFormat) -> Value:
-        """The copy of x in `format`, row-major."""
+        """The copy of x in `format`, in its layout."""
         writer = next(call for call in self._calls if call.out == x.value)
         assert writer.stores_copies, f"`{writer.symbol}` makes no copies"
         if writer.copy is None:
-            self._buffer_bytes.append(2 * x.rows * x.channels)
+            self._buffer_bytes.append(self._buffer_bytes[x.value.index] // 2)
             out = Value(Space.ARENA, len(self._buffer_bytes) - 1)
             writer.copy = _Copy(_HALVED[format], (), out)
         assert writer.copy.stored is _HALVED[format], "copies of one tensor are alike"

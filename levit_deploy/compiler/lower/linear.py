@@ -100,7 +100,7 @@ def _half(
         family.maker(own, tile, calls.target),
         [a, panels, bias, *([residual.value] if residual else [])],
         4 * spec.output_size,
-        stores_copies=native and spec.layout is Layout.ROWS,
+        stores_copies=native,
     )
 
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from levit_deploy.compiler.kernels.attention.family import ATTENTION, ATTENTION_INT8
+from levit_deploy.compiler.kernels.attention.family import (
+    ATTENTION,
+    ATTENTION_BF16,
+    ATTENTION_INT8,
+)
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
@@ -34,6 +38,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     HEAD,
     CONV,
     ATTENTION,
+    ATTENTION_BF16,
     ATTENTION_INT8,
 )
 

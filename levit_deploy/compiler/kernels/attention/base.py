@@ -11,7 +11,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
@@ -76,6 +78,8 @@ class AttentionKernel(ABC):
     """
 
     kind: str
+    # Of queries, keys and values.
+    input_type: ClassVar[str] = "float32"
     keys_at: int
     constants: tuple[Expr | float, ...]
 
@@ -187,7 +191,8 @@ class AttentionKernel(ABC):
             f"{spec.queries} queries {spec.keys} keys{self.stored.words}",
             tile=str(self.tile),
             multiply_adds=spec.heads * spec.queries * spec.keys * (spec.key_dim + spec.value_dim),
-            bytes_moved=4 * (inputs + self.bias.packed_size(spec.heads))
+            bytes_moved=np.dtype(self.input_type).itemsize * inputs
+            + 4 * self.bias.packed_size(spec.heads)
             + self.stored.value_bytes * spec.queries * spec.heads * spec.value_dim,
             exactness=self.exactness,
         )
@@ -196,11 +201,12 @@ class AttentionKernel(ABC):
         """Parameters: qkv, or queries and keys_values."""
         spec, key = self.spec, self.spec.key_dim
         if spec.fused_qkv:
-            kv, first = parameter("qkv", self.kv_size), key
+            kv, first = parameter("qkv", self.kv_size, self.input_type), key
             self.q = Columns(kv, spec.queries, self.head_columns, 0)
         else:
-            self.q = Columns(parameter("queries", self.q_size), spec.queries, key, 0)
-            kv, first = parameter("keys_values", self.kv_size), 0
+            queries = parameter("queries", self.q_size, self.input_type)
+            self.q = Columns(queries, spec.queries, key, 0)
+            kv, first = parameter("keys_values", self.kv_size, self.input_type), 0
         self.k = Columns(kv, spec.keys, self.head_columns, first)
         self.v = Columns(kv, spec.keys, self.head_columns, first + key)
 

@@ -1,6 +1,6 @@
 """Softmax without its division: the exponentials of a row of scores, and one over their sum.
 
-    scores[columns]  ->  exp(scores - max), in place, and 1 / sum
+    scores[columns]  ->  exp(scores - max) and 1 / sum
 
 The order of the sum is defined and independent of the vector width: the exponential of column j
 goes to partial sum j mod 16, in order of j; then the upper half of the partial sums is added to
@@ -10,6 +10,7 @@ the lower, 8, 4, 2 and 1 at a time.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
@@ -18,11 +19,13 @@ from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, combin
 from levit_deploy.compiler.kernels.exponential import ExpConstants, exponential
 
 
-def softmax_rows(rows: ScoreRows, constants: ExpConstants) -> list[Expr]:
-    """Replace the scores of each row by exp(score - max).
+def softmax_rows(
+    rows: ScoreRows, constants: ExpConstants, keep: Callable[[int, Expr | int, Expr], None]
+) -> list[Expr]:
+    """Give each row's exp(score - max) to `keep`: row, column, register.
 
-    Returns 1 / (their sum) for each row. Whole vectors are read and written; what lies past the
-    last column has no influence and becomes 0. Finite scores give no NaN.
+    Returns 1 / (their sum) for each row. Whole vectors are read and given; what lies past the last
+    column has no influence and becomes 0. Finite scores give no NaN.
     """
     simd = rows.simd
     sums = rows.variables()
@@ -33,7 +36,7 @@ def softmax_rows(rows: ScoreRows, constants: ExpConstants) -> list[Expr]:
 
     def to_exponential(row: int, register: int, column: Expr | int) -> None:
         value = T.bind(exponential(simd, rows.load(row, column) - maxima[row], constants))
-        simd.store(rows.scores, rows.starts[row] + column, value)
+        keep(row, column, value)
         total = sums[row][register]
         simd.store(total, 0, simd.load(total, 0) + value)
 

@@ -77,7 +77,7 @@ class _Generator(FloatGemm):
         )
 
     def store_vector(self, z: Expr, at: Expr, count: int) -> None:
-        self.output.store(self.simd, 0, at, [self.finished(z, at, count)], last=count)
+        self.output.store_at(self.simd, at, self.finished(z, at, count), count)
 
     def register_tile(self, place: TilePlace) -> None:
         simd, vectors = self.simd, place.width // self.simd.lanes
