@@ -8,6 +8,7 @@ import pytest
 from levit_deploy.compiler.tiles.registry import FAMILIES
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
+    attention_bf16_cases,
     attention_cases,
     attention_int8_cases,
     bf16_cases,
@@ -35,6 +36,7 @@ SUITES = {
     "conv half": conv_half_cases.SUITE,
     "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
+    "attention bf16": attention_bf16_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
 # What another one covers: its instructions in wider registers.
