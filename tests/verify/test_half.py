@@ -116,9 +116,18 @@ def test_libraries_of_every_target(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["x86-64-any", "arm64-any"])
-def test_one_library_for_every_cpu(target: str, tiny: Checkpoint, tmp_path: Path):
-    deployment = deploy(tiny, find_toolchain(get_target(target)), tmp_path, half=HalfFormat.FP16)
+@pytest.mark.parametrize(
+    ("target", "format"),
+    [
+        ("x86-64-any", HalfFormat.FP16),
+        ("x86-64-any", HalfFormat.BF16),
+        ("arm64-any", HalfFormat.FP16),
+    ],
+)
+def test_one_library_for_every_cpu(
+    target: str, format: HalfFormat, tiny: Checkpoint, tmp_path: Path
+):
+    deployment = deploy(tiny, find_toolchain(get_target(target)), tmp_path, half=format)
     outcomes = {check.outcome for check in deployment.verification.checks}
     assert Outcome.FAILED not in outcomes
     assert Outcome.PASSED in outcomes

@@ -10,6 +10,7 @@ import numpy as np
 from levit_deploy.compiler.kernels.attention.family import ATTENTION_BF16
 from levit_deploy.compiler.kernels.attention.spec import AttentionBf16Spec, AttentionSpec
 from levit_deploy.compiler.kernels.exponential import ExpConstants
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.attention_cases import (
@@ -22,7 +23,7 @@ from tests.compiler.kernels.attention_cases import (
 )
 from tests.compiler.kernels.bf16_cases import BF16, TARGET
 from tests.compiler.kernels.harness import Buffer, undefined
-from tests.compiler.kernels.rounding import Float32, fma, hardswish, vdpbf16ps
+from tests.compiler.kernels.rounding import Float32, bf16_bits, fma, hardswish, vdpbf16ps
 from tests.compiler.kernels.suite import Case, Suite
 
 
@@ -68,22 +69,26 @@ def in_bf16(layer: AttentionLayer) -> AttentionLayer:
     return replace(layer, spec=AttentionBf16Spec(**vars(layer.spec)), **operands)
 
 
-def case(layer: AttentionLayer) -> Case:
+def case(layer: AttentionLayer, stored: Stored = Stored.FLOAT) -> Case:
     layer = in_bf16(layer)
 
     def inputs(tile: object, target: Target) -> list[Buffer]:
         *operands, bias = layer.inputs()
         return [*(a.astype(BF16.dtype).view(np.uint16) for a in operands), bias]
 
+    def outputs(target: Target) -> list[Buffer]:
+        types = ["float32", *["uint16"] * stored.half]
+        return [undefined(layer.output_size, dtype) for dtype in types]
+
     def check(outputs: Sequence[Buffer], target: Target) -> None:
         np.testing.assert_array_equal(outputs[0], defined(layer).ravel())
+        if stored.half:
+            np.testing.assert_array_equal(outputs[1], bf16_bits(outputs[0]))
         off = np.abs(outputs[0] - layer.reference()[0])
         values = np.abs(layer.v).max()  # a weight is off by half a unit
         assert off.max() <= (1.5 * BF16.unit / 2 + 1e-5) * values
 
-    return Case(
-        layer.spec, inputs, lambda target: [undefined(layer.output_size)], check, portable=False
-    )
+    return Case(layer.spec, inputs, outputs, check, stored=stored, portable=False)
 
 
 SPECS: tuple[AttentionSpec, ...] = (
@@ -100,6 +105,7 @@ SUITE = Suite(
     (TARGET,),
     {
         **{name(spec): case(AttentionLayer.random(spec)) for spec in SPECS},
+        "of both types": case(AttentionLayer.random(plain(4)), Stored.FLOAT_AND_BF16),
         "large scores": case(AttentionLayer.random(plain(7), scale=100)),
         "equal scores": case(equal_scores(plain(7), -3.5)),
         "others have no influence": case(own_value_only(-100.0)),

@@ -103,15 +103,17 @@ class _Generator(FloatGemm):
         simd, depth = self.simd, self.spec.depth
         at, source = panel * (1 + depth) * width, halves + panel * self.stored_depth * width
 
-        def step(number: Expr | int, count: int) -> None:
-            for lane in range(0, width, simd.lanes):
-                place = source + (number * width + lane) * self.step
-                values = load_widened(simd, self.w, place, self.spec.format)
-                for k, value in enumerate(values[:count]):
-                    row = 1 + number * self.step + k
-                    simd.store(self.scratch, at + row * width + lane, value)
+        lanes = range(0, width, simd.lanes)
 
-        for lane in range(0, width, simd.lanes):
+        def step(number: Expr | int, count: int) -> None:
+            places = [source + (number * width + lane) * self.step for lane in lanes]
+            loaded = [load_widened(simd, self.w, place, self.spec.format) for place in places]
+            for k in range(count):  # line after line: others come late
+                row = at + (1 + number * self.step + k) * width
+                for lane, values in zip(lanes, loaded, strict=True):
+                    simd.store(self.scratch, row + lane, values[k])
+
+        for lane in lanes:
             simd.store(self.scratch, at + lane, simd.load(self.bias, column + lane))
         whole, rest = divmod(depth, self.step)
         with T.serial(whole) as number:
