@@ -34,6 +34,7 @@ from levit_deploy.compiler.kernels.gemm.spec import (
 from levit_deploy.compiler.kernels.gemm.stored_half import pack_halves
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.widen import STORED
 from levit_deploy.compiler.tiles.registry import Spec, Tile
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
@@ -102,6 +103,8 @@ def operands(kernel: Kernel, spec: Spec, tile: Tile, target: Target) -> list[Ope
 def _values(numbers: np.random.Generator, size: int, dtype: np.dtype[np.generic]) -> Array:
     if dtype.kind == "f":
         return numbers.uniform(-1, 1, size).astype(dtype)
+    if dtype == STORED[HalfFormat.BF16]:
+        return numbers.uniform(-1, 1, size).astype(HalfFormat.BF16.dtype).view(dtype)
     if dtype.itemsize == 1:
         return numbers.integers(0, 256, size, np.uint8).view(dtype)
     return numbers.integers(-_PART, _PART, 2 * size, np.int8).view(dtype)
