@@ -126,7 +126,9 @@ class _Generator(FloatGemm):
 
     def prefetch(self, place: TilePlace, w_at: Expr, first: Expr, k: int) -> None:
         """Of this tile's share of the panels that follow, what belongs to step `k` of a turn: see
-        RegisterTile."""
+        RegisterTile. Nothing of panels that are read once: asking costs a third of their time."""
+        if self.tiles_per_panel == 1:
+            return
         unroll, width = self.tile.depth_unroll, self.panels.width(place.width)
         panels = max(place.width // width, 1)
         mine = -(-unroll * 2 * width // (LINE_HALVES * self.tiles_per_panel))  # lines of a turn
