@@ -59,7 +59,7 @@ class GraphWriter:
             case Float32():
                 weight = self.constant(f"{layer.name}.weight", layer.weight)
             case Half(format=half):
-                x = self._halved(x, half)
+                x = self.halved(x, half)
                 weight = self._widened_weight(layer.name, layer.weight, half)
             case Int16() as int16:
                 scaled = self._scaled(x, int16.factors.reshape(1, -1, 1, 1))
@@ -82,7 +82,7 @@ class GraphWriter:
             case Float32():
                 weight = self.constant(f"{layer.name}.weight", layer.weight.T)
             case Half(format=half):
-                x = self._halved(x, half)
+                x = self.halved(x, half)
                 weight = self._widened_weight(layer.name, layer.weight.T, half)
             case Int8() as int8:
                 factors, scaled = int8.factors, x
@@ -110,6 +110,11 @@ class GraphWriter:
                 halved = self.node("Mul", [erf, half], f"{name}.halved")
                 gate = self.node("Add", [halved, half], f"{name}.gate")
                 return self.node("Mul", [x, gate], name)
+
+    def halved(self, x: str, format: HalfFormat) -> str:
+        """x rounded to a 16-bit format, as float32 again."""
+        half = self.node("Cast", [x], f"{x}.halved", to=ONNX_HALVES[format])
+        return self.node("Cast", [half], f"{x}.widened", to=TensorProto.FLOAT)
 
     def reduce(self, op: str, x: str, name: str, axis: int, keepdims: int) -> str:
         """ReduceMean, ReduceMax or ReduceSum along one axis."""
@@ -161,11 +166,6 @@ class GraphWriter:
         ]
         q = self.node("QuantizeLinear", [scaled, *constants], f"{x}.quantized")
         return self.node("DequantizeLinear", [q, *constants], f"{x}.dequantized")
-
-    def _halved(self, x: str, format: HalfFormat) -> str:
-        """x rounded to a 16-bit format, as float32 again."""
-        half = self.node("Cast", [x], f"{x}.halved", to=ONNX_HALVES[format])
-        return self.node("Cast", [half], f"{x}.widened", to=TensorProto.FLOAT)
 
     def _widened_weight(self, name: str, weight: NDArray[np.generic], format: HalfFormat) -> str:
         half = self.constant(f"{name}.weight", weight.astype(format.dtype))

@@ -155,8 +155,12 @@ class _Reader:
     def _attention(self) -> tuple[Float32s, AttentionArithmetic]:
         """Biases (heads, queries, keys)."""
         add, _ = self._take("Add")
-        softmax, _ = self._take("Softmax", "Exp")
-        arithmetic = FLOAT32 if softmax.op_type == "Softmax" else DYNAMIC_INT8
+        softmax, behind = self._take("Softmax", "Exp")
+        arithmetic: AttentionArithmetic = DYNAMIC_INT8
+        if softmax.op_type == "Softmax":
+            arithmetic = FLOAT32
+        elif behind.op_type == "Cast":
+            arithmetic = Half(self._format(behind))
         return self._floats(add, -1, rank=3), arithmetic
 
     def _conv(self, name: str) -> Conv:
@@ -209,6 +213,14 @@ class _Reader:
                 if np.isfinite(weight).all():
                     return weight, Half(format)
         raise _refusal(widen)
+
+    def _format(self, cast: onnx.NodeProto) -> HalfFormat:
+        """What a Cast rounds to."""
+        for attribute in cast.attribute:
+            for format, number in ONNX_HALVES.items():
+                if attribute.name == "to" and attribute.i == number:
+                    return format
+        raise _refusal(cast)
 
     def _quantize(self, layer: onnx.NodeProto) -> onnx.NodeProto:
         """What makes integers of the layer's input."""

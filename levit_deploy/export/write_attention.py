@@ -3,6 +3,10 @@
 Float32
     products = MatMul(q, Transpose k), scores = Add [bias], softmax = Softmax
     context  = MatMul(softmax, v)
+Half, queries, keys and values through `Cast` to it and back
+    products = MatMul(queries, keys^T), scores = Add [bias]
+    exp      = Exp(scores - max)
+    context  = MatMul(exp through Cast and back, values) / (sum of exp)
 DynamicInt8
     keys     = Round(k / key_step)                   a step of each channel over all keys
     queries  = Round(q * key_step / query_step)      a step of each query
@@ -22,12 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.export.graph_writer import GraphWriter
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import (
     DIFFUSION_STEP,
     LARGEST_INTEGER,
     LARGEST_WEIGHT,
     DynamicInt8,
     Float32,
+    Half,
 )
 from levit_deploy.network.network import Attention, ShrinkingAttention
 
@@ -41,6 +47,8 @@ def write_attention(
     match block.arithmetic:
         case Float32():
             return _float32(graph, block, q, k, v)
+        case Half(format=format):
+            return _half(graph, block, format, q, k, v)
         case DynamicInt8():
             return _dynamic_int8(graph, block, q, k, v)
 
@@ -53,6 +61,22 @@ def _float32(
     scores = _biased(graph, block, graph.node("MatMul", [q, columns], f"{name}.products"))
     weights = graph.node("Softmax", [scores], f"{name}.softmax", axis=-1)
     return graph.node("MatMul", [weights, v], f"{name}.context.by_head")
+
+
+def _half(
+    graph: GraphWriter,
+    block: Attention | ShrinkingAttention,
+    format: HalfFormat,
+    *tensors: str,
+) -> str:
+    name, context = block.name, f"{block.name}.context.by_head"
+    q, k, v = (graph.halved(x, format) for x in tensors)
+    columns = graph.transpose(k, (0, 1, 3, 2), f"{name}.key.columns")
+    scores = _biased(graph, block, graph.node("MatMul", [q, columns], f"{name}.products"))
+    exp = _exponentials(graph, scores, f"{name}.weights")
+    whole = graph.node("MatMul", [graph.halved(exp, format), v], f"{context}.whole")
+    total = graph.reduce("ReduceSum", exp, f"{name}.weights.sum", axis=3, keepdims=1)
+    return graph.node("Div", [whole, total], context)
 
 
 def _dynamic_int8(
@@ -88,10 +112,14 @@ def _rounded(graph: GraphWriter, x: str, name: str, axis: int) -> tuple[str, str
     return graph.node("Round", [divided], f"{name}.rounded"), step
 
 
-def _weights(graph: GraphWriter, scores: str, keys: int, name: str) -> str:
+def _exponentials(graph: GraphWriter, scores: str, name: str) -> str:
     largest = graph.reduce("ReduceMax", scores, f"{name}.largest", axis=3, keepdims=1)
     shifted = graph.node("Sub", [scores, largest], f"{name}.shifted")
-    exp = graph.node("Exp", [shifted], f"{name}.exp")
+    return graph.node("Exp", [shifted], f"{name}.exp")
+
+
+def _weights(graph: GraphWriter, scores: str, keys: int, name: str) -> str:
+    exp = _exponentials(graph, scores, name)
     exact = graph.node("Mul", [exp, graph.number(LARGEST_WEIGHT)], f"{name}.exact")
     sums, differences = _diffusion(keys)
     running = [exact, graph.constant(f"cumulative.{keys}", sums)]

@@ -26,6 +26,9 @@ class Float32(Values):
 class Half(Values):
     """A layer whose weights and inputs are numbers of 16 bits; sums and results are float32.
 
+    Of an attention, both products: the inputs are queries, keys and values, and the exponentials of
+    its scores, that is softmax's weights before they are divided by their sum.
+
     The weights are held as float32 values that the format has. Inputs are rounded to it, ties to
     even, where the CPU multiplies the format; elsewhere the format is how weights are stored, and
     inputs stay float32. Sums of 16-bit products may be 16-bit over at most HALF_CHAIN terms.
@@ -83,7 +86,7 @@ class DynamicInt8(Values):
 LinearArithmetic = Float32 | Half | Int8
 ConvArithmetic = Float32 | Half | Int16
 LayerArithmetic = Float32 | Half | Int8 | Int16
-AttentionArithmetic = Float32 | DynamicInt8
+AttentionArithmetic = Float32 | Half | DynamicInt8
 
 FLOAT32 = Float32()
 DYNAMIC_INT8 = DynamicInt8()

@@ -1,4 +1,7 @@
-"""A float32 network -> the one in 16-bit floats: every layer but the one that reads the image."""
+"""A float32 network -> the one in 16-bit floats: every layer but the one that reads the image.
+
+Also the products of attention, where heads have parts that the kernels take.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ import numpy as np
 from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Half
-from levit_deploy.network.network import IMAGE, LayerT, Network, map_layers
+from levit_deploy.network.network import IMAGE, Block, LayerT, Mlp, Network, map_layers
+
+# What a head's keys and values are multiples of, in kernels of attention in 16 bits.
+KEY_COLUMNS = {HalfFormat.FP16: 8, HalfFormat.BF16: 16}
+VALUE_COLUMNS = 16
 
 
 def in_half(network: Network, format: HalfFormat) -> Network:
@@ -31,4 +38,13 @@ def in_half(network: Network, format: HalfFormat) -> Network:
             )
         return replace(layer, weight=weight, arithmetic=Half(format))
 
-    return map_layers(network, halved, halved)
+    network = map_layers(network, halved, halved)
+    blocks = tuple(_attention_in_half(block, format) for block in network.blocks)
+    return replace(network, blocks=blocks)
+
+
+def _attention_in_half(block: Block, format: HalfFormat) -> Block:
+    if isinstance(block, Mlp):
+        return block
+    fits = block.key_dim % KEY_COLUMNS[format] == block.value_dim % VALUE_COLUMNS == 0
+    return replace(block, arithmetic=Half(format)) if fits else block

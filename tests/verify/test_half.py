@@ -18,7 +18,7 @@ from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.arithmetic import Float32, Half
 from levit_deploy.network.half import in_half
-from levit_deploy.network.network import Linear, Precision, map_layers
+from levit_deploy.network.network import Linear, Mlp, Precision, map_layers
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -50,6 +50,8 @@ def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
     first, *others = model.network.layers()
     assert isinstance(first.arithmetic, Float32)
     assert all(layer.arithmetic == Half(format) for layer in others)
+    attention = {b.arithmetic for b in model.network.blocks if not isinstance(b, Mlp)}
+    assert attention == {Half(format)}
     assert model.precision == Precision(format.value)
     types = {c.data_type for c in model.graph.graph.initializer if "weight" in c.name}
     name = {HalfFormat.FP16: "FLOAT16", HalfFormat.BF16: "BFLOAT16"}[format]

@@ -13,9 +13,10 @@ from math import isqrt
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.attention import bf16, int8
+from levit_deploy.compiler.kernels.attention import bf16, half, int8
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
+    AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
     is_supported,
@@ -27,7 +28,7 @@ from levit_deploy.compiler.lower.linear import lower_linear
 from levit_deploy.compiler.tiles.registry import family_of
 from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
-from levit_deploy.network.arithmetic import DynamicInt8, Float32, Half
+from levit_deploy.network.arithmetic import AttentionArithmetic, DynamicInt8, Half
 from levit_deploy.network.network import Attention, ShrinkingAttention
 from levit_deploy.targets.target import Target
 
@@ -44,11 +45,18 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
                 lower_linear(calls, block.kv, x, layout=Layout.PANELS),
             ]
     table = block.bias.astype(np.float32)
-    match block.arithmetic:
-        case Float32():
-            supported, bias = is_supported(spec), pack_bias(table, spec)
-        case DynamicInt8():
+    operands = [tensor.value for tensor in inputs]
+    match spec:
+        case AttentionInt8Spec():
             supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
+        case AttentionHalfSpec():
+            supported, bias = half.is_supported(spec), pack_bias(table, spec)
+            operands = [calls.halved(tensor, HalfFormat.FP16) for tensor in inputs]
+        case AttentionBf16Spec():
+            supported, bias = bf16.is_supported(spec), pack_bias(table, spec)
+            operands = [calls.halved(tensor, HalfFormat.BF16) for tensor in inputs]
+        case _:
+            supported, bias = is_supported(spec), pack_bias(table, spec)
     if bias is None or not supported:
         what = "biases that do not follow from offsets" if supported else "heads of this size"
         raise DeployError(
@@ -56,8 +64,6 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
             hint="a head's keys are a multiple of 4 channels, its values of 16",
         )
     family, tile = family_of(spec), calls.tiles.tile(spec, calls.target)
-    halved = isinstance(spec, AttentionBf16Spec)
-    operands = [calls.halved(x, HalfFormat.BF16) if halved else x.value for x in inputs]
     value = calls.call(
         family.symbol(spec, tile),
         family.maker(spec, tile, calls.target),
@@ -70,7 +76,7 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
 
 def _spec(block: Attention | ShrinkingAttention, calls: Calls) -> AttentionSpec:
     heads, queries, keys = block.bias.shape
-    spec = AttentionSpec(
+    return _kind(block.arithmetic, calls.target)(
         heads=heads,
         key_dim=block.key_dim,
         value_dim=block.value_dim,
@@ -80,13 +86,13 @@ def _spec(block: Attention | ShrinkingAttention, calls: Calls) -> AttentionSpec:
         fused_qkv=isinstance(block, Attention),
         activation=calls.activation,
     )
-    if isinstance(block.arithmetic, DynamicInt8):
-        return AttentionInt8Spec(**vars(spec))
-    in_bf16 = AttentionBf16Spec(**vars(spec))
-    return in_bf16 if _multiplies_bf16(block, calls.target) and bf16.is_supported(in_bf16) else spec
 
 
-def _multiplies_bf16(block: Attention | ShrinkingAttention, target: Target) -> bool:
-    """Whether the layers around it have their inputs rounded to bfloat16."""
-    multiplied = HalfFormat.BF16 in target.halves
-    return multiplied and block.proj.arithmetic == Half(HalfFormat.BF16)
+def _kind(arithmetic: AttentionArithmetic, target: Target) -> type[AttentionSpec]:
+    """Half is float32 on a CPU that does not multiply it."""
+    match arithmetic:
+        case DynamicInt8():
+            return AttentionInt8Spec
+        case Half(format=format) if format in target.halves:
+            return AttentionHalfSpec if format is HalfFormat.FP16 else AttentionBf16Spec
+    return AttentionSpec

@@ -56,7 +56,7 @@ def convolution(layer: Layer) -> Float32:
     spec, side = layer.spec, layer.spec.out_size
     padded = np.zeros((2 * side + 1, 2 * side + 1, spec.in_channels))
     padded[1 : spec.in_size + 1, 1 : spec.in_size + 1] = layer.x
-    total = np.tile(layer.bias, (side, side, 1))
+    sums: list[Float16] = []
     for row in range(3):
         lines = padded[row : row + 2 * side : 2]
         columns = [lines[:, x : x + 2 * side : 2] for x in range(3)]
@@ -65,12 +65,16 @@ def convolution(layer: Layer) -> Float32:
         weights = weights.astype(np.float64)
         done = 0
         for count in HalfBlock.chains(len(weights)):
-            chain = np.zeros(total.shape, np.float16)
+            chain = np.zeros((side, side, spec.out_channels), np.float16)
             for k in range(done, done + count):
                 product = values[:, :, k, None] * weights[k]
                 chain = (product + chain.astype(np.float64)).astype(np.float16)
-            total = total + chain.astype(np.float32)
+            sums.append(chain)
             done += count
+    total = np.tile(layer.bias, (side, side, 1))
+    for i in range(0, len(sums), 2):
+        pair = sums[i] + sums[i + 1] if i + 1 < len(sums) else sums[i]
+        total = total + pair.astype(np.float32)
     return total
 
 

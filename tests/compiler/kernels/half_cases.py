@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional as F
 
 from levit_deploy.compiler.kernels.gemm.family import GEMM_HALF, GEMM_STORED_HALF
-from levit_deploy.compiler.kernels.gemm.half import LANES
 from levit_deploy.compiler.kernels.gemm.spec import (
     GemmHalfSpec,
     GemmSpec,
@@ -19,6 +18,7 @@ from levit_deploy.compiler.kernels.gemm.spec import (
     Layout,
 )
 from levit_deploy.compiler.kernels.gemm.stored_half import pack_bias, pack_halves
+from levit_deploy.compiler.kernels.half_chains import LANES
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.half_format import HALF_CHAIN, HalfFormat
@@ -121,18 +121,32 @@ def make_layer(
     )
 
 
-def exact_sums(layer: HalfLayer) -> Array:
-    """What gemm.half promises. The product of two float16 and its sum with a third are exact in
-    float64 here, so that the one rounding is that of the fused operation."""
-    a = gathered(layer.spec, layer.a).astype(np.float64)
-    w = layer.weights.astype(np.float64)
-    total = np.broadcast_to(layer.bias, (len(a), w.shape[1]))
-    for first in range(0, layer.spec.depth, HALF_CHAIN):
-        h = np.zeros(total.shape, np.float16)
-        for k in range(first, min(first + HALF_CHAIN, layer.spec.depth)):
+def chained(a: Buffer, w: Buffer, start: Buffer) -> Array:
+    """start + a @ w in float16 chains, as half_chains says.
+
+    The product of two float16 and its sum with a third are exact in float64 for numbers of one
+    size, so that the one rounding is that of the fused operation.
+    """
+    depth, shape = len(w), (len(a), w.shape[1])
+    a, w = a.astype(np.float64), w.astype(np.float64)
+
+    def chain(first: int) -> Buffer:
+        h = np.zeros(shape, np.float16)
+        for k in range(first, min(first + HALF_CHAIN, depth)):
             h = (np.outer(a[:, k], w[k]) + h.astype(np.float64)).astype(np.float16)
-        total = total + h.astype(np.float32)
+        return h
+
+    total = np.broadcast_to(start, shape)
+    for first in range(0, depth, 2 * HALF_CHAIN):
+        second = first + HALF_CHAIN
+        pair = chain(first) + chain(second) if second < depth else chain(first)
+        total = total + pair.astype(np.float32)
     return total
+
+
+def exact_sums(layer: HalfLayer) -> Array:
+    """What gemm.half promises."""
+    return chained(gathered(layer.spec, layer.a), layer.weights, layer.bias)
 
 
 def half_case(layer: HalfLayer, tile: Callable[[Target], GemmTile] | None = None) -> Case:

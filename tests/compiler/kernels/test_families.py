@@ -10,6 +10,7 @@ from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
     attention_bf16_cases,
     attention_cases,
+    attention_half_cases,
     attention_int8_cases,
     bf16_cases,
     conv_bf16_cases,
@@ -37,6 +38,7 @@ SUITES = {
     "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention bf16": attention_bf16_cases.SUITE,
+    "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
 # What another one covers: its instructions in wider registers.

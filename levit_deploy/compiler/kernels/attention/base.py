@@ -78,10 +78,10 @@ class AttentionKernel(ABC):
     """
 
     kind: str
-    # Of queries, keys and values.
-    input_type: ClassVar[str] = "float32"
     keys_at: int
     constants: tuple[Expr | float, ...]
+    input_type: ClassVar[str] = "float32"  # of queries, keys and values
+    lanes: int | None = None  # values in the vectors of keys and columns; default: a register
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class AttentionKernel(ABC):
         self.stored = stored
         self.spec = spec
         self.tile = tile
-        self.simd = Simd(isa_of(target))
+        self.simd = Simd(isa_of(target), self.lanes)
         self.bias = spec.position_bias
         lanes = self.simd.lanes
         key_vectors = -(-spec.keys // lanes)

@@ -1,4 +1,4 @@
-"""The families of attention: in float32, in bfloat16 and in 8 bits."""
+"""The families of attention: in float32, float16, bfloat16 and 8 bits."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from levit_deploy.compiler.kernels.attention import bf16, float32, int8, spec
+from levit_deploy.compiler.kernels.attention import bf16, float32, half, int8, spec
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
+    AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
     AttentionTile,
 )
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family
+from levit_deploy.compiler.kernels.half_chains import LANES
 from levit_deploy.compiler.kernels.kernel import Activation
-from levit_deploy.compiler.kernels.register_tiles import fits, near_tiles
+from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
 from levit_deploy.targets.target import Target
 
 
@@ -43,9 +45,29 @@ def _near(spec: AttentionSpec, default: AttentionTile, target: Target) -> Iterat
             yield replace(default, value_rows=other[0], value_columns=other[1])
 
 
+def _is_legal_half(tile: AttentionTile, spec: AttentionHalfSpec, target: Target) -> bool:
+    shapes = ((tile.score_rows, tile.score_columns), (tile.value_rows, tile.value_columns))
+    return 1 <= tile.rows <= spec.query_side and all(
+        rows >= 1
+        and columns % LANES == 0
+        and 0 < rows * columns // LANES <= most_accumulators(target)
+        for rows, columns in shapes
+    )
+
+
+def _near_half(
+    spec: AttentionHalfSpec, default: AttentionTile, target: Target
+) -> Iterator[AttentionTile]:
+    yield from (replace(default, rows=n) for n in (default.rows // 2 or 1, 1) if n != default.rows)
+    for rows, vectors in ((7, 2), (5, 4), (4, 4), (6, 3)):
+        yield replace(default, score_rows=rows, score_columns=vectors * LANES)
+        yield replace(default, value_rows=rows, value_columns=vectors * LANES)
+
+
 def _symbol(spec: AttentionSpec, tile: AttentionTile) -> str:
     """Such as attention_h4_q196_k196_d16_v32_b14_4x32_4x32."""
     words = ["attention" if spec.fused_qkv else "shrinking"]
+    words += ["half"] * isinstance(spec, AttentionHalfSpec)
     words += ["int8"] * isinstance(spec, AttentionInt8Spec)
     words += ["bf16"] * isinstance(spec, AttentionBf16Spec)
     words += [f"h{spec.heads}", f"q{spec.queries}", f"k{spec.keys}"]
@@ -73,6 +95,16 @@ ATTENTION_BF16 = Family(
     is_legal=_is_legal,
     neighbours=_near,
     generate=bf16.attention_bf16_kernel,
+    symbol=_symbol,
+)
+ATTENTION_HALF = Family(
+    name="attention half",
+    spec=AttentionHalfSpec,
+    tile=AttentionTile,
+    default_tile=half.default_tile,
+    is_legal=_is_legal_half,
+    neighbours=_near_half,
+    generate=half.attention_half_kernel,
     symbol=_symbol,
 )
 ATTENTION_INT8 = Family(

@@ -16,13 +16,20 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows, combine_partials
-from levit_deploy.compiler.kernels.exponential import ExpConstants, exponential
+from levit_deploy.compiler.kernels.exponential import (
+    ExpConstants,
+    ShortExpConstants,
+    exponential,
+)
+
+# Takes a row's number, the first column of a vector, and the vector.
+Keep = Callable[[int, Expr | int, Expr], None]
 
 
 def softmax_rows(
-    rows: ScoreRows, constants: ExpConstants, keep: Callable[[int, Expr | int, Expr], None]
+    rows: ScoreRows, constants: ExpConstants | ShortExpConstants, keep: Keep
 ) -> list[Expr]:
-    """Give each row's exp(score - max) to `keep`: row, column, register.
+    """Give each row's exp(score - max) to `keep`.
 
     Returns 1 / (their sum) for each row. Whole vectors are read and given; what lies past the last
     column has no influence and becomes 0. Finite scores give no NaN.

@@ -74,6 +74,11 @@ class AttentionSpec(CutBy[AttentionTile]):
         return PositionBias(self.query_side, self.key_side, self.stride)
 
 
+class AttentionHalfSpec(AttentionSpec):
+    """Attention of float16 queries, keys and values, multiplied as they are; else as
+    `AttentionSpec`."""
+
+
 class AttentionInt8Spec(AttentionSpec):
     """Attention whose two products are of 8-bit integers; else as `AttentionSpec`."""
 

@@ -1,9 +1,10 @@
-"""Convolution in float16: products summed up in float16 over short chains, chains in float32.
+"""Convolution in float16: products summed up in float16 over short chains, those in float32.
 
     total[pixel, channel] = bias[channel]
     for each chain:  s = input value * weight for the first of its products,
                      s = fma(input value, weight, s) for the others, in float16
-                     total = total + s, in float32
+    for each two:    total = total + (s + s of the next), the sum in brackets in float16, the other
+                     in float32; a last chain without another is added alone
 
 A row of the kernel, 3 x channels products, is cut into the fewest chains of at most HALF_CHAIN,
 nearly equal in units of eight: 96 -> 48 + 48. Chains that are done wait in the worker's memory;
@@ -95,8 +96,10 @@ class HalfBlock(FloatBlock):
     ) -> Expr:
         total = self.initial(simd, w, panel_at, channel)
         first = pixel * self.width + channel
-        for at in range(first, int(acc.shape[0]), self.chain_size):
-            total = T.bind(total + T.cast(simd.load(acc, at), simd.type()))
+        chains = [simd.load(acc, at) for at in range(first, int(acc.shape[0]), self.chain_size)]
+        for i in range(0, len(chains), 2):
+            pair = sum(chains[i + 1 : i + 2], start=chains[i])
+            total = T.bind(total + T.cast(pair, simd.type()))
         return total
 
 

@@ -18,6 +18,7 @@ from levit_deploy.compiler.kernels.gemm.spec import (
     GemmTile,
     Layout,
 )
+from levit_deploy.compiler.kernels.half_chains import LANES
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
@@ -61,15 +62,15 @@ def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterato
 
 def _is_legal_half(tile: GemmTile, spec: GemmHalfSpec, target: Target) -> bool:
     shares = not tile.shared or tile == tile.for_sharing()
-    vectors, rest = divmod(tile.nr, half.LANES)
+    vectors, rest = divmod(tile.nr, LANES)
     fitting = tile.mr >= 1 and tile.mr * vectors <= most_accumulators(target)
-    return shares and tile.lanes == half.LANES == tile.depth_unroll and not rest and fitting
+    return shares and tile.lanes == LANES == tile.depth_unroll and not rest and fitting
 
 
 def _near_half(spec: GemmHalfSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
     yield default
     for mr, vectors in ((4, 4), (4, 5), (4, 6), (5, 4), (6, 4), (8, 2), (8, 3)):
-        yield replace(default, mr=Blocks.of(spec.group_rows, mr).size, nr=vectors * half.LANES)
+        yield replace(default, mr=Blocks.of(spec.group_rows, mr).size, nr=vectors * LANES)
 
 
 def _symbol(spec: GemmSpec, tile: GemmTile) -> str:

@@ -52,6 +52,17 @@ def transpose_quads(quads: list[Expr]) -> list[Expr]:
     return [*_zip(even_low, odd_low), *_zip(even_high, odd_high)]
 
 
+def transpose_square(rows: Sequence[Expr]) -> list[Expr]:
+    """As many vectors as each has lanes, 2, 4, 8 ...: lane j of vector i becomes lane i of j."""
+    lanes = count = len(rows)
+    while count > 1:
+        pairs = [(rows[i], rows[i + lanes // 2]) for i in range(lanes // 2)]
+        order = [lane for i in range(lanes) for lane in (i, lanes + i)]
+        rows = [T.bind(shuffle(pair, part)) for pair in pairs for part in _halves(order)]
+        count //= 2
+    return list(rows)
+
+
 def combine_each(vectors: Sequence[Expr], combine: Combine) -> Expr:
     """Four lanes: all lanes of each of up to four vectors combined, in whatever order. Past the
     last vector it is repeated."""
@@ -69,3 +80,8 @@ def _zip(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     lanes = lanes_of(a)
     low = [i for part in range(0, lanes, 4) for k in (0, 1) for i in (part + k, lanes + part + k)]
     return T.bind(shuffle([a, b], low)), T.bind(shuffle([a, b], [i + 2 for i in low]))
+
+
+def _halves(order: list[int]) -> tuple[list[int], list[int]]:
+    middle = len(order) // 2
+    return order[:middle], order[middle:]

@@ -122,13 +122,12 @@ class Simd:
         return T.call_llvm_pure_intrin(str(c.ty), "llvm.fma", a, b, c)
 
     def fence(self, vector: Expr) -> Expr:
-        """`vector`, float32 or int32, as it is: LLVM neither contracts a product with the addition
+        """`vector`, floats or int32, as it is: LLVM neither contracts a product with the addition
         that follows nor reorders additions across it. Costs nothing."""
         kind = str(vector.ty)
-        value = T.reinterpret(self.type(), vector)
-        return T.reinterpret(
-            kind, T.call_llvm_pure_intrin(self.type(), "llvm.arithmetic.fence", value)
-        )
+        floats = kind if kind.startswith("float") else self.type()
+        value = T.reinterpret(floats, vector)
+        return T.reinterpret(kind, T.call_llvm_pure_intrin(floats, "llvm.arithmetic.fence", value))
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         return self.isa.maximum(a, b)

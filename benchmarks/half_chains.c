@@ -1,0 +1,43 @@
+/* Sums of float16 products as kernels/half_chains.py defines them, on x86 with AVX2, FMA and F16C.
+ * A product and its sum are rounded to float32 before float16: a result may be the neighbour of the
+ * right one where that rounding made a tie, about once in ten thousand. */
+#include <immintrin.h>
+
+enum { LANES = 8, VECTORS = 4, WIDTH = LANES * VECTORS };
+
+static __m256 rounded(__m256 x)
+{
+    return _mm256_cvtph_ps(_mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+}
+
+/* total[rows][columns] += a[rows][depth] @ w[depth][columns], all float32, of which a and w are
+ * float16 numbers; columns: a multiple of 32. `chains`: how many terms each has; `together`: of so
+ * many the sums are added in float16. */
+void half_chains(float *total, const float *a, const float *w, int rows, int depth, int columns,
+                 const int *chains, int count, int together)
+{
+    for (int row = 0; row < rows; row++)
+        for (int column = 0; column < columns; column += WIDTH) {
+            const float *value = a + (long)row * depth, *weight = w + column;
+            float *out = total + (long)row * columns + column;
+            for (int chain = 0; chain < count;) {
+                __m256 group[VECTORS];
+                for (int member = 0; member < together && chain < count; member++, chain++) {
+                    __m256 h[VECTORS];
+                    for (int v = 0; v < VECTORS; v++)
+                        h[v] = _mm256_setzero_ps();
+                    for (int k = 0; k < chains[chain]; k++, value++, weight += columns)
+                        for (int v = 0; v < VECTORS; v++)
+                            h[v] = rounded(_mm256_fmadd_ps(_mm256_set1_ps(*value),
+                                                           _mm256_loadu_ps(weight + v * LANES),
+                                                           h[v]));
+                    for (int v = 0; v < VECTORS; v++)
+                        group[v] = member ? rounded(_mm256_add_ps(group[v], h[v])) : h[v];
+                }
+                for (int v = 0; v < VECTORS; v++) {
+                    float *at = out + v * LANES;
+                    _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), group[v]));
+                }
+            }
+        }
+}
