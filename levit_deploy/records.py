@@ -27,7 +27,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular
 
-MAX_BYTES = 1 << 24
+MAX_BYTES = 1 << 25
 MAX_DEPTH = 16
 MAX_TEXT = 1 << 16  # characters of one string
 MAX_INTEGER = 1 << 63

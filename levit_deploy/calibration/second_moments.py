@@ -1,4 +1,7 @@
-"""Means of what a layer reads, and of the products of two of its inputs, over all tokens."""
+"""Means of what a layer reads, and of the products of two of its inputs, over all tokens.
+
+Tokens wait until they are `_TOGETHER`: the fewer there are, the more of the time goes to memory.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import numpy as np
 
 from levit_deploy.network.network import Float64, Floats
 
+_TOGETHER = 512
+
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
@@ -16,17 +21,6 @@ class SecondMoments:
     tokens: int
     sums: Float64
     products: Float64
-
-    @staticmethod
-    def of(rows: Floats) -> SecondMoments:
-        """Of tokens (n, channels)."""
-        rows = rows.astype(np.float64)
-        return SecondMoments(len(rows), rows.sum(axis=0), rows.T @ rows)
-
-    def __add__(self, other: SecondMoments) -> SecondMoments:
-        return SecondMoments(
-            self.tokens + other.tokens, self.sums + other.sums, self.products + other.products
-        )
 
     def scaled(self, factors: Float64) -> SecondMoments:
         """Those of the tensor times factors, (channels,)."""
@@ -38,3 +32,30 @@ class SecondMoments:
         mean = self.sums / self.tokens
         covariance: Float64 = self.products / self.tokens - np.outer(mean, mean)
         return covariance
+
+
+class MomentsSum:
+    """`SecondMoments` of tokens that come by and by."""
+
+    def __init__(self, channels: int) -> None:
+        self._tokens = 0
+        self._sums, self._products = np.zeros(channels), np.zeros((channels, channels))
+        self._waiting: list[Floats] = []
+
+    def add(self, rows: Floats) -> None:
+        """Tokens (n, channels)."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= _TOGETHER:
+            self._collect()
+
+    def total(self) -> SecondMoments:
+        if self._waiting:
+            self._collect()
+        return SecondMoments(self._tokens, self._sums, self._products)
+
+    def _collect(self) -> None:
+        rows = np.concatenate(self._waiting, dtype=np.float64)
+        self._tokens += len(rows)
+        self._sums += rows.sum(axis=0)
+        self._products += rows.T @ rows
+        self._waiting = []

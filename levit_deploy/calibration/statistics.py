@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet, Progress
-from levit_deploy.calibration.second_moments import SecondMoments
+from levit_deploy.calibration.second_moments import MomentsSum, SecondMoments
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
 from levit_deploy.models.images import normalize
@@ -100,7 +100,7 @@ class _Watched:
         self._ranges: list[tuple[Float64, Float64]] = []  # of the even images, of the odd ones
         self._sample: list[Float32] = []
         self._windows: list[Float32] = []
-        self._moments: list[SecondMoments] = []  # of the even images, of the odd ones
+        self._moments: list[MomentsSum] = []  # of the even images, of the odd ones
 
     def see(self, tensor: Float32) -> None:
         rows = _tokens(tensor)
@@ -115,10 +115,10 @@ class _Watched:
         if tensor.ndim == 4:
             outputs = ((tensor.shape[-1] + 1) // 2) ** 2
             self._windows.append(_windows(tensor, self._places(SAMPLE_WINDOWS, outputs)))
-        elif self._seen < 2:
-            self._moments.append(SecondMoments.of(rows))
         else:
-            self._moments[half] += SecondMoments.of(rows)
+            if self._seen < 2:
+                self._moments.append(MomentsSum(rows.shape[1]))
+            self._moments[half].add(rows)
         self._seen += 1
 
     def _places(self, wanted: int, places: int) -> NDArray[np.int64]:
@@ -132,7 +132,10 @@ class _Watched:
     def statistics(self) -> TensorStatistics:
         lows, highs = (np.stack(sides) for sides in zip(*self._ranges, strict=True))
         windows = np.concatenate(self._windows) if self._windows else None
-        moments = (self._moments[0], self._moments[1]) if self._moments else None
+        moments = None
+        if self._moments:
+            even, odd = self._moments
+            moments = even.total(), odd.total()
         sample = np.concatenate(self._sample)
         return TensorStatistics(self._seen, lows, highs, sample, windows, moments)
 
