@@ -14,7 +14,7 @@ import argparse
 import ctypes
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +157,7 @@ class Model:
         return sums / e.sum(axis=1, keepdims=True)
 
 
-def of_library(artifact: Artifact, images: Images) -> Array:
+def of_library(artifact: Artifact, images: Iterable[Images]) -> Array:
     """What the library computes on its emulated CPU."""
     target = get_target(artifact.manifest.target)
     emulator = emulator_command(target)
@@ -166,7 +166,7 @@ def of_library(artifact: Artifact, images: Images) -> Array:
         program = Path(folder) / "run_images"
         link_run_images(artifact, find_toolchain(target), program)
         with ProgramRunner(program, Function.RUN, LocalMachine(emulator)) as runner:
-            return runner.infer(images)
+            return np.concatenate([runner.infer(image) for image in images])
 
 
 def report(name: str, got: Array, expected: NDArray[np.float64]) -> None:
@@ -193,7 +193,7 @@ def main() -> None:
         modelled = np.stack([model.logits(image) for image in inputs])
     report("model against float32", modelled, expected)
     if options.artifact:
-        images = Images(pixels, model_input(pixels, SPEC), "test images")
+        images = (Images(x[None], model_input(x[None], SPEC), "test image") for x in pixels)
         got = of_library(Artifact.load(options.artifact), images)
         report("library against float32", got, expected)
         report("library against the model", got, modelled.astype(np.float64))
