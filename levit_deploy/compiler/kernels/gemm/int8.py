@@ -157,6 +157,7 @@ class _Generator:
             mr=blocks * self.alignment,
             vectors=width // self.simd.lanes,
             panel_width=cut.width(width),
+            column_bytes=cut.column_size,
             depth=cut.depth,
             unroll=self.tile.depth_unroll,
             tiles_per_panel=self.tiles_per_panel,
