@@ -16,6 +16,7 @@ from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
+from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -71,14 +72,22 @@ class MaddubsPairTile(MaddubsTile):
         steps = self.depth // GROUP
         weights = T.bind(self.weights_at(panel, inside))
         order = T.bind(panel + (HEADER_BYTES + self.depth) * self.panel_width)
+        # A pointer of their own: otherwise each step adds the start of the rows.
+        first_row = T.bind(T.address_of(self.a[starts[0]]))
+        rows = T.decl_buffer((self.row_step * self.mr,), self.a.dtype, data=first_row)
         pairs = self.entry(order)
         with T.serial(pairs) as pair:
             self.prefetch_lines(panel, share, pair)
-            self.add_steps(acc, starts[0], order, weights, 2 * pair, 2)
+            self.add_steps(acc, rows, order, weights, 2 * pair, 2)
         paired = T.bind(2 * pairs)
         with T.serial(steps - paired) as alone:
             self.prefetch_lines(panel, share, pairs + alone)
-            self.add_steps(acc, starts[0], order, weights, paired + alone, 1)
+            self.add_steps(acc, rows, order, weights, paired + alone, 1)
+
+    @property
+    def row_step(self) -> int:
+        """From a row to the next."""
+        return self.depth * (2 if self.gathered else 1)
 
     def prefetch_lines(self, panel: Expr, share: Expr, turn: Expr) -> None:
         """Of this tile's share of the next panel, and what follows it, a line or more."""
@@ -93,23 +102,28 @@ class MaddubsPairTile(MaddubsTile):
         return T.bind(T.cast(T.reinterpret("uint16", two), "int32"))
 
     def add_steps(
-        self, acc: Accumulators, row: Expr, order: Expr, weights: Expr, first: Expr, count: int
+        self,
+        acc: Accumulators,
+        rows: tirx.Buffer,
+        order: Expr,
+        weights: Expr,
+        first: Expr,
+        count: int,
     ) -> None:
-        """The products of `count` steps from number `first` on; `row`: where the first row is."""
+        """The products of `count` steps from number `first` on."""
         simd, size = self.simd, GROUP * self.simd.lanes
         numbers = [T.bind(first) + i for i in range(count)]
-        # The rows are at fixed distances: one address serves them all.
-        rows = [T.bind(row + self.entry(order + (1 + i) * _ENTRY_BYTES)) for i in numbers]
+        # Rows are at fixed distances: one address of a step serves them all.
+        at = [self.entry(order + (1 + i) * _ENTRY_BYTES) for i in numbers]
         places = [self.place(v * simd.lanes, GROUP) for v in range(self.vectors)]
         factors = [
             Bytes(self.w, weights + i * (GROUP * self.panel_width)).vectors(places, size)
             for i in numbers
         ]
         for i, registers in enumerate(acc):
-            distance = i * self.depth * (2 if self.gathered else 1)
             products = []
-            for step_row, step_factors in zip(rows, factors, strict=True):
-                splat = self.splat(Bytes(self.a, step_row), distance)
+            for k, step_factors in zip(at, factors, strict=True):
+                splat = self.splat(Bytes(rows, k), i * self.row_step)
                 products.append([T.bind(pmaddubsw(splat, factor)) for factor in step_factors])
             for register, narrow in zip(registers, zip(*products, strict=True), strict=True):
                 total = simd.load(register, 0)
