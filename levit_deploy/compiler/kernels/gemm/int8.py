@@ -35,7 +35,6 @@ from levit_deploy.compiler.kernels.kernel import (
     task_range,
 )
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 
@@ -51,7 +50,7 @@ def default_tile(spec: GemmInt8Spec, target: Target, shared: bool = False) -> Ge
     rows = Blocks.of(spec.group_rows, mr)
     if rows.size < mr:
         sums = rows.size * family.sums_per_vector
-        vectors = max(vectors, -(-MIN_ACCUMULATORS // sums))
+        vectors = max(vectors, -(-family.fewest_sums // sums))
     tile = GemmTile(rows.size, vectors * isa.lanes, isa.lanes, unroll)
     return tile.for_sharing() if shared else tile
 

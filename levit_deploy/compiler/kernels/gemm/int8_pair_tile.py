@@ -31,6 +31,8 @@ _ENTRY_BYTES = 2
 
 
 class MaddubsPairTile(MaddubsTile):
+    fewest_sums = 4  # only a paddd, of one cycle, waits for the one before
+
     @staticmethod
     def largest(isa: Isa) -> tuple[int, int, int]:
         if isa.registers == 32:

@@ -26,6 +26,7 @@ from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStora
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.product import Accumulators
+from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 
 HEADER_BYTES = 12  # of one column
 CACHE_LINE_BYTES = 64
@@ -85,6 +86,8 @@ class Int8Tile(ABC):
     vector_alignment: ClassVar[int] = 1
     # Registers of sums for one row and one register of columns.
     sums_per_vector: ClassVar[int] = 1
+    # With fewer registers of sums, additions wait for each other.
+    fewest_sums: ClassVar[int] = MIN_ACCUMULATORS
     # Weights are put into another order where they are loaded, once for every tile of rows.
     rearranges_weights: ClassVar[bool] = False
 
