@@ -145,8 +145,9 @@ def _lane_sums(weights: NDArray[np.int8]) -> NDArray[np.int16]:
 def _pairs(sums: NDArray[np.int16]) -> tuple[list[tuple[int, int]], list[int]]:
     """Pairs of steps, and those left alone: whoever has the fewest partners comes first, and takes
     the one that has the fewest others. `sums` as of `_lane_sums`."""
-    flat = sums.reshape(len(sums), -1)
-    fit = np.array([(flat + step <= LANE_LIMIT).all(axis=1) for step in flat])
+    lanes = np.ascontiguousarray(sums.reshape(len(sums), -1).T, dtype=np.uint8)
+    room = LANE_LIMIT - lanes
+    fit = np.asarray((lanes[:, None, :] <= room[:, :, None]).all(axis=0))
     np.fill_diagonal(fit, False)
     partners, pairs = fit.sum(axis=1), []
     never = len(sums) + 1
@@ -154,8 +155,10 @@ def _pairs(sums: NDArray[np.int16]) -> tuple[list[tuple[int, int]], list[int]]:
         one = int(np.where(partners > 0, partners, never).argmin())
         other = int(np.where(fit[one], partners, never).argmin())
         pairs.append((one, other))
-        partners -= fit[one].astype(np.intp) + fit[other]
-        fit[[one, other]] = fit[:, [one, other]] = False
-        partners[[one, other]] = 0
+        partners -= fit[one]
+        partners -= fit[other]
+        for step in (one, other):
+            fit[step] = fit[:, step] = False
+            partners[step] = 0
     taken = {step for pair in pairs for step in pair}
     return pairs, [step for step in range(len(sums)) if step not in taken]
