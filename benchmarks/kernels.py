@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.shapes import SPECS, gemms
+from benchmarks.shapes import SPECS
 from levit_deploy.compiler.codegen import emit_object
 from levit_deploy.compiler.kernels.gemm.spec import GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--model", default="levit_128s")
     parser.add_argument("--target", default="host")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--tiles", help="for gemm: compare these")
+    parser.add_argument("--tiles", help="for gemm or gemm_bf16: compare these")
     options = parser.parse_args()
     model, target = get_spec(options.model), get_target(options.target)
     toolchain = find_toolchain(target)
@@ -53,7 +53,7 @@ def main() -> None:
         sizes = [tuple(map(int, tile.split("x"))) for tile in options.tiles.split(",")]
         lanes = target.float_lanes
         tiles = [GemmTile(mr, nr, lanes, unroll) for mr, nr, unroll in sizes]
-        for spec, count in gemms(model).items():
+        for spec, count in SPECS[options.families[0]](model).items():
             timed = time_tiles(spec, tiles, toolchain, options.rounds)
             shares = "  ".join(f"{one.tile} {share(one, time):.3f}" for one, time in timed)
             print(f"{count} x {timed[0][0].shape:50} {shares}", flush=True)

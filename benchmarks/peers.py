@@ -41,6 +41,7 @@ from levit_deploy.verify.latency import TURN_S, measure
 SMALL = Net("levit_128s", 224)
 MIDDLE = Net("levit_192", 224)
 LARGE = Net("levit_256", 224)
+LARGEST = Net("levit_384", 224)
 OURS = "levit-deploy"
 STARTS = 12
 
@@ -120,16 +121,18 @@ def one_thread(
     return Table(f"{title}, one thread", note, side_by_side(net, precision, kinds, work))
 
 
-def half(work: Path) -> Table:
+def half(
+    net: Net, title: str, precisions: Sequence[str], kinds: Sequence[Kind], work: Path
+) -> Table:
     """Ours without arithmetic of these types stores the weights in them."""
-    contenders = [ours(SMALL, precision, work) for precision in ("bf16", "fp16", "fp32")]
-    contenders += [kind.contender(SMALL, work) for kind in HALVES]
+    contenders = [ours(net, precision, work) for precision in precisions]
+    contenders += [kind.contender(net, work) for kind in kinds]
     note = (
         "What OpenVINO makes of a hint: behind its version is the type that it says it runs. "
         "Without instructions for bf16 (AVX512_BF16, AMX) it computes bf16 very slowly; we widen "
         "stored weights."
     )
-    return Table("LeViT-128S, half precision, one thread", note, contenders)
+    return Table(f"{title}, half precision, one thread", note, contenders)
 
 
 def two_threads(precision: str, kinds: Sequence[Kind], work: Path) -> Table:
@@ -185,7 +188,9 @@ TABLES: dict[str, Callable[[Path], Table]] = {
     ),
     "int8-256": partial(one_thread, LARGE, "LeViT-256, 8 bits", "int8", EIGHT_BITS[:3], ""),
     "fp32": partial(one_thread, SMALL, "LeViT-128S, fp32", "fp32", FLOATS, ""),
-    "half": half,
+    "half": partial(half, SMALL, "LeViT-128S", ("bf16", "fp16", "fp32"), HALVES),
+    "half-256": partial(half, LARGE, "LeViT-256", ("bf16", "fp32"), HALVES[:1]),
+    "half-384": partial(half, LARGEST, "LeViT-384", ("bf16", "fp32"), HALVES[:1]),
     "threads-fp32": partial(two_threads, "fp32", FASTEST_FLOATS),
     "threads-int8": partial(two_threads, "int8", FASTEST_8_BITS),
     "busy": busy,

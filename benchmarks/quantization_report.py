@@ -15,25 +15,26 @@ SIGMAS = (0.0, 1.0, 1.5, 2.0)  # 0 is the net itself
 MOST, FEWER = 2000, 500  # test images
 PACKAGES = {"levit-deploy": "levit_deploy", "ONNX Runtime": "onnxruntime", "NNCF": "nncf"}
 
-# Measured once, on 100 test images: the form was chosen by it.
+# By the command that it names.
 STEM = """\
 ## The stem
 
-Its convolutions behind the first, which reads the image and stays float32: signal-to-noise ratio of
-the logits if one of them alone is rounded, all else being float32, on the first 100 test images.
+Its first convolution reads the image and stays float32. What 8 bits cost in each of the others:
+signal-to-noise ratio of the logits if it alone is rounded, all else being float32, and of the 8-bit
+model, of 44.7 dB, if its activations too get 8 bits, a range for each channel. On the first 200
+test images, by `python -m benchmarks.stem_bits`.
 
 | what is rounded | second | third | fourth |
 |---|---|---|---|
-| activations to 8 bits, a range for each channel | 40.9 dB | 45.1 dB | 47.6 dB |
-| the noisiest quarter of them to 11 bits, as two inputs | 48.3 dB | 49.3 dB | 47.4 dB |
-| weights to 8 bits, nearest | 40.8 dB | 44.9 dB | 53.6 dB |
-| weights to 8 bits, errors made up for by other weights | **57.1 dB** | **59.6 dB** | **63.7 dB** |
+| weights, nearest | 44.2 dB | 47.0 dB | 52.9 dB |
+| weights, as calibration rounds them | **59.4 dB** | **60.1 dB** | **63.8 dB** |
+| activations | 44.4 dB | 46.1 dB | 48.7 dB |
+| activations, of the 8-bit model | 41.5 dB | 42.3 dB | 43.3 dB |
 
-So activations keep their 16 bits: with 8 in any one of the three the library would have 38.8 to
-42.1 dB. Weights get 8 where, on pictures kept back, the error of the convolution's outputs is 55 dB
-below them; without pictures nobody knows, and they have 16. That is worth a third of the products
-where ARM multiplies bytes, and nothing on x86: `vpdpbusd` does twice the products of `vpdpwssd`,
-and it takes two. Errors of activations handed on to the next pixel would gain 0.2 to 0.8 dB.
+Activations keep their 16 bits, though the fourth convolution's could do with 8. Weights get 8
+where, on pictures kept back, the error of the convolution's outputs is 55 dB below them; without
+pictures nobody knows, and they have 16. That is worth a third of the products where ARM multiplies
+bytes, and nothing on x86: `vpdpbusd` does twice the products of `vpdpwssd`, and it takes two.
 
 """.splitlines()
 

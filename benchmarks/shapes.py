@@ -7,9 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import astuple
 from typing import Any
 
-from levit_deploy.compiler.kernels.attention.spec import AttentionInt8Spec, AttentionSpec
+from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionBf16Spec,
+    AttentionInt8Spec,
+    AttentionSpec,
+)
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
-from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, Layout
+from levit_deploy.compiler.kernels.gemm.spec import GemmBf16Spec, GemmSpec, Layout
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.models.spec import MLP_RATIO, ModelSpec
@@ -93,6 +97,15 @@ def attentions(model: ModelSpec) -> Counter[AttentionSpec]:
     return found
 
 
+def gemms_bf16(model: ModelSpec) -> Counter[GemmBf16Spec]:
+    return Counter({GemmBf16Spec(*astuple(spec)): n for spec, n in gemms(model).items()})
+
+
+def attentions_bf16(model: ModelSpec) -> Counter[AttentionBf16Spec]:
+    found = attentions(model)
+    return Counter({AttentionBf16Spec(*astuple(spec)): n for spec, n in found.items()})
+
+
 def attentions_int8(model: ModelSpec) -> Counter[AttentionInt8Spec]:
     found = attentions(model)
     return Counter({AttentionInt8Spec(*astuple(spec)): n for spec, n in found.items()})
@@ -100,8 +113,10 @@ def attentions_int8(model: ModelSpec) -> Counter[AttentionInt8Spec]:
 
 SPECS: dict[str, Callable[[ModelSpec], Counter[Any]]] = {
     "gemm": gemms,
+    "gemm_bf16": gemms_bf16,
     "head": heads,
     "conv": convs,
     "attention": attentions,
+    "attention_bf16": attentions_bf16,
     "attention_int8": attentions_int8,
 }

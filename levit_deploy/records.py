@@ -1,7 +1,7 @@
 """Frozen dataclasses <-> JSON, strictly: what is read is what was written, or one DeployError.
 
-A record is a frozen dataclass of int, float, bool, str, StrEnum, records, tuples, mappings by name,
-and any of them or None. A class says more about its JSON form by class variables:
+A record is a frozen dataclass of int, float, bool, str, bytes (base64), StrEnum, records, tuples,
+mappings by name, and any of them or None. A class says more about its JSON form by class variables:
 
     SCHEMA_VERSION: ClassVar[int]          written first; any other is refused
     DERIVED: ClassVar[tuple[str, ...]]     properties that are written for other readers; when read
@@ -12,6 +12,7 @@ A constructor that raises ValueError refuses the values, in its words.
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import math
@@ -26,7 +27,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 from levit_deploy.errors import DeployError
 from levit_deploy.files import open_regular
 
-MAX_BYTES = 1 << 24
+MAX_BYTES = 1 << 25
 MAX_DEPTH = 16
 MAX_TEXT = 1 << 16  # characters of one string
 MAX_INTEGER = 1 << 63
@@ -70,6 +71,8 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(part) for key, part in value.items()}
     if isinstance(value, tuple | list):
         return [to_plain(part) for part in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 
@@ -248,11 +251,19 @@ def _plain_printable(value: object) -> str | None:
     return text if text is not None and printable(text) == text else None
 
 
+def _plain_bytes(value: object) -> bytes | None:
+    if not isinstance(value, str):
+        return None
+    content = base64.b64decode(value, validate=True)
+    return content if base64.b64encode(content).decode() == value else None
+
+
 # What a value of each type is called, and the value itself, or None if it is of another type.
 _PLAIN: dict[Any, tuple[str, Callable[[object], object | None]]] = {
     bool: ("true or false", lambda value: value if isinstance(value, bool) else None),
     int: ("a whole number", _plain_integer),
     float: ("a finite number", _plain_float),
+    bytes: ("bytes in base64", _plain_bytes),
     Extended: (
         "a number",
         lambda value: float(str(value)) if value in ("inf", "-inf") else _plain_float(value),

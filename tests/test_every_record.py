@@ -41,7 +41,7 @@ def example(kind: Any) -> Any:
         return kind(**{name: example(hints[name]) for name in (f.name for f in fields(kind))})
     if issubclass(kind, StrEnum):
         return next(iter(kind))
-    return {int: 3, float: 0.5, bool: True, str: "a_name"}[kind]
+    return {int: 3, float: 0.5, bool: True, str: "a_name", bytes: b"bytes"}[kind]
 
 
 RECORDS: list[tuple[type, str, Callable[[Path], Any]]] = [

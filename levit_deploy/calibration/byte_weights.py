@@ -1,10 +1,8 @@
 """Weights of a convolution in 8 bits, where pictures show that this costs nothing.
 
-Neighbouring pixels are alike, so what the rounding of one weight does can be undone by others:
-column after column is rounded, and its error is taken off the columns that are still to come, each
-by as much as makes up for it best on what the convolution saw (Frantar et al., "GPTQ", ICLR 2023,
-section 3; Hassibi and Stork, "Optimal Brain Surgeon", 1993). Of the demonstration net, whose
-logits have a signal-to-noise ratio of 43.3 dB with 16-bit weights in the stem:
+Neighbouring pixels are alike, so what the rounding of one weight does can be undone by others
+(`compensation.py`). Of the demonstration net, whose logits have a signal-to-noise ratio of 43.3 dB
+with 16-bit weights in the stem and the nearest steps everywhere else:
 
     weights of the last three convolutions     error of the stem alone     logits
     nearest 8-bit steps                                      39.7 dB      38.3 dB
@@ -16,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.calibration.compensation import compensated_steps
 from levit_deploy.calibration.rounding import INT32_MAX, LARGEST_STEP, LOW_PART, WEIGHT_LIMIT
 from levit_deploy.network.network import Float64
 
 # Of a convolution's output channels, their mean, on one half of the windows, with weights rounded
 # by the other. Three of 55 dB make 50.2 dB of the stem, with which a net of 43.3 dB has 42.5.
 LEAST_SQNR_DB = 55.0
-_DAMPING = 1e-2  # of the mean square of an input: directions that were hardly seen stay put
 
 
 def byte_weights(
@@ -43,30 +41,11 @@ def byte_weights(
     wanted = kept_back @ columns.T
     if not fitted.any() or not wanted.any():
         return None
-    by_output = scales[:, None].astype(np.float64)
-    steps = _rounded(columns / by_output, fitted)
-    error = np.square(kept_back @ (steps * by_output).T - wanted).mean(axis=0)
+    real = columns.T / scales.astype(np.float64)
+    steps = compensated_steps(real, fitted.T @ fitted, paired=False)
+    error = np.square(kept_back @ (steps * scales.astype(np.float64)) - wanted).mean(axis=0)
     signal = np.square(wanted).mean(axis=0)
     noise = np.mean(error[signal > 0] / signal[signal > 0])
     if noise > 10 ** (-LEAST_SQNR_DB / 10):
         return None
-    return _rounded(columns / by_output, seen).reshape(weight.shape)
-
-
-def _rounded(steps: Float64, windows: Float64) -> NDArray[np.int8]:
-    """`steps` (out, depth), not whole yet."""
-    squares = windows.T @ windows
-    squares += _DAMPING * squares.trace() / len(squares) * np.eye(len(squares))
-    order = np.argsort(-squares.diagonal(), kind="stable")
-    steps = steps[:, order]
-    # Row j: how the columns from j on make up for an error of column j, all before being fixed.
-    inverse = np.linalg.inv(squares[np.ix_(order, order)])
-    rows = np.linalg.cholesky(inverse).T
-    for j, row in enumerate(rows):
-        rounded = np.clip(np.rint(steps[:, j]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
-        error = (steps[:, j] - rounded) / row[j]
-        steps[:, j + 1 :] -= error[:, None] * row[j + 1 :]
-        steps[:, j] = rounded
-    result = np.empty(steps.shape, np.int8)
-    result[:, order] = steps
-    return result
+    return compensated_steps(real, seen.T @ seen, paired=False).T.reshape(weight.shape)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from levit_deploy.calibration.byte_weights import byte_weights
+from levit_deploy.calibration.compensation import linear_steps
 from levit_deploy.calibration.factors import (
-    BALANCE,
     BYTE_BALANCE,
     Reading,
     channel_factors,
@@ -20,6 +20,7 @@ from levit_deploy.calibration.factors import (
 from levit_deploy.calibration.image_set import ImageSet
 from levit_deploy.calibration.keep_float import kept_float
 from levit_deploy.calibration.observers import extrapolated_range, observe, seen_range
+from levit_deploy.calibration.packed_steps import pack_steps
 from levit_deploy.calibration.recipe import Recipe
 from levit_deploy.calibration.rounding import (
     LARGEST_STEP,
@@ -32,6 +33,7 @@ from levit_deploy.calibration.rounding import (
     weight_scales_of_bytes,
     weight_steps,
 )
+from levit_deploy.calibration.second_moments import SecondMoments
 from levit_deploy.calibration.statistics import TensorStatistics
 from levit_deploy.calibration.table import (
     CalibrationImages,
@@ -71,7 +73,7 @@ def choose_scales(
         tensor = _tensor_scale(name, statistics[name], readers, recipe)
         tensors.append(tensor)
         for layer in readers:
-            layers[layer.name] = _layer_scale(layer, tensor, statistics[name].sample, recipe)
+            layers[layer.name] = _layer_scale(layer, tensor, statistics[name], recipe)
     return CalibrationTable(
         model=exported.name,
         weights_digest=exported.weights_digest,
@@ -135,19 +137,37 @@ def _tensor_scale(
 
 
 def _layer_scale(
-    layer: Linear, tensor: TensorScale, sample: np.ndarray, recipe: Recipe
+    layer: Linear, tensor: TensorScale, seen: TensorStatistics, recipe: Recipe
 ) -> LayerScale:
-    """`sample`: tokens of the tensor (n, channels), before its factors."""
+    """`seen`: of the tensor before its factors."""
     weight = layer.weight.T.astype(np.float64)
-    factors = np.array(tensor.factors or 1.0).reshape(-1, 1)
-    scales = weight_scales(weight / factors)
+    factors = np.array(tensor.factors or np.ones(len(weight)))
+    factored = weight / factors[:, None]
+    scales = weight_scales(factored)
+    steps = nearest = weight_steps(factored, scales)
+    if recipe.compensate_rounding and seen.moments is not None:
+        even, odd = (_squares(m.scaled(factors), tensor, recipe) for m in seen.moments)
+        steps = linear_steps(factored / scales.astype(np.float64), nearest, even, odd)
     correction: tuple[float, ...] = ()
     if recipe.bias_correction:
-        steps = activation_steps(sample * factors.T, tensor.scale, tensor.zero_point)
-        got = (steps.mean(axis=0) * tensor.scale) @ weight_steps(weight / factors, scales)
-        wanted = sample.mean(axis=0, dtype=np.float64) @ weight
+        x = activation_steps(seen.sample * factors, tensor.scale, tensor.zero_point)
+        got = (x.mean(axis=0) * tensor.scale) @ steps
+        wanted = seen.sample.mean(axis=0, dtype=np.float64) @ weight
         correction = tuple(map(shortest, wanted - got * scales))
-    return LayerScale(layer.name, tuple(map(shortest, scales)), correction)
+    return LayerScale(
+        layer=layer.name,
+        scales=tuple(map(shortest, scales)),
+        roundings=b"" if steps is nearest else pack_steps((steps - nearest).T),
+        bias_correction=correction,
+    )
+
+
+def _squares(moments: SecondMoments, tensor: TensorScale, recipe: Recipe) -> Float64:
+    """Means of products of two inputs, of which one is what rounding them adds, (in, in)."""
+    noise = tensor.scale**2 / 12 * np.eye(len(moments.sums))
+    if recipe.bias_correction:
+        return moments.covariance() + noise
+    return moments.products / moments.tokens + noise
 
 
 def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
@@ -156,7 +176,7 @@ def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
     scales = weight_scales_of_bytes(weight)
     steps = byte_weights(weight, scales, seen.scaled(factors).windows)
     if steps is None:
-        factors, weight = _factored(layer, seen, BALANCE)
+        factors, weight = _factored(layer, seen)
         scales = weight_scales_int16(weight)
     seen = seen.scaled(factors)
     seen_low, seen_high = seen_range(seen)
@@ -169,11 +189,13 @@ def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
         seen_high=shortest(seen_high),
         factors=tuple(factors.tolist()),
         scales=tuple(map(shortest, scales)),
-        byte_weights=() if steps is None else tuple(steps.ravel().tolist()),
+        byte_weights=b"" if steps is None else pack_steps(steps),
     )
 
 
-def _factored(layer: Conv, seen: TensorStatistics, balance: float) -> tuple[Float64, Float64]:
+def _factored(
+    layer: Conv, seen: TensorStatistics, balance: float | None = None
+) -> tuple[Float64, Float64]:
     """Factors of its inputs, and the weights for inputs that are multiplied by them."""
     weight = layer.weight.astype(np.float64)
     by_input = weight.transpose(0, 2, 3, 1).reshape(-1, weight.shape[1])

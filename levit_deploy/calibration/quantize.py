@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.factors import scale_streams
-from levit_deploy.calibration.rounding import weight_steps, weight_steps_int16
+from levit_deploy.calibration.packed_steps import unpack_steps
+from levit_deploy.calibration.rounding import limited_steps, weight_steps, weight_steps_int16
 from levit_deploy.calibration.table import CalibrationTable, ConvScale, LayerScale, TensorScale
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import require_float32, with_network
@@ -81,12 +82,16 @@ def quantize_network(network: Network, table: CalibrationTable) -> Network:
 def _quantize_linear(layer: Linear, scale: LayerScale, x: TensorScale) -> Linear:
     scales = np.array(scale.scales, np.float32)
     factors = np.array(x.factors or 1.0, np.float64).reshape(-1, 1)
+    steps = weight_steps(layer.weight.T / factors, scales)
+    if scale.roundings:
+        added = unpack_steps(scale.roundings, layer.weight.shape, layer.name).T
+        steps = limited_steps(steps.astype(np.float64) + added)
     bias = layer.bias
     if scale.bias_correction:
         bias = (bias.astype(np.float64) + scale.bias_correction).astype(np.float32)
     return Linear(
         layer.name,
-        weight_steps(layer.weight.T / factors, scales).T,
+        steps.T,
         bias,
         Int8(
             factors=np.array(x.factors, np.float32) if x.factors else None,
@@ -102,7 +107,7 @@ def _quantize_conv(layer: Conv, scale: ConvScale) -> Conv:
     by_input = factors.astype(np.float64).reshape(1, -1, 1, 1)
     steps: NDArray[np.int8] | NDArray[np.int16]
     if scale.byte_weights:
-        steps = np.array(scale.byte_weights, np.int8).reshape(layer.weight.shape)
+        steps = unpack_steps(scale.byte_weights, layer.weight.shape, layer.name)
     else:
         steps = weight_steps_int16(layer.weight / by_input, scales)
     return Conv(

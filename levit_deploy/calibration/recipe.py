@@ -2,8 +2,10 @@
 
 w8a8               8-bit weights per output channel, 8-bit activations per tensor; the residual
                    streams equalized, a factor for each channel of what a layer reads, ranges
-                   extrapolated, biases corrected; the stem behind its first convolution in 16 bits
-w8a8-streams       the same without factors: only layers' weights and scales
+                   extrapolated, weights rounded so that their errors cancel, biases corrected; the
+                   stem behind its first convolution in 16 bits
+w8a8-nearest       the same with weights rounded to the nearest step
+w8a8-streams       as w8a8 without factors: only layers' weights and scales
 w8a8-percentile    as w8a8, ranges by another observer; likewise -min-max, -mse, -entropy
 w8a8-plain         none of all this: min-max ranges of the network as it is, but the same stem
 """
@@ -25,14 +27,16 @@ from levit_deploy.records import load_record, to_json
 class Recipe:
     """`float_layers`: linear layers (else 8 bits) and convolutions of the stem (else 16 bits) that
     keep float32 weights and activations, by name. The first convolution always does, and so does
-    an attention one of whose layers for queries, keys and values is named."""
+    an attention one of whose layers for queries, keys and values is named. `compensate_rounding`:
+    of linear layers' weights, where there are pictures."""
 
-    SCHEMA_VERSION: ClassVar[int] = 1
+    SCHEMA_VERSION: ClassVar[int] = 2
 
     name: str
     observer: Observer
     equalize_streams: bool
     channel_factors: bool
+    compensate_rounding: bool
     bias_correction: bool
     float_layers: tuple[str, ...] = ()
 
@@ -54,6 +58,7 @@ DEFAULT_RECIPE = Recipe(
     Observer.EXTRAPOLATED,
     equalize_streams=True,
     channel_factors=True,
+    compensate_rounding=True,
     bias_correction=True,
 )
 
@@ -61,6 +66,7 @@ RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         DEFAULT_RECIPE,
+        replace(DEFAULT_RECIPE, name="w8a8-nearest", compensate_rounding=False),
         replace(DEFAULT_RECIPE, name="w8a8-streams", channel_factors=False),
         *(
             replace(DEFAULT_RECIPE, name=f"w8a8-{observer}", observer=observer)
@@ -72,6 +78,7 @@ RECIPES: dict[str, Recipe] = {
             Observer.MIN_MAX,
             equalize_streams=False,
             channel_factors=False,
+            compensate_rounding=False,
             bias_correction=False,
         ),
     )

@@ -70,17 +70,20 @@ def weight_scales(weight: Float64) -> NDArray[np.float32]:
 
 
 def weight_steps(weight: Float64, scales: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Nearest multiples of each output channel's scale: weight (in, out), scales (out,).
+    """Nearest multiples of each output channel's scale: weight (in, out), scales (out,), as
+    `limited_steps`."""
+    return limited_steps(np.rint(weight / scales.astype(np.float64)))
 
-    What exceeds the limits is taken off: of a pair, half from each.
-    """
-    steps = np.rint(weight / scales.astype(np.float64))
+
+def limited_steps(steps: Float64) -> NDArray[np.int8]:
+    """Whole numbers (in, out) of which what exceeds the limits is taken off: of a pair, half from
+    each."""
     pairs = _pairs(np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT))
     sums = pairs.sum(axis=1)
     excess = sums - np.clip(sums, -PAIR_LIMIT, PAIR_LIMIT)
     half = np.trunc(excess / 2)
     pairs -= np.stack([half, excess - half], axis=1)
-    return pairs.reshape(-1, weight.shape[1])[: len(weight)].astype(np.int8)
+    return pairs.reshape(-1, steps.shape[1])[: len(steps)].astype(np.int8)
 
 
 def _pairs(weight: Float64) -> Float64:

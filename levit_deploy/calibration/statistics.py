@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from levit_deploy.calibration.image_set import ImageSet, Progress
+from levit_deploy.calibration.second_moments import MomentsSum, SecondMoments
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import INPUT_NAME, ExportedModel
 from levit_deploy.models.images import normalize
@@ -34,7 +35,8 @@ class TensorStatistics:
 
     `sample`: tokens (n, channels), evenly spaced over the images and in each of them. `windows`:
     of a tensor that a convolution reads, what it multiplies for one output: (n, channels, 3, 3),
-    evenly spaced too; None if no picture was seen.
+    evenly spaced too. `moments`: of a tensor that linear layers read, over all tokens of the even
+    and of the odd images. None if no picture was seen.
     """
 
     images: int
@@ -42,6 +44,7 @@ class TensorStatistics:
     highs: Float64
     sample: Float32
     windows: Float32 | None = None
+    moments: tuple[SecondMoments, SecondMoments] | None = None
 
     @property
     def largest(self) -> Float64:
@@ -55,8 +58,12 @@ class TensorStatistics:
         windows = None
         if self.windows is not None:
             windows = (self.windows * factors[:, None, None]).astype(np.float32)
+        moments = None
+        if self.moments is not None:
+            even, odd = self.moments
+            moments = even.scaled(factors), odd.scaled(factors)
         lows, highs = self.lows * factors, self.highs * factors
-        return TensorStatistics(self.images, lows, highs, sample, windows)
+        return TensorStatistics(self.images, lows, highs, sample, windows, moments)
 
 
 def collect_statistics(
@@ -93,6 +100,7 @@ class _Watched:
         self._ranges: list[tuple[Float64, Float64]] = []  # of the even images, of the odd ones
         self._sample: list[Float32] = []
         self._windows: list[Float32] = []
+        self._moments: list[MomentsSum] = []  # of the even images, of the odd ones
 
     def see(self, tensor: Float32) -> None:
         rows = _tokens(tensor)
@@ -107,6 +115,10 @@ class _Watched:
         if tensor.ndim == 4:
             outputs = ((tensor.shape[-1] + 1) // 2) ** 2
             self._windows.append(_windows(tensor, self._places(SAMPLE_WINDOWS, outputs)))
+        else:
+            if self._seen < 2:
+                self._moments.append(MomentsSum(rows.shape[1]))
+            self._moments[half].add(rows)
         self._seen += 1
 
     def _places(self, wanted: int, places: int) -> NDArray[np.int64]:
@@ -120,7 +132,12 @@ class _Watched:
     def statistics(self) -> TensorStatistics:
         lows, highs = (np.stack(sides) for sides in zip(*self._ranges, strict=True))
         windows = np.concatenate(self._windows) if self._windows else None
-        return TensorStatistics(self._seen, lows, highs, np.concatenate(self._sample), windows)
+        moments = None
+        if self._moments:
+            even, odd = self._moments
+            moments = even.total(), odd.total()
+        sample = np.concatenate(self._sample)
+        return TensorStatistics(self._seen, lows, highs, sample, windows, moments)
 
 
 def _tokens(tensor: Float32) -> Float32:

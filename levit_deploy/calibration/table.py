@@ -40,12 +40,14 @@ class TensorScale:
 class LayerScale:
     """How the weights of one layer become 8 bits: rint(w / scale) in [-127, 127].
 
-    `scales`: one for each output channel. `bias_correction`: what is added to the bias, one for
-    each output channel, or empty for none.
+    `scales`: one for each output channel. `roundings`: what is added to the nearest steps so that
+    their errors cancel, by `pack_steps` in the order of (out, in), or empty for nothing.
+    `bias_correction`: what is added to the bias, one for each output channel, or empty for none.
     """
 
     layer: str
     scales: tuple[float, ...]
+    roundings: bytes
     bias_correction: tuple[float, ...]
 
 
@@ -58,8 +60,8 @@ class ConvScale:
     each output channel, so that no sum of products leaves 32 bits. `seen_low`..`seen_high` is the
     range of x * factors over all calibration images.
 
-    `byte_weights`: where 8 bits suffice for the weights, what they become instead, in the order of
-    (out, in, 3, 3): whole numbers from -127 to 127. Empty for 16 bits.
+    `byte_weights`: where 8 bits suffice for the weights, what they become instead, by `pack_steps`
+    in the order of (out, in, 3, 3): whole numbers from -127 to 127. Empty for 16 bits.
     """
 
     layer: str
@@ -70,7 +72,7 @@ class ConvScale:
     seen_high: float
     factors: tuple[float, ...]
     scales: tuple[float, ...]
-    byte_weights: tuple[int, ...]
+    byte_weights: bytes
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class CalibrationTable:
     from what its BatchNorms know.
     """
 
-    SCHEMA_VERSION: ClassVar[int] = 3
+    SCHEMA_VERSION: ClassVar[int] = 4
 
     model: str
     weights_digest: str

@@ -2,10 +2,12 @@
 
     define dllexport i32 @f(..) #0 !dbg !5      define hidden i32 @f(..) #0
     define weak i16 @__truncsfhf2(..) {..}  ->  (gone)
+    call @x86.avx512bf16.f(..)              ->  call @llvm.x86.avx512bf16.f(..)
     attributes #0 = { .. }                      attributes #0 = { .. "branch-target-enforcement" }
 
 TVM gives every function default visibility, describes it to debuggers by names of its own, and adds
-conversions from and to half precision under names of the compiler's run-time library. Hardening
+conversions from and to half precision under names of the compiler's run-time library. It has no
+bfloat16, of which LLVM's intrinsics were integers once: that form it still reads. Hardening
 (BTI and PAC of AArch64, CET of x86) is what LLVM makes of attributes and module flags, see
 `Verifier::visitModuleFlag` and the passes AArch64BranchTargets and X86IndirectBranchTracking; the
 ELF note that says so comes with it. On Windows functions that use the stack have unwind tables.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import re
 
+from levit_deploy.compiler.kernels.isa.bf16_instructions import PREFIX as BF16_PREFIX
 from levit_deploy.compiler.small_code import small_code
 from levit_deploy.targets.system import ObjectFormat
 from levit_deploy.targets.target import Arch, Target
@@ -43,6 +46,7 @@ def finish_text(text: str, target: Target) -> str:
     for pattern in (_DEBUG_RECORD, _DEBUG_LOCATION, _DEBUG_UNITS, _CONVERSION):
         text = pattern.sub("", text)
     text = text.replace("define dllexport ", "define hidden ")
+    text = text.replace(f"@{BF16_PREFIX}", f"@llvm.{BF16_PREFIX}")
     if target.arch is Arch.ARMV7:
         text = small_code(text)
     match target.system.format:

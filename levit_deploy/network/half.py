@@ -1,6 +1,6 @@
 """A float32 network -> the one in 16-bit floats: every layer but the one that reads the image.
 
-In float16 also the products of attention; bfloat16's 8 bits are few for queries and keys.
+Also the products of attention, where heads have parts that the kernels take.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Half
 from levit_deploy.network.network import IMAGE, Block, LayerT, Mlp, Network, map_layers
 
-# Kernels of attention in float16 take parts of a head in whole registers.
-KEY_COLUMNS, VALUE_COLUMNS = 8, 16
+# What a head's keys and values are multiples of, in kernels of attention in 16 bits.
+KEY_COLUMNS = {HalfFormat.FP16: 8, HalfFormat.BF16: 16}
+VALUE_COLUMNS = 16
 
 
 def in_half(network: Network, format: HalfFormat) -> Network:
@@ -38,13 +39,12 @@ def in_half(network: Network, format: HalfFormat) -> Network:
         return replace(layer, weight=weight, arithmetic=Half(format))
 
     network = map_layers(network, halved, halved)
-    if format is HalfFormat.BF16:
-        return network
-    return replace(network, blocks=tuple(map(_attention_in_half, network.blocks)))
+    blocks = tuple(_attention_in_half(block, format) for block in network.blocks)
+    return replace(network, blocks=blocks)
 
 
-def _attention_in_half(block: Block) -> Block:
+def _attention_in_half(block: Block, format: HalfFormat) -> Block:
     if isinstance(block, Mlp):
         return block
-    fits = block.key_dim % KEY_COLUMNS == block.value_dim % VALUE_COLUMNS == 0
-    return replace(block, arithmetic=Half(HalfFormat.FP16)) if fits else block
+    fits = block.key_dim % KEY_COLUMNS[format] == block.value_dim % VALUE_COLUMNS == 0
+    return replace(block, arithmetic=Half(format)) if fits else block

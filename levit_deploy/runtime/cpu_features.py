@@ -1,7 +1,7 @@
 """Names of CPU features, as Linux gives them in /proc/cpuinfo -> the register bits that tell.
 
-Sources: Intel SDM volume 2A, CPUID (avx_vnni: leaf 7, subleaf 1), and volume 1, 13.3 for XCR0;
-Linux arch/arm64/include/uapi/asm/hwcap.h and arch/arm/include/uapi/asm/hwcap.h.
+Sources: Intel SDM volume 2A, CPUID (avx_vnni, avx512_bf16: leaf 7, subleaf 1), and volume 1, 13.3
+for XCR0; Linux arch/arm64/include/uapi/asm/hwcap.h and arch/arm/include/uapi/asm/hwcap.h.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ _X86 = {
     "avx512vl": (_R.LEAF7_EBX, 31),
     "avx512_vnni": (_R.LEAF7_ECX, 11),
     "avx_vnni": (_R.LEAF7_1_EAX, 4),
+    "avx512_bf16": (_R.LEAF7_1_EAX, 5),
     "abm": (_R.EXTENDED1_ECX, 5),
 }
 _AARCH64 = {

@@ -27,6 +27,7 @@ HOST = "host"
 _X86_V2 = ("sse4_2", "popcnt")
 _X86_V3 = (*_X86_V2, "avx2", "fma", "bmi1", "bmi2", "abm", "movbe", "f16c")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_X86_V4_VNNI = (*_X86_V4, "avx512_vnni")
 
 _X86_64 = partial(Target, arch=Arch.X86_64)
 _AARCH64 = partial(
@@ -106,7 +107,22 @@ _CPUS = (
         int8_dot=Int8Dot.VPDPBUSD,
         l1d_bytes=32 * KIB,  # Cascade Lake, Zen 4; Ice Lake has 48
         l2_bytes=1024 * KIB,
-        required_features=(*_X86_V4, "avx512_vnni"),
+        required_features=_X86_V4_VNNI,
+        emulator=None,
+    ),
+    _X86_64(
+        name="x86-64-v4-bf16",
+        description="AVX-512 with VNNI and BF16 (Cooper Lake 2020, Zen 4, Sapphire Rapids)",
+        cpu="x86-64-v4",
+        features=("-prefer-256-bit", "+avx512vnni", "+fast-dpwssd", "+avx512bf16"),
+        vector_bytes=64,
+        vector_registers=32,
+        fma=True,
+        int8_dot=Int8Dot.VPDPBUSD,
+        halves=frozenset({HalfFormat.BF16}),
+        l1d_bytes=32 * KIB,  # Cooper Lake, Zen 4; Sapphire Rapids has 48
+        l2_bytes=1024 * KIB,
+        required_features=(*_X86_V4_VNNI, "avx512_bf16"),
         emulator=None,
     ),
     _AARCH64(

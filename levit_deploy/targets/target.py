@@ -82,9 +82,10 @@ class Target:
         return replace(self, system=system, levels=levels)
 
     def levels_for(self, precision: str) -> tuple[Target, ...]:
-        """Those of `levels` whose kernels differ in it; floats know nothing of dot products."""
+        """Those of `levels` whose kernels differ in it; floats know nothing of dot products, and
+        8 bits nothing of 16-bit floats."""
         distinct: dict[object, Target] = {}
         for level in self.levels:
-            floats = level.vector_bytes, level.fma, precision in level.halves
-            distinct[level if precision == "int8" else floats] = level
+            own = level.int8_dot if precision == "int8" else precision in level.halves
+            distinct[level.vector_bytes, level.fma, own] = level
         return tuple(distinct.values())

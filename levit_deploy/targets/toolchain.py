@@ -74,7 +74,8 @@ _ANDROID_LINK_FLAGS = ("-Wl,--hash-style=both", "-Wl,-z,max-page-size=16384")
 _LIBC_FUNCTIONS = """\
 __aeabi_memclr __aeabi_memclr4 __aeabi_memclr8 __aeabi_memcpy __aeabi_memcpy4 __aeabi_memcpy8
 __aeabi_memmove __aeabi_memset free getauxval getenv getpid memcmp memcpy memmove memset
-posix_memalign pthread_create pthread_join pthread_sigmask sigfillset syscall
+clock_gettime posix_memalign pthread_create pthread_join pthread_sigmask sched_getaffinity
+sched_getcpu sched_setaffinity sched_yield sigfillset syscall
 """
 
 

@@ -20,7 +20,7 @@ from tests.outlier_channels import with_outlier_channels
 def images(pictures):
     rng = np.random.default_rng(5)
     size = pictures.image_size
-    noise = rng.integers(0, 256, (8, size, size, 3), dtype=np.uint8)
+    noise = rng.integers(0, 256, (32, size, size, 3), dtype=np.uint8)
     return normalize(noise, TINY.normalization)
 
 
@@ -53,7 +53,7 @@ def test_an_outlier_channel_model_quantizes_as_the_network_itself(
     itself = logits(quantize_model(exported, pictures, DEFAULT_RECIPE)[0], images)
     as_outliers = logits(quantize_model(outliers, pictures, DEFAULT_RECIPE)[0], images)
     loss = signal_to_noise_db(reference, itself) - signal_to_noise_db(reference, as_outliers)
-    assert abs(loss) < 2  # the model's weights are rounded to float32 elsewhere: other ties
+    assert abs(loss) < 2  # weights are rounded to float32 elsewhere: other ties and errors
 
 
 def test_outlier_channels_are_hard_to_quantize(net, pictures, images):

@@ -15,7 +15,7 @@ def test_names_are_keys():
 
 
 def test_a_file_round_trips(tmp_path):
-    mixed = Recipe("mixed", DEFAULT_RECIPE.observer, True, False, True, ("blocks.4.kv",))
+    mixed = Recipe("mixed", DEFAULT_RECIPE.observer, True, False, True, True, ("blocks.4.kv",))
     mixed.save(tmp_path / "mixed.json")
     assert get_recipe(str(tmp_path / "mixed.json")) == mixed
 
@@ -31,7 +31,7 @@ def test_an_unknown_name_gets_the_nearest():
     [
         ({"observer": "median"}, "`observer` is .*median.*, not one of"),
         ({"bits": 4}, "unknown field `bits`"),
-        ({"schema_version": 2}, "schema version `2`"),
+        ({"schema_version": 1}, "schema version `1`"),
         ({"float_layers": "head"}, "`float_layers` is .*, not a list"),
         ({"channel_factors": 1}, "`channel_factors` is `1`, not true or false"),
     ],

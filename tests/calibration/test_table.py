@@ -79,7 +79,7 @@ def test_scales_span_the_range(table):
         ({"schema_version": 99}, "schema version `99`"),
         ({"tensors": [{"tensor": "x"}]}, r"missing field `tensors\[0\].factors`"),
         ({"layers": 3}, "`layers` is `3`, not a list"),
-        ({"recipe": {"schema_version": 1}}, "missing field"),
+        ({"recipe": {"schema_version": 2}}, "missing field"),
     ],
 )
 def test_a_damaged_table_is_refused(saved, change, message):

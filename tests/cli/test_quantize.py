@@ -188,7 +188,7 @@ def test_wrong_usage(cli: Cli, args: list[str], message: str, hint: str):
     ("recipe", "message"),
     [
         ("{", "is not JSON"),
-        ('{"schema_version": 1, "name": "x"}', "missing field `bias_correction`"),
+        ('{"schema_version": 2, "name": "x"}', "missing field `bias_correction`"),
     ],
 )
 def test_a_damaged_recipe(cli: Cli, recipe: str, message: str):

@@ -13,18 +13,20 @@ from tests.compiler.levit import exported_tiny
 
 
 @pytest.mark.parametrize(
-    ("target", "format", "native"),
+    ("target", "format", "source", "destination"),
     [
-        ("arm64-dotprod", HalfFormat.FP16, True),
-        ("arm64-dotprod", HalfFormat.BF16, False),
-        ("arm64", HalfFormat.FP16, False),
-        ("x86-64-v3", HalfFormat.FP16, False),
+        ("arm64-dotprod", HalfFormat.FP16, Source.PADDED_HALF, Destination.PADDED_HALF),
+        ("arm64-dotprod", HalfFormat.BF16, Source.PADDED, Destination.PADDED),
+        ("arm64", HalfFormat.FP16, Source.PADDED, Destination.PADDED),
+        ("x86-64-v3", HalfFormat.FP16, Source.PADDED, Destination.PADDED),
+        ("x86-64-v4-bf16", HalfFormat.FP16, Source.PADDED, Destination.PADDED),
+        ("x86-64-v4-bf16", HalfFormat.BF16, Source.PADDED_BF16, Destination.PADDED_BF16),
     ],
 )
-def test_where_the_cpu_multiplies_them(target: str, format: HalfFormat, native: bool) -> None:
+def test_where_the_cpu_multiplies_them(
+    target: str, format: HalfFormat, source: Source, destination: Destination
+) -> None:
     model = with_half(exported_tiny(), format)
     convs = [s for s in distinct_specs(model, get_target(target)) if isinstance(s, ConvSpec)]
-    source = Source.PADDED_HALF if native else Source.PADDED
-    destination = Destination.PADDED_HALF if native else Destination.PADDED
     assert [c.source for c in convs] == [Source.IMAGE_F32, source, source, source]
     assert [c.destination for c in convs] == [*[destination] * 3, Destination.TOKENS]

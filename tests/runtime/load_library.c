@@ -7,14 +7,17 @@
  * Maps the segments, applies the dynamic relocations and binds the undefined symbols to the C
  * library that is linked in (System V ABI, chapter 5).
  */
+#define _GNU_SOURCE
 #include <elf.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #if UINTPTR_MAX > 0xffffffffu
@@ -40,9 +43,10 @@ static const struct {
     const char *name;
     void *address;
 } libc[] = {
-    BOUND(free), BOUND(getauxval), BOUND(getpid), BOUND(memcpy), BOUND(memmove), BOUND(memset),
-    BOUND(posix_memalign), BOUND(pthread_create), BOUND(pthread_join), BOUND(pthread_sigmask),
-    BOUND(sigfillset), BOUND(syscall),
+    BOUND(clock_gettime), BOUND(free), BOUND(getauxval), BOUND(getpid), BOUND(memcpy),
+    BOUND(memmove), BOUND(memset), BOUND(posix_memalign), BOUND(pthread_create),
+    BOUND(pthread_join), BOUND(pthread_sigmask), BOUND(sched_getaffinity), BOUND(sched_getcpu),
+    BOUND(sched_setaffinity), BOUND(sched_yield), BOUND(sigfillset), BOUND(syscall),
 };
 
 static unsigned char *base;

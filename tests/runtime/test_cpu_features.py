@@ -32,6 +32,7 @@ X86 = {
     "avx512vl": "bit_AVX512VL",
     "avx512_vnni": "bit_AVX512VNNI",
     "avx_vnni": "bit_AVXVNNI",
+    "avx512_bf16": "bit_AVX512BF16",
     "abm": "bit_ABM",
 }
 AARCH64 = {

@@ -87,6 +87,24 @@ def test_process_ends_while_threads_live(artifact: Artifact) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
+def test_threads_may_run_where_they_might_before(artifact: Artifact) -> None:
+    """All on one CPU first, where each meets others, and then wherever they may."""
+    library, image = Library(artifact.folder, threads=4), random_image(0)
+    expected = library.run(image).tobytes()
+    everywhere = os.sched_getaffinity(0)
+    threads = [int(thread) for thread in os.listdir("/proc/self/task")]
+    try:
+        for cpus in ({min(everywhere)}, everywhere):
+            for thread in threads:
+                os.sched_setaffinity(thread, cpus)
+            for _ in range(300):
+                assert library.run(image).tobytes() == expected
+            assert all(os.sched_getaffinity(thread) == cpus for thread in threads)
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        library.close()
+
+
 PARALLEL_FOR = """
 #include "small.h"
 #include <string.h>

@@ -12,7 +12,7 @@ from levit_deploy.targets.target import Arch
 RECORDED = Path(__file__).parent / "cpuinfo"
 CLASSES = [target for target in TARGETS.values() if target.base is None]
 EXPECTED = {
-    "epyc-zen4": (Arch.X86_64, "x86-64-v4-vnni"),
+    "epyc-zen4": (Arch.X86_64, "x86-64-v4-bf16"),
     "xeon-gold-6148-skylake": (Arch.X86_64, "x86-64-v4"),
     "intel-n100-gracemont": (Arch.X86_64, "x86-64-v3-vnni"),
     "core-i7-4770-haswell": (Arch.X86_64, "x86-64-v3"),

@@ -9,7 +9,8 @@ from levit_deploy.targets.table import TARGETS, get_target
 from levit_deploy.targets.target import Arch
 
 PROMISED = [
-    *("x86-64", "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4", "x86-64-v4-vnni"),
+    *("x86-64", "x86-64-v3", "x86-64-v3-vnni", "x86-64-v4"),
+    *("x86-64-v4-vnni", "x86-64-v4-bf16"),
     *("arm64", "arm64-dotprod", "arm64-i8mm", "armv7"),
     *("rpi3", "rpi4", "rpi5", "graviton2", "graviton3", "imx8mp", "jetson-orin"),
     *("x86-64-any", "arm64-any"),

@@ -16,7 +16,7 @@ from levit_deploy.export.export_model import with_half, with_network
 from levit_deploy.export.exported import ExportedModel
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.checkpoint import Checkpoint
-from levit_deploy.network.arithmetic import FLOAT32, Float32, Half
+from levit_deploy.network.arithmetic import Float32, Half
 from levit_deploy.network.half import in_half
 from levit_deploy.network.network import Linear, Mlp, Precision, map_layers
 from levit_deploy.runtime.artifact import Artifact
@@ -51,7 +51,7 @@ def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
     assert isinstance(first.arithmetic, Float32)
     assert all(layer.arithmetic == Half(format) for layer in others)
     attention = {b.arithmetic for b in model.network.blocks if not isinstance(b, Mlp)}
-    assert attention == {Half(format) if format is HalfFormat.FP16 else FLOAT32}
+    assert attention == {Half(format)}
     assert model.precision == Precision(format.value)
     types = {c.data_type for c in model.graph.graph.initializer if "weight" in c.name}
     name = {HalfFormat.FP16: "FLOAT16", HalfFormat.BF16: "BFLOAT16"}[format]
@@ -118,9 +118,18 @@ def test_libraries_of_every_target(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["x86-64-any", "arm64-any"])
-def test_one_library_for_every_cpu(target: str, tiny: Checkpoint, tmp_path: Path):
-    deployment = deploy(tiny, find_toolchain(get_target(target)), tmp_path, half=HalfFormat.FP16)
+@pytest.mark.parametrize(
+    ("target", "format"),
+    [
+        ("x86-64-any", HalfFormat.FP16),
+        ("x86-64-any", HalfFormat.BF16),
+        ("arm64-any", HalfFormat.FP16),
+    ],
+)
+def test_one_library_for_every_cpu(
+    target: str, format: HalfFormat, tiny: Checkpoint, tmp_path: Path
+):
+    deployment = deploy(tiny, find_toolchain(get_target(target)), tmp_path, half=format)
     outcomes = {check.outcome for check in deployment.verification.checks}
     assert Outcome.FAILED not in outcomes
     assert Outcome.PASSED in outcomes

@@ -24,7 +24,6 @@ from levit_deploy.half_format import HALF_CHAIN
 
 LANES = 8  # of a register; also the steps that one load of values serves
 _UNROLLED_PAIRS = 8
-_FEW_TURNS = 4
 
 # Takes the first step, how many, at most LANES, and whether the first of them starts a chain.
 Steps = Callable[[Expr, int, bool], None]
@@ -72,14 +71,14 @@ class HalfChains:
 
     def _chain(self, steps: Steps, first: Expr, count: int) -> None:
         turns, rest = divmod(count, LANES)
-        if 1 < turns <= _FEW_TURNS:
+        if turns == 2:
             for register in itertools.chain(*self.acc):
                 self.simd.store(register, 0, T.broadcast(T.float16(-0.0), LANES))  # p + -0.0 is p
-            with T.serial(_unknown(turns)) as turn:
+            with T.serial(_two()) as turn:
                 steps(T.bind(first + turn * LANES), LANES, False)
         elif turns:
             steps(first, LANES, True)
-        if turns > _FEW_TURNS:
+        if turns > 2:
             with T.serial(1, turns) as turn:
                 steps(T.bind(first + turn * LANES), LANES, False)
         if rest:
@@ -146,8 +145,7 @@ class HalfChains:
         return T.cast(h, self.simd.type())
 
 
-def _unknown(count: int) -> Expr:
-    """`count`, which LLVM does not know: of a few turns it makes straight code, in an order that
-    spills."""
-    number = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(count))
+def _two() -> Expr:
+    """2, which LLVM does not know: of two turns it makes straight code, in an order that spills."""
+    number = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(2))
     return T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", T.cast(number, "int32"), 1))

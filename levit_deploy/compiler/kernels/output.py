@@ -2,7 +2,7 @@
 both.
 
     registers of x  ->  out[row, channel] and / or out_quantized, as `quantize` says,
-                                            or out_half[row, channel], float16
+                                            or out_half[row, channel]
 
 A kernel declares its output among its parameters, at the place of `out`:
 
@@ -24,20 +24,25 @@ from levit_deploy.compiler.kernels.isa.activation_storage import CHANNEL_ALIGNME
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import parameter
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
+from levit_deploy.compiler.kernels.widen import STORED, narrowed
+from levit_deploy.half_format import HalfFormat
 
 
 class Stored(StrEnum):
-    """What a kernel makes of its result: the tensor, its copy in 8 bits or in float16, or both."""
+    """What a kernel makes of its result: the tensor, its copy in 8 bits, in float16 (`half`) or in
+    bfloat16, or both."""
 
     FLOAT = "float"
     QUANTIZED = "quantized"
     BOTH = "float and quantized"
     HALF = "half"
     FLOAT_AND_HALF = "float and half"
+    BF16 = "bf16"
+    FLOAT_AND_BF16 = "float and bf16"
 
     @property
     def float(self) -> bool:
-        return self not in (Stored.QUANTIZED, Stored.HALF)
+        return self not in (Stored.QUANTIZED, Stored.HALF, Stored.BF16)
 
     @property
     def quantized(self) -> bool:
@@ -45,12 +50,19 @@ class Stored(StrEnum):
 
     @property
     def half(self) -> bool:
-        return self in (Stored.HALF, Stored.FLOAT_AND_HALF)
+        return self.half_format is not None
+
+    @property
+    def half_format(self) -> HalfFormat | None:
+        """Of the copy in 16-bit floats."""
+        if self in (Stored.HALF, Stored.FLOAT_AND_HALF):
+            return HalfFormat.FP16
+        return HalfFormat.BF16 if self in (Stored.BF16, Stored.FLOAT_AND_BF16) else None
 
     @property
     def with_float(self) -> Stored:
         """The same with the tensor."""
-        return {Stored.QUANTIZED: Stored.BOTH, Stored.HALF: Stored.FLOAT_AND_HALF}.get(self, self)
+        return _WITH_FLOAT.get(self, self)
 
     @property
     def words(self) -> str:
@@ -61,6 +73,13 @@ class Stored(StrEnum):
     def value_bytes(self) -> int:
         """Bytes that are written for each value."""
         return 4 * self.float + self.quantized + 2 * self.half
+
+
+_WITH_FLOAT = {
+    Stored.QUANTIZED: Stored.BOTH,
+    Stored.HALF: Stored.FLOAT_AND_HALF,
+    Stored.BF16: Stored.FLOAT_AND_BF16,
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +101,7 @@ class Output:
         floats: int | None = None,
     ) -> Output:
         """Parameters: quantization (of `quantize.pack_quantization`) if quantized, out (float32)
-        if float, out_quantized if quantized, out_half (float16) if half.
+        if float, out_quantized if quantized, out_half if half.
 
         `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
         size of `out` and `out_half` where their rows are padded.
@@ -96,8 +115,8 @@ class Output:
             storage = simd.isa.storage
             copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
             quantizer = Quantizer(simd, channels, constants, copy, alignment)
-        if stored.half:
-            half = parameter("out_half", floats or rows * channels, "float16")
+        if stored.half_format is not None:
+            half = parameter("out_half", floats or rows * channels, STORED[stored.half_format])
         return Output(channels, out, quantizer, half)
 
     def store(
@@ -126,5 +145,4 @@ class Output:
         if self.out is not None:
             simd.store_first(self.out, at, x, count or simd.lanes)
         if self.half is not None:
-            halves = T.cast(x, f"float16x{simd.lanes}")
-            simd.store_first(self.half, at, halves, count or simd.lanes)
+            simd.store_first(self.half, at, narrowed(x, self.half.dtype), count or simd.lanes)

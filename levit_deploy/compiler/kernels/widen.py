@@ -1,6 +1,6 @@
 """Stored floats of 16 bits -> float32 registers, exactly. They are finite.
 
-bfloat16   its bits are the upper half of the float32's
+bfloat16   its bits are the upper half of the float32's; they come in pairs, which are int32
 float16    an instruction where there is one; else exponent and fraction are moved into place:
            bits << 13, with 127 - 15 more in the exponent. Those of exponent 0 are fractions of
            2^-14: as 2^-14 more they are normal numbers, and 2^-14 is taken away again.
@@ -12,6 +12,8 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtneps2bf16
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.half_format import HalfFormat
 
@@ -22,11 +24,20 @@ _REBIASED = 112 << 23  # 127 - 15, as a float32's exponent
 _ONE_EXPONENT = 1 << 23
 
 
-def load_widened(simd: Simd, buffer: tirx.Buffer, at: Expr | int, format: HalfFormat) -> Expr:
-    """A register of float32 from the values at `buffer[at]`, a buffer of type `STORED[format]`."""
-    half = simd.load(buffer, at)
-    if format is HalfFormat.BF16:
-        return T.reinterpret(simd.type(), _shifted(simd, _bits(simd, half), 16))
+def load_widened(
+    simd: Simd, buffer: tirx.Buffer, at: Expr | int, format: HalfFormat
+) -> tuple[Expr, ...]:
+    """Registers of float32 from a buffer of type `STORED[format]`: of the values from `buffer[at]`
+    on, or, of bfloat16, of the first and of the second ones of so many pairs."""
+    if format is HalfFormat.FP16:
+        return (_widened(simd, simd.load(buffer, at)),)
+    halves = buffer.vload([at], f"{buffer.dtype}x{2 * simd.lanes}")
+    pairs = T.bind(T.reinterpret(f"int32x{simd.lanes}", halves))
+    parts = _shifted(simd, pairs, 16), pairs & _splat(simd, -0x10000)
+    return tuple(T.reinterpret(simd.type(), part) for part in parts)
+
+
+def _widened(simd: Simd, half: Expr) -> Expr:
     if simd.isa.widens_float16:
         return T.cast(half, simd.type())
     bits = T.bind(_bits(simd, T.reinterpret(f"uint16x{simd.lanes}", half)))
@@ -37,6 +48,13 @@ def load_widened(simd: Simd, buffer: tirx.Buffer, at: Expr | int, format: HalfFo
     value = tirx.Select(magnitude < _splat(simd, _ONE_EXPONENT), tiny, normal)
     sign = _shifted(simd, bits & _splat(simd, 0x8000), 16)
     return T.reinterpret(simd.type(), T.reinterpret(f"int32x{simd.lanes}", value) | sign)
+
+
+def narrowed(x: Expr, stored: str) -> Expr:
+    """float32 -> the nearest of a type of `STORED`, where the CPU multiplies that."""
+    if stored == STORED[HalfFormat.BF16]:
+        return vcvtneps2bf16(x)
+    return T.cast(x, f"{stored}x{lanes_of(x)}")
 
 
 def _bits(simd: Simd, half: Expr) -> Expr:

@@ -13,8 +13,9 @@ from math import isqrt
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.attention import half, int8
+from levit_deploy.compiler.kernels.attention import bf16, half, int8
 from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionBf16Spec,
     AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
@@ -50,7 +51,10 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
             supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
         case AttentionHalfSpec():
             supported, bias = half.is_supported(spec), pack_bias(table, spec)
-            operands = [calls.halved(tensor) for tensor in inputs]
+            operands = [calls.halved(tensor, HalfFormat.FP16) for tensor in inputs]
+        case AttentionBf16Spec():
+            supported, bias = bf16.is_supported(spec), pack_bias(table, spec)
+            operands = [calls.halved(tensor, HalfFormat.BF16) for tensor in inputs]
         case _:
             supported, bias = is_supported(spec), pack_bias(table, spec)
     if bias is None or not supported:
@@ -89,6 +93,6 @@ def _kind(arithmetic: AttentionArithmetic, target: Target) -> type[AttentionSpec
     match arithmetic:
         case DynamicInt8():
             return AttentionInt8Spec
-        case Half(HalfFormat.FP16) if HalfFormat.FP16 in target.halves:
-            return AttentionHalfSpec
+        case Half(format=format) if format in target.halves:
+            return AttentionHalfSpec if format is HalfFormat.FP16 else AttentionBf16Spec
     return AttentionSpec

@@ -6,7 +6,7 @@ its 8-bit copy from the kernel that makes it, where that kernel can:
     gemm(x, w, t);  quantize(t, c, q)   =>   gemm_quantized(x, w, c, q)         nobody else reads t
                                              gemm_and_quantized(x, w, c, t, q)  somebody does
 
-Of several 8-bit copies of one tensor the first is made so. A float16 copy is always made so.
+Of several 8-bit copies of one tensor the first is made so. A 16-bit copy is always made so.
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.program import Entry, Space
 from levit_deploy.compiler.tiles.table import TileTable
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
 IMAGE = Value(Space.IMAGE)
+
+_HALVED = {HalfFormat.FP16: Stored.HALF, HalfFormat.BF16: Stored.BF16}
 
 Make = Callable[[str, Stored], Kernel]
 
@@ -137,15 +140,15 @@ class Calls:
         self._quantized[copy.index].readers.append(reader)
         return copy
 
-    def halved(self, x: Tensor) -> Value:
-        """The float16 copy of x, in its layout."""
+    def halved(self, x: Tensor, format: HalfFormat) -> Value:
+        """The copy of x in `format`, in its layout."""
         writer = next(call for call in self._calls if call.out == x.value)
         assert writer.stores_copies, f"`{writer.symbol}` makes no copies"
         if writer.copy is None:
             self._buffer_bytes.append(self._buffer_bytes[x.value.index] // 2)
             out = Value(Space.ARENA, len(self._buffer_bytes) - 1)
-            writer.copy = _Copy(Stored.HALF, (), out)
-        assert writer.copy.stored is Stored.HALF, "copies of one tensor are alike"
+            writer.copy = _Copy(_HALVED[format], (), out)
+        assert writer.copy.stored is _HALVED[format], "copies of one tensor are alike"
         return writer.copy.out
 
     def _join_writer(self, quantize: _Call) -> None:

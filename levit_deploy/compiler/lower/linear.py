@@ -9,6 +9,7 @@ from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_INT8
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
 from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmBf16Spec,
     GemmHalfSpec,
     GemmInt8Spec,
     GemmSpec,
@@ -23,6 +24,11 @@ from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
+
+_MULTIPLIED: dict[HalfFormat, type[GemmHalfSpec | GemmBf16Spec]] = {
+    HalfFormat.FP16: GemmHalfSpec,
+    HalfFormat.BF16: GemmBf16Spec,
+}
 
 
 def lower_linear(
@@ -80,10 +86,10 @@ def _half(
     residual: Tensor | None,
 ) -> Value:
     """On a CPU that multiplies `format`, or in float32 on weights that are stored in it."""
-    native = format is HalfFormat.FP16 and format in calls.target.halves
-    own: GemmHalfSpec | GemmStoredHalfSpec
+    native = format in calls.target.halves
+    own: GemmHalfSpec | GemmBf16Spec | GemmStoredHalfSpec
     if native:
-        own, a = GemmHalfSpec(**vars(spec)), calls.halved(x)
+        own, a = _MULTIPLIED[format](**vars(spec)), calls.halved(x, format)
     else:
         own, a = GemmStoredHalfSpec(**vars(spec), format=format), x.value
     family, tile = family_of(own), calls.tiles.tile(own, calls.target)

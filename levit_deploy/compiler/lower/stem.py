@@ -1,7 +1,7 @@
 """The stem: a conv call for each convolution, the last one's output as tokens.
 
-Between them lie channels-last activations with a border of zeros, as float32, as float16 or in
-16-bit steps, whichever the next convolution reads. The first one exists twice, for float and for
+Between them lie channels-last activations with a border of zeros, as float32, as 16-bit floats or
+in 16-bit steps, whichever the next convolution reads. The first one exists twice, for float and for
 8-bit images.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Value
+from levit_deploy.compiler.kernels.conv.block_bf16 import pack_weights_bf16
 from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.int16 import (
@@ -44,6 +45,7 @@ _WRITTEN = {
     Source.PADDED_INT16: Destination.PADDED_INT16,
     Source.PADDED_INT16_BYTES: Destination.PADDED_INT16,
     Source.PADDED_HALF: Destination.PADDED_HALF,
+    Source.PADDED_BF16: Destination.PADDED_BF16,
 }
 
 
@@ -76,6 +78,8 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     match conv.arithmetic:
         case Half() if spec.source is Source.PADDED_HALF:
             panels = pack_weights_half(conv.weight.astype(np.float32), bias, tile)
+        case Half() if spec.source is Source.PADDED_BF16:
+            panels = pack_weights_bf16(conv.weight.astype(np.float32), bias, tile)
         case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:
@@ -120,8 +124,8 @@ def _source(conv: Conv, target: Target) -> Source:
         case Int16():
             by_bytes = conv.weight.dtype == np.int8
             return Source.PADDED_INT16_BYTES if by_bytes else Source.PADDED_INT16
-        case Half(HalfFormat.FP16) if HalfFormat.FP16 in target.halves:
-            return Source.PADDED_HALF
+        case Half(format=format) if format in target.halves:
+            return Source.PADDED_HALF if format is HalfFormat.FP16 else Source.PADDED_BF16
     return Source.PADDED
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from levit_deploy.compiler.kernels.attention.family import (
     ATTENTION,
+    ATTENTION_BF16,
     ATTENTION_HALF,
     ATTENTION_INT8,
 )
@@ -13,7 +14,13 @@ from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, Attentio
 from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile
 from levit_deploy.compiler.kernels.family import Family
-from levit_deploy.compiler.kernels.gemm.family import GEMM, GEMM_HALF, GEMM_INT8, GEMM_STORED_HALF
+from levit_deploy.compiler.kernels.gemm.family import (
+    GEMM,
+    GEMM_BF16,
+    GEMM_HALF,
+    GEMM_INT8,
+    GEMM_STORED_HALF,
+)
 from levit_deploy.compiler.kernels.gemm.spec import GemmSpec, GemmTile
 from levit_deploy.compiler.kernels.head import HEAD, HeadSpec
 from levit_deploy.targets.target import Target
@@ -26,11 +33,13 @@ AnyFamily = Family[Any, Any]
 FAMILIES: tuple[AnyFamily, ...] = (
     GEMM,
     GEMM_HALF,
+    GEMM_BF16,
     GEMM_STORED_HALF,
     GEMM_INT8,
     HEAD,
     CONV,
     ATTENTION,
+    ATTENTION_BF16,
     ATTENTION_HALF,
     ATTENTION_INT8,
 )

@@ -17,12 +17,14 @@ from tvm import tirx
 
 from levit_deploy.compiler.kernels.conv import int16
 from levit_deploy.compiler.kernels.conv import kernel as conv
+from levit_deploy.compiler.kernels.conv.block_bf16 import pack_weights_bf16
 from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8
 from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmBf16Spec,
     GemmHalfSpec,
     GemmInt8Spec,
     GemmSpec,
@@ -32,6 +34,7 @@ from levit_deploy.compiler.kernels.gemm.spec import (
 from levit_deploy.compiler.kernels.gemm.stored_half import pack_halves
 from levit_deploy.compiler.kernels.head import HeadSpec
 from levit_deploy.compiler.kernels.kernel import Kernel
+from levit_deploy.compiler.kernels.widen import STORED
 from levit_deploy.compiler.tiles.registry import Spec, Tile
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
@@ -100,6 +103,8 @@ def operands(kernel: Kernel, spec: Spec, tile: Tile, target: Target) -> list[Ope
 def _values(numbers: np.random.Generator, size: int, dtype: np.dtype[np.generic]) -> Array:
     if dtype.kind == "f":
         return numbers.uniform(-1, 1, size).astype(dtype)
+    if dtype == STORED[HalfFormat.BF16]:
+        return numbers.uniform(-1, 1, size).astype(HalfFormat.BF16.dtype).view(dtype)
     if dtype.itemsize == 1:
         return numbers.integers(0, 256, size, np.uint8).view(dtype)
     return numbers.integers(-_PART, _PART, 2 * size, np.int8).view(dtype)
@@ -117,8 +122,8 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             multiplier = np.full(spec.columns, 1e-5, np.float32)
             bias = floats(spec.columns)
             return pack_weights_int8(weights, multiplier, bias, _ZERO_POINT, tile, target)
-        case GemmHalfSpec() | GemmStoredHalfSpec(), GemmTile():
-            format = spec.format if isinstance(spec, GemmStoredHalfSpec) else HalfFormat.FP16
+        case GemmHalfSpec() | GemmBf16Spec() | GemmStoredHalfSpec(), GemmTile():
+            format = spec.format
             return pack_halves(format.rounded(floats(spec.depth, spec.columns)), format, tile)
         case GemmSpec(), GemmTile():
             return pack_weights(floats(spec.depth, spec.columns), floats(spec.columns), tile)
@@ -129,6 +134,8 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             bias = floats(spec.out_channels)
             if spec.source is Source.PADDED_HALF:
                 return pack_weights_half(floats(*shape), bias, tile)
+            if spec.source is Source.PADDED_BF16:
+                return pack_weights_bf16(HalfFormat.BF16.rounded(floats(*shape)), bias, tile)
             if not spec.source.integers:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
             dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16

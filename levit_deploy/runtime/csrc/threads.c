@@ -8,11 +8,14 @@
  * All memory is allocated when the threads are created: each thread but the caller's has
  * its own scratch there.
  */
+#define _GNU_SOURCE /* for cpu_share.h */
+
 #include "library.h"
 
 #include <stdalign.h>
 #include <stdatomic.h>
 
+#include "cpu_share.h"
 #include "float_mode.h"
 #ifdef _WIN32
 #include "threads_windows.h"
@@ -48,6 +51,7 @@ struct NAME(threads) {
     void *context;
     thread handles[CODE(THREADS_MAX)];
     worker workers[CODE(THREADS_MAX)];
+    turn turns[CODE(THREADS_MAX)];
     atomic_flag busy;
     atomic_int stop;
 
@@ -155,13 +159,14 @@ static int share(NAME(threads) *t, const frame *f, uint32_t run, int stage)
     }
 }
 
-/* One thread's part of a run. */
-static void work(NAME(threads) *t, const frame *f, uint32_t run)
+/* The part of thread `index` in a run. */
+static void work(NAME(threads) *t, int index, const frame *f, uint32_t run)
 {
     uint32_t goal = atomic_load(&t->first_goal);
     for (int stage = 0; stage < STAGES; stage++) {
         if (!tasks_of(t, stage))
             continue;
+        share_cpu(t->turns, index, t->count);
         if (!share(t, f, run, stage))
             return;
         wait_for(&t->steps_done, goal++);
@@ -189,7 +194,7 @@ static thread_result WINAPI serve(void *argument)
         if (atomic_load(&t->stop))
             return 0;
         frame f = frame_of_worker(t, w->index);
-        work(t, &f, run);
+        work(t, w->index, &f, run);
     }
 }
 
@@ -245,7 +250,7 @@ static int run(int entry, const preparation *before, const void *image, float *l
                 t->parallel_for(t->context, t->count, lent_task, t);
     } else {
         float_mode callers = enter_float_mode();
-        work(t, &f, run);
+        work(t, 0, &f, run);
         set_float_mode(callers);
     }
     code = NAME(leave)(&f, atomic_load(&t->findings));

@@ -81,6 +81,17 @@ def extreme_layer(spec: StoringSpec, q: int) -> Layer:
     return layer
 
 
+def small_layer(spec: StoringSpec, q: int, largest: int) -> Layer:
+    """Weights of which many sums of four fit 16 bits, some of them exactly."""
+    layer = make_layer(spec, zero_points=(255 - q, 128))
+    layer.q[:] = q
+    layer.weights[:] = np.random.default_rng(1).integers(-largest, largest + 1, layer.weights.shape)
+    layer.weights[:16:2], layer.weights[1:16:2] = 64, 0
+    layer.weights[:, 1::2] *= -1
+    layer.multiplier[:] *= np.float32(127 / largest)
+    return layer
+
+
 def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.generic]]:
     """The kernel's inputs and constants in their order."""
     spec, zero_point = layer.spec, layer.zero_points[0]
@@ -146,6 +157,8 @@ LAYERS = {
     **{f"gather {side}": make_layer(gathered(side)) for side in (1, 5, 7, 14)},
     "largest sums": extreme_layer(replace(STREAM, depth=2048), q=255),
     "largest sums of the lowest activations": extreme_layer(replace(STREAM, depth=2048), q=0),
+    "small weights": small_layer(replace(STREAM, columns=40, depth=256), q=255, largest=40),
+    "smaller weights, lowest activations": small_layer(replace(STREAM, depth=64), q=0, largest=20),
     "zero points at the ends": make_layer(STREAM, zero_points=(255, 0)),
     "other ends": make_layer(STREAM, zero_points=(0, 255)),
 }

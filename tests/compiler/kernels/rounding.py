@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,6 +36,34 @@ def hardswish(z: Float32, *, fused: bool = True) -> Float32:
     """z * min(max(fma(z, 1/6, 0.5), 0), 1), as `Simd.hardswish`."""
     gate = fma(z, np.float32(1 / 6), np.float32(0.5), fused=fused)
     return z * np.clip(gate, np.float32(0), np.float32(1))
+
+
+SMALLEST_NORMAL = np.float32(2.0**-126)
+
+
+def flushed(x: Float32) -> Float32:
+    """Denormal numbers as zeros of their sign."""
+    return np.where(np.abs(x) < SMALLEST_NORMAL, np.copysign(np.float32(0), x), x)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def vdpbf16ps(total: Float32, a: Float32, b: Float32) -> Float32:
+    """What `bf16_instructions` says of pairs a[..., 2] and b[..., 2], bfloat16 numbers.
+
+    A result is denormal if it would be below 2^-126 rounded to 24 bits of any exponent.
+    """
+    lift = np.float32(2.0**64)
+    for k in (1, 0):
+        x, y, z = flushed(a[..., k]), flushed(b[..., k]), flushed(total)
+        total = fma(x, y, z)
+        tiny = np.abs(fma(x * lift, y, z * lift)) < SMALLEST_NORMAL * lift
+        total = np.where(tiny, np.copysign(np.float32(0), total), total)
+    return total
+
+
+def bf16_bits(x: Float32) -> NDArray[np.uint16]:
+    """The nearest bfloat16, ties to even; denormal numbers are zeros."""
+    return flushed(x).astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
 def quantize(x: Float32, factors: Float32, zero_point: int) -> NDArray[np.uint8]:

@@ -6,10 +6,9 @@ import re
 
 import pytest
 
-from levit_deploy.compiler.kernels.attention import half, int8
+from levit_deploy.compiler.kernels.attention import int8
 from levit_deploy.compiler.kernels.attention.float32 import attention_kernel
 from levit_deploy.compiler.kernels.attention.spec import (
-    AttentionHalfSpec,
     AttentionSpec,
     default_tile,
     is_supported,
@@ -21,7 +20,6 @@ from tests.compiler.kernels.attention_cases import (
     PARTS_OF_PANELS,
     WHOLE_SPECS,
     AttentionLayer,
-    name,
     plain,
     shrinking,
 )
@@ -81,30 +79,3 @@ def test_products_stay_in_registers(name: str, spec: AttentionSpec) -> None:
     assert len(products) >= 3
     for loop in products:
         assert spills([loop]) <= len(loop) // 25
-
-
-@pytest.mark.parametrize(
-    "spec", [plain(14), shrinking(14), plain(4), plain(14, key_dim=32)], ids=name
-)
-@pytest.mark.parametrize("target", ["arm64-dotprod", "arm64-i8mm"])
-def test_products_in_half_stay_in_registers(target: str, spec: AttentionSpec) -> None:
-    """Eight products in each of at least 7/10 of the instructions, whatever schedule a CPU has."""
-    cpu, own = get_target(target), AttentionHalfSpec(**vars(spec))
-    kernel = half.attention_half_kernel("attention", own, half.default_tile(own, cpu), cpu)
-    loops = innermost_loops(assembly(kernel, cpu))
-    products = [loop for loop in loops if count(r"\tfmla\t.*\.8h", loop) >= 48]
-    assert len(products) >= 2
-    for loop in products:
-        assert count(r"\tfmla\t.*\.8h", loop) >= 0.7 * len(loop)
-        assert not spills([loop])
-
-
-def test_what_is_supported_in_half() -> None:
-    def supported(spec: AttentionSpec) -> bool:
-        return half.is_supported(AttentionHalfSpec(**vars(spec)))
-
-    assert all(map(supported, WHOLE_SPECS))
-    assert supported(plain(4, key_dim=8, value_dim=16))
-    assert not supported(plain(4, key_dim=12))
-    assert not supported(plain(4, key_dim=72))  # two chains
-    assert not supported(plain(4, value_dim=24))

@@ -8,9 +8,12 @@ import pytest
 from levit_deploy.compiler.tiles.registry import FAMILIES
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
+    attention_bf16_cases,
     attention_cases,
     attention_half_cases,
     attention_int8_cases,
+    bf16_cases,
+    conv_bf16_cases,
     conv_cases,
     conv_half_cases,
     conv_int16_cases,
@@ -25,13 +28,16 @@ from tests.compiler.kernels.suite import Suite, assert_same_bytes, written
 SUITES = {
     "gemm": gemm_cases.SUITE,
     "gemm half": half_cases.HALF_SUITE,
+    "gemm bf16": bf16_cases.SUITE,
     "gemm stored half": half_cases.STORED_SUITE,
     "gemm int8": int8_cases.SUITE,
     "head": head_cases.SUITE,
     "conv": conv_cases.SUITE,
     "conv int16": conv_int16_cases.SUITE,
     "conv half": conv_half_cases.SUITE,
+    "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
+    "attention bf16": attention_bf16_cases.SUITE,
     "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }

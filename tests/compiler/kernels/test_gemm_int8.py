@@ -54,3 +54,17 @@ def test_hot_loops(name: str, instruction: str, shared: bool) -> None:
     hot = [loop for loop in loops if any(f"\t{instruction}" in line for line in loop)]
     assert hot
     assert spills(hot) <= 1
+
+
+@pytest.mark.parametrize("name", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_two_products_are_widened_together(name: str) -> None:
+    target = get_target(name)
+    spec = replace(HIDDEN, rows=48, columns=256, depth=256)
+    tile = default_tile(spec, target)
+    kernel = gemm_int8_kernel("gemm", spec, tile, target, spec.stored)
+    counts = [
+        [sum(f"{word}\t" in line for line in loop) for word in ("pmaddubsw", "pmaddwd", "paddw")]
+        for loop in innermost_loops(assembly(kernel, target))
+    ]
+    sums = tile.mr * tile.nr // tile.lanes
+    assert [2 * sums, sums, sums] in counts

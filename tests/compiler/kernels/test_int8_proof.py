@@ -11,18 +11,21 @@ import pytest
 from levit_deploy.compiler.kernels.gemm.int8 import default_tile
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.gemm.int8_pair_tile import MaddubsPairTile
 from levit_deploy.compiler.kernels.gemm.int8_panels import (
     Int8Panels,
     pack_weights_int8,
     prove_exact,
     unpack_panels,
 )
+from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.int8_cases import PLAIN, make_layer
 from tests.compiler.kernels.kernel_targets import TARGETS
 
+NO_ORDER = np.empty(0, np.int8)
 SPEC = replace(PLAIN, rows=16, columns=84, depth=40)  # panels of several widths, padding
 
 
@@ -36,7 +39,7 @@ def packed(weights: np.ndarray, target: Target) -> tuple[np.ndarray, Int8Panels]
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
 def test_panels_are_read_back(target: Target) -> None:
     weights = make_layer(SPEC).weights
-    initial, unpacked = unpack_panels(*packed(weights, target))
+    initial, unpacked, _ = unpack_panels(*packed(weights, target))
     np.testing.assert_array_equal(unpacked[:40, :84], weights)
     assert not unpacked[40:].any()
     assert not unpacked[:, 84:].any()
@@ -68,12 +71,46 @@ def test_pairs_that_do_not_fit_are_a_mistake(value: int) -> None:
         prove_exact(panels, cut)
 
 
+def test_steps_are_paired_where_they_fit() -> None:
+    """Two of 64 do, to the last bit; one of 65 fits no other."""
+    weights = np.zeros((32, 16), np.int8)
+    weights[::2], weights[16:24:2] = 64, 65
+    weights[:, 1::2] *= -1
+    order = MaddubsPairTile.pack_order(weights)
+    steps = MaddubsPairTile.depth_order(order, 32)[::4] // 4
+    paired = 2 * int(order.view(np.uint16)[0])
+    assert sorted(steps[:paired]) == [0, 1, 2, 3, 6, 7]
+    assert sorted(steps[paired:]) == [4, 5]
+    in_order = weights[MaddubsPairTile.depth_order(order, 32)]
+    assert in_order[0::4, 0].tolist() == [64] * 6 + [65] * 2
+    assert MaddubsPairTile.extremes_of_16_bits(weights, order) == (-255 * 128, 255 * 128)
+
+
+def test_a_step_that_is_multiplied_twice_is_a_mistake() -> None:
+    panels, cut = packed(np.ones((40, 84), np.int8), get_target("x86-64-v3"))
+    width = cut.slices()[0].stop
+    first = (HEADER_BYTES + cut.depth) * width + 2
+    panels[first : first + 2] = panels[first + 2 : first + 4]
+    with pytest.raises(AssertionError, match="not multiplied once"):
+        prove_exact(panels, cut)
+
+
+def test_a_pair_that_does_not_fit_is_a_mistake() -> None:
+    weights = np.zeros((40, 84), np.int8)
+    weights[::2] = 64
+    panels, cut = packed(weights, get_target("x86-64-v3"))
+    assert "16 bits: 0 to 32,640," in prove_exact(panels, cut)
+    panels[panels == 64] += 1
+    with pytest.raises(AssertionError, match="16 bits"):
+        prove_exact(panels, cut)
+
+
 @pytest.mark.parametrize("pair", [(-127, -1), (64, 64), (-127, 127), (3, -90), (0, 0)])
 def test_extremes_of_pmaddubsw(pair: tuple[int, int]) -> None:
     """All activations, one product after the other, by the definition of the instruction."""
     sums = [np.arange(256) * w for w in pair]
     weights = np.int8(pair).reshape(2, 1)
-    lowest, highest = MaddubsTile.extremes_of_16_bits(weights)
+    lowest, highest = MaddubsTile.extremes_of_16_bits(weights, NO_ORDER)
     assert lowest == sum(int(s.min()) for s in sums)
     assert highest == sum(int(s.max()) for s in sums)
 
@@ -88,7 +125,7 @@ def test_extremes_of_smlal() -> None:
         for pair in ((127, 127), (-127, 5))
         for chosen in itertools.product((-128, 127), repeat=2)
     ]
-    assert MlalTile.extremes_of_16_bits(weights) == (min(ends), max(ends))
+    assert MlalTile.extremes_of_16_bits(weights, NO_ORDER) == (min(ends), max(ends))
     neighbours = np.zeros((16, 1), np.int8)
     neighbours[[0, 1]] = 127
-    assert MlalTile.extremes_of_16_bits(neighbours) == (-128 * 127, 127 * 127)
+    assert MlalTile.extremes_of_16_bits(neighbours, NO_ORDER) == (-128 * 127, 127 * 127)

@@ -111,7 +111,7 @@ def outputs(
 ) -> tuple[Target, dict[tuple[str, Stored], list[Buffer]]]:
     """What every producer wrote on one target, in each of the ways that it has."""
     target: Target = request.param
-    stored_there = [stored for stored in Stored if target.halves or not stored.half]
+    stored_there = [s for s in Stored if not s.half or s.half_format in target.halves]
     ways = [(name, stored) for name in PRODUCERS for stored in stored_there]
     calls = [
         call_of(f"kernel_{n}", PRODUCERS[way[0]], way[1], target) for n, way in enumerate(ways)

@@ -58,7 +58,11 @@ def softmax(target: Target, scores: Array, columns: int) -> Call:
             with T.serial(scores.size) as i:
                 T.buffer_store(result, source[i], [i])
             at = [T.bind((task + row) * scores.shape[1]) for row in range(len(scores))]
-            inverses = softmax_rows(ScoreRows(simd, result, at, columns), constants)
+            inverses = softmax_rows(
+                ScoreRows(simd, result, at, columns),
+                constants,
+                lambda row, column, value: simd.store(result, at[row] + column, value),
+            )
             for row, inverse in enumerate(inverses):
                 T.buffer_store(result, inverse, [scores.size + row])
     return Call(_kernel(builder.get(), 1), [scores], [undefined(scores.size + len(scores))])

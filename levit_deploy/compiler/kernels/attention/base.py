@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from tvm import tirx
@@ -79,7 +80,7 @@ class AttentionKernel(ABC):
     kind: str
     keys_at: int
     constants: tuple[Expr | float, ...]
-    input_type = "float32"
+    input_type: ClassVar[str] = "float32"  # of queries, keys and values
     lanes: int | None = None  # values in the vectors of keys and columns; default: a register
 
     def __init__(
@@ -203,8 +204,8 @@ class AttentionKernel(ABC):
             kv, first = parameter("qkv", self.kv_size, self.input_type), key
             self.q = Columns(kv, spec.queries, self.head_columns, 0)
         else:
-            q = parameter("queries", self.q_size, self.input_type)
-            self.q = Columns(q, spec.queries, key, 0)
+            queries = parameter("queries", self.q_size, self.input_type)
+            self.q = Columns(queries, spec.queries, key, 0)
             kv, first = parameter("keys_values", self.kv_size, self.input_type), 0
         self.k = Columns(kv, spec.keys, self.head_columns, first)
         self.v = Columns(kv, spec.keys, self.head_columns, first + key)

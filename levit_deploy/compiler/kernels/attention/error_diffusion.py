@@ -21,10 +21,9 @@ from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS, LARGEST_
 from levit_deploy.compiler.kernels.attention.score_rows import (
     ScoreRows,
     combine_registers,
-    partial_registers,
 )
 from levit_deploy.compiler.kernels.isa.lanes import lanes_of
-from levit_deploy.compiler.kernels.isa.simd import ROUNDING, Simd
+from levit_deploy.compiler.kernels.isa.simd import ROUNDING
 
 _MANTISSA_BITS = 23
 
@@ -47,12 +46,6 @@ class WeightConstants(NamedTuple):
     c2: Expr | float = LARGEST_WEIGHT * 0.24024745
     c3: Expr | float = LARGEST_WEIGHT * 0.05591786
     c4: Expr | float = LARGEST_WEIGHT * 0.0095701
-
-
-def rows_together(simd: Simd, columns: int) -> int:
-    """How many rows `weigh_rows` should take at a time, at most: of four registers of residuals,
-    each of which waits for the one before, one is always ready."""
-    return max(4 // partial_registers(simd, columns), 1)
 
 
 def weigh(dot: PackedDot, x: Expr, residual: Expr, constants: WeightConstants) -> tuple[Expr, Expr]:

@@ -1,4 +1,4 @@
-"""The families of attention: float32, float16 and 8 bits."""
+"""The families of attention: in float32, float16, bfloat16 and 8 bits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from levit_deploy.compiler.kernels.attention import float32, half, int8, spec
+from levit_deploy.compiler.kernels.attention import bf16, float32, half, int8, spec
 from levit_deploy.compiler.kernels.attention.spec import (
+    AttentionBf16Spec,
     AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
@@ -68,6 +69,7 @@ def _symbol(spec: AttentionSpec, tile: AttentionTile) -> str:
     words = ["attention" if spec.fused_qkv else "shrinking"]
     words += ["half"] * isinstance(spec, AttentionHalfSpec)
     words += ["int8"] * isinstance(spec, AttentionInt8Spec)
+    words += ["bf16"] * isinstance(spec, AttentionBf16Spec)
     words += [f"h{spec.heads}", f"q{spec.queries}", f"k{spec.keys}"]
     words += [f"d{spec.key_dim}", f"v{spec.value_dim}"]
     words += [spec.activation.value] * (spec.activation is not Activation.HARDSWISH)
@@ -83,6 +85,16 @@ ATTENTION = Family(
     is_legal=_is_legal,
     neighbours=_near,
     generate=float32.attention_kernel,
+    symbol=_symbol,
+)
+ATTENTION_BF16 = Family(
+    name="attention bf16",
+    spec=AttentionBf16Spec,
+    tile=AttentionTile,
+    default_tile=spec.default_tile,
+    is_legal=_is_legal,
+    neighbours=_near,
+    generate=bf16.attention_bf16_kernel,
     symbol=_symbol,
 )
 ATTENTION_HALF = Family(

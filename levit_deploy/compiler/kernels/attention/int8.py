@@ -33,11 +33,10 @@ from levit_deploy.compiler.kernels.attention.dynamic_quantization import (
 )
 from levit_deploy.compiler.kernels.attention.error_diffusion import (
     WeightConstants,
-    rows_together,
     weigh_rows,
 )
 from levit_deploy.compiler.kernels.attention.packed_dot import COLUMNS
-from levit_deploy.compiler.kernels.attention.score_rows import partial_registers
+from levit_deploy.compiler.kernels.attention.score_rows import partial_registers, rows_together
 from levit_deploy.compiler.kernels.attention.spec import QUAD, AttentionSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of

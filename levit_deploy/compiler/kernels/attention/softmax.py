@@ -1,6 +1,6 @@
 """Softmax without its division: the exponentials of a row of scores, and one over their sum.
 
-    scores[columns]  ->  exp(scores - max), in place, and 1 / sum
+    scores[columns]  ->  exp(scores - max) and 1 / sum
 
 The order of the sum is defined and independent of the vector width: the exponential of column j
 goes to partial sum j mod 16, in order of j; then the upper half of the partial sums is added to
@@ -23,16 +23,16 @@ from levit_deploy.compiler.kernels.exponential import (
 )
 
 # Takes a row's number, the first column of a vector, and the vector.
-Store = Callable[[int, Expr | int, Expr], None]
+Keep = Callable[[int, Expr | int, Expr], None]
 
 
 def softmax_rows(
-    rows: ScoreRows, constants: ExpConstants | ShortExpConstants, store: Store | None = None
+    rows: ScoreRows, constants: ExpConstants | ShortExpConstants, keep: Keep
 ) -> list[Expr]:
-    """Replace the scores of each row by exp(score - max), or give them to `store`.
+    """Give each row's exp(score - max) to `keep`.
 
-    Returns 1 / (their sum) for each row. Whole vectors are read and written; what lies past the
-    last column has no influence and becomes 0. Finite scores give no NaN.
+    Returns 1 / (their sum) for each row. Whole vectors are read and given; what lies past the last
+    column has no influence and becomes 0. Finite scores give no NaN.
     """
     simd = rows.simd
     sums = rows.variables()
@@ -43,10 +43,7 @@ def softmax_rows(
 
     def to_exponential(row: int, register: int, column: Expr | int) -> None:
         value = T.bind(exponential(simd, rows.load(row, column) - maxima[row], constants))
-        if store:
-            store(row, column, value)
-        else:
-            simd.store(rows.scores, rows.starts[row] + column, value)
+        keep(row, column, value)
         total = sums[row][register]
         simd.store(total, 0, simd.load(total, 0) + value)
 

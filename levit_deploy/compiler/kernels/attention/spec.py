@@ -83,6 +83,10 @@ class AttentionInt8Spec(AttentionSpec):
     """Attention whose two products are of 8-bit integers; else as `AttentionSpec`."""
 
 
+class AttentionBf16Spec(AttentionSpec):
+    """Attention whose queries, keys and values are bfloat16, multiplied as they are."""
+
+
 def is_supported(spec: AttentionSpec) -> bool:
     """Whether `attention_kernel` can make it; every LeViT's attention is."""
     return spec.key_dim % QUAD == 0 and spec.value_dim % PANEL == 0

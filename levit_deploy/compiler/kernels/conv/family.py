@@ -1,4 +1,4 @@
-"""The family of convolutions, in float32, in 16-bit integers and in float16."""
+"""The family of convolutions, in float32, in 16-bit integers and in 16-bit floats."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
-image are left out, and so are columns outside a caller's image. Of float16, see `block_half`.
+image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_half` and
+`block_bf16`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ _KINDS = {
     Source.PADDED_INT16: "conv int16",
     Source.PADDED_INT16_BYTES: "conv int16",
     Source.PADDED_HALF: "conv half",
+    Source.PADDED_BF16: "conv bf16",
 }
+
+_COPIES = {Destination.PADDED_HALF: Stored.HALF, Destination.PADDED_BF16: Stored.BF16}
 
 
 def pack_weights(
@@ -79,8 +83,7 @@ def conv_kernel(
     the target among those with FMA.
     """
     assert stored is Stored.FLOAT or spec.destination is Destination.TOKENS, "a border"
-    if spec.destination is Destination.PADDED_HALF:
-        stored = Stored.HALF
+    stored = _COPIES.get(spec.destination, stored)
     return _Generator(symbol, spec, tile, target, normalization, stored).kernel()
 
 

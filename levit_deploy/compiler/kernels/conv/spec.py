@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.widen import STORED
+from levit_deploy.half_format import HalfFormat
 
 KERNEL_SIDE = 3
 TAPS = KERNEL_SIDE**2
@@ -22,6 +24,7 @@ class Source(StrEnum):
     PADDED_INT16 = "int16"  # multiplied by 16-bit integers
     PADDED_INT16_BYTES = "int16_by_int8"  # the same steps, multiplied by weights of 8 bits
     PADDED_HALF = "half"  # multiplied in float16
+    PADDED_BF16 = "bf16"  # multiplied in bfloat16
 
     @property
     def image(self) -> bool:
@@ -35,9 +38,14 @@ class Source(StrEnum):
     def dtype(self) -> str:
         if self.eight_bit:
             return "uint8"
-        if self is Source.PADDED_HALF:
-            return "float16"
+        if self.half:
+            return STORED[self.half]
         return "int16" if self.integers else "float32"
+
+    @property
+    def half(self) -> HalfFormat | None:
+        """Of what is multiplied in 16-bit floats."""
+        return {Source.PADDED_HALF: HalfFormat.FP16, Source.PADDED_BF16: HalfFormat.BF16}.get(self)
 
     @property
     def integers(self) -> bool:
@@ -48,17 +56,24 @@ class Destination(StrEnum):
     PADDED = "padded"  # the next convolution's input, with its zero border written here
     PADDED_INT16 = "to int16"  # the same for one that reads 16-bit integers
     PADDED_HALF = "to half"  # the same for one that reads float16
+    PADDED_BF16 = "to bf16"  # the same for one that reads bfloat16
     TOKENS = "tokens"  # (size * size, channels) row-major, no border
 
     @property
     def dtype(self) -> str:
-        narrow = {Destination.PADDED_INT16: "int16", Destination.PADDED_HALF: "float16"}
-        return narrow.get(self, "float32")
+        return _NARROW.get(self, "float32")
 
     @property
     def narrow(self) -> bool:
         """Whether values are of 16 bits."""
-        return self in (Destination.PADDED_INT16, Destination.PADDED_HALF)
+        return self in _NARROW
+
+
+_NARROW = {
+    Destination.PADDED_INT16: "int16",
+    Destination.PADDED_HALF: STORED[HalfFormat.FP16],
+    Destination.PADDED_BF16: STORED[HalfFormat.BF16],
+}
 
 
 @dataclass(frozen=True)

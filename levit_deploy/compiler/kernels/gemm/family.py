@@ -1,4 +1,4 @@
-"""The families of matrix products: float32 and 8 bits."""
+"""The families of matrix products: of floats of 32 and 16 bits, and of 8-bit integers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from functools import partial
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family, float_only
-from levit_deploy.compiler.kernels.gemm import float32, half, int8, stored_half
+from levit_deploy.compiler.kernels.gemm import bf16, float32, half, int8, stored_half
 from levit_deploy.compiler.kernels.gemm.spec import (
+    GemmBf16Spec,
     GemmHalfSpec,
     GemmInt8Spec,
     GemmSpec,
@@ -76,6 +77,7 @@ def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
     words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
     words += ["half"] * isinstance(spec, GemmHalfSpec)
+    words += ["bf16"] * isinstance(spec, GemmBf16Spec)
     if isinstance(spec, GemmStoredHalfSpec):
         words += ["stored", spec.format.value]
     words += [f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
@@ -118,6 +120,17 @@ GEMM_HALF = Family(
     generate=half.half_kernel,
     symbol=_symbol,
     shared_tile=partial(half.default_tile, shared=True),
+)
+GEMM_BF16 = Family(
+    name="gemm bf16",
+    spec=GemmBf16Spec,
+    tile=GemmTile,
+    default_tile=bf16.default_tile,
+    is_legal=is_legal,
+    neighbours=_near,
+    generate=bf16.bf16_kernel,
+    symbol=_symbol,
+    shared_tile=partial(bf16.default_tile, shared=True),
 )
 GEMM_INT8 = Family(
     name="gemm int8",

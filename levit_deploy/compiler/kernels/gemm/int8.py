@@ -35,7 +35,6 @@ from levit_deploy.compiler.kernels.kernel import (
     task_range,
 )
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
 
@@ -51,7 +50,7 @@ def default_tile(spec: GemmInt8Spec, target: Target, shared: bool = False) -> Ge
     rows = Blocks.of(spec.group_rows, mr)
     if rows.size < mr:
         sums = rows.size * family.sums_per_vector
-        vectors = max(vectors, -(-MIN_ACCUMULATORS // sums))
+        vectors = max(vectors, -(-family.fewest_sums // sums))
     tile = GemmTile(rows.size, vectors * isa.lanes, isa.lanes, unroll)
     return tile.for_sharing() if shared else tile
 
@@ -157,6 +156,7 @@ class _Generator:
             mr=blocks * self.alignment,
             vectors=width // self.simd.lanes,
             panel_width=cut.width(width),
+            column_bytes=cut.column_size,
             depth=cut.depth,
             unroll=self.tile.depth_unroll,
             tiles_per_panel=self.tiles_per_panel,

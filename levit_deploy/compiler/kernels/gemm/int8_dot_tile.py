@@ -111,16 +111,22 @@ class MaddubsTile(_BroadcastTile):
         return (5, 2, 2) if isa.fma else (4, 2, 1)
 
     @classmethod
-    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
+    def extremes_of_16_bits(
+        cls, weights: NDArray[np.int8], order: NDArray[np.int8]
+    ) -> tuple[int, int]:
         """A lane adds k and k + 1."""
         pairs = weights.astype(np.int32).reshape(-1, 2, weights.shape[1])
         lowest = 255 * np.minimum(pairs, 0).sum(axis=1).min()
         return int(lowest), int(255 * np.maximum(pairs, 0).sum(axis=1).max())
 
     def dot(self, total: Expr, a: Expr, w: Expr) -> Expr:
+        return self.widened(total, pmaddubsw(a, w))
+
+    def widened(self, total: Expr, narrow: Expr) -> Expr:
+        """`total` plus both sums of 16 bits of each lane."""
         ones = T.broadcast(T.int16(1), 2 * self.simd.lanes)
         # Unfenced, LLVM adds up the sums of several steps first, and spills.
-        return self.simd.fence(total + pmaddwd(pmaddubsw(a, w), ones))
+        return self.simd.fence(total + pmaddwd(narrow, ones))
 
 
 class SdotTile(_DotTile):

@@ -42,9 +42,11 @@ class MlalTile(Int8Tile):
         return 2, 1, 1  # 8 times four sums, 2 times 16 k, 2 weights, products: 15 of 16
 
     @classmethod
-    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int]:
-        lanes = weights.astype(np.int32).reshape(-1, 2, cls.apart, weights.shape[1])
-        ends = np.stack([-128 * lanes, 127 * lanes])
+    def extremes_of_16_bits(
+        cls, weights: NDArray[np.int8], order: NDArray[np.int8]
+    ) -> tuple[int, int]:
+        products = weights.astype(np.int32).reshape(-1, 2, cls.apart, weights.shape[1])
+        ends = np.stack([-128 * products, 127 * products])
         return int(ends.min(0).sum(1).min()), int(ends.max(0).sum(1).max())
 
     def start(self, at: Expr) -> Accumulators:

@@ -6,7 +6,7 @@ weights int8 (depth, columns), multiplier, bias (columns,), zero point  ->  pane
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,17 @@ class Int8Panels(Panels):
     @staticmethod
     def of(columns: int, depth: int, tile: GemmTile, target: Target) -> Int8Panels:
         family, padded = isa_of(target).products.tile_for(tile.shared), row_stride(depth)
-        return Int8Panels(
+        plain = Int8Panels(
             columns, HEADER_BYTES + padded, tile, family.vector_alignment, family, padded
         )
+        narrowest = plain.tiles.smallest * plain.unit
+        order = family.order_bytes(padded, narrowest)
+        return replace(plain, column_size=plain.column_size + order)
+
+    @property
+    def order_size(self) -> int:
+        """What a panel stores behind the weights of each column."""
+        return self.column_size - HEADER_BYTES - self.depth
 
     @property
     def bytes(self) -> int:
@@ -75,7 +83,11 @@ def pack_weights_int8(
     parts: list[NDArray[np.int8]] = []
     for panel in cut.slices():
         parts.append(np.ascontiguousarray(header[:, panel]).view(np.int8).ravel())
-        parts.append(np.asarray(cut.family.pack(padded[:, panel]), np.int8))
+        order = cut.family.pack_order(padded[:, panel])
+        in_order = padded[cut.family.depth_order(order, cut.depth), panel]
+        parts.append(np.asarray(cut.family.pack(in_order), np.int8))
+        size = cut.order_size * (panel.stop - panel.start)
+        parts.append(np.pad(order, (0, size - len(order))))
     return np.concatenate(parts)
 
 
@@ -92,15 +104,19 @@ def prove_exact(panels: NDArray[np.int8], cut: Int8Panels) -> str:
 
     Raises AssertionError if they could leave their type: a mistake in a kernel or its packing.
     """
-    initial, weights = unpack_panels(panels, cut)
+    initial, weights, orders = unpack_panels(panels, cut)
     magnitudes = np.abs(weights.astype(np.int64))
     # Stored activations are at most 255 in magnitude.
     largest = int((np.abs(initial) + 255 * magnitudes.sum(axis=0)).max())
     assert largest <= INT32.max, f"a sum of 32 bits can reach {largest}"
     words = [cut.family.instruction]
-    narrow = cut.family.extremes_of_16_bits(weights)
-    if narrow:
-        lowest, highest = narrow
+    narrow = [
+        cut.family.extremes_of_16_bits(weights[:, columns], order)
+        for columns, order in zip(cut.slices(), orders, strict=True)
+    ]
+    extremes = [extreme for extreme in narrow if extreme is not None]
+    if extremes:
+        lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
         assert INT16.min <= lowest, f"a sum of 16 bits can reach {lowest}"
         assert highest <= INT16.max, f"a sum of 16 bits can reach {highest}"
         words.append(f"16 bits: {lowest:,} to {highest:,}")
@@ -109,10 +125,12 @@ def prove_exact(panels: NDArray[np.int8], cut: Int8Panels) -> str:
 
 def unpack_panels(
     panels: NDArray[np.int8], cut: Int8Panels
-) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """Initial values (columns,) and weights (depth, columns), both with their padding."""
+) -> tuple[NDArray[np.int64], NDArray[np.int8], list[NDArray[np.int8]]]:
+    """Initial values (columns,) and weights (depth, columns), both with their padding, and what
+    each panel stores of their order."""
     initial = np.empty(cut.padded, np.int64)
     weights = np.empty((cut.depth, cut.padded), np.int8)
+    orders: list[NDArray[np.int8]] = []
     at = 0
     for columns in cut.slices():
         width = columns.stop - columns.start
@@ -122,6 +140,10 @@ def unpack_panels(
         order = cut.family.pack(np.arange(size).reshape(cut.depth, width))
         panel = np.empty(size, np.int8)
         panel[order] = panels[at : at + size]
-        weights[:, columns] = panel.reshape(cut.depth, width)
         at += size
-    return initial, weights
+        orders.append(panels[at : at + cut.order_size * width])
+        at += len(orders[-1])
+        rows = cut.family.depth_order(orders[-1], cut.depth)
+        assert sorted(rows) == list(range(cut.depth)), "some k is not multiplied once"
+        weights[rows, columns] = panel.reshape(cut.depth, width)
+    return initial, weights, orders

@@ -6,7 +6,7 @@ All sums are exact in int32: |a| <= 255 and |w| <= 127, so 2048 k stay below 2^2
 instructions differ in how they step through the depth; what they share is here.
 
 A panel, in bytes: int32 initial[columns], float32 multiplier[columns], float32 bias[columns],
-then the weights in the order of the family.
+then the weights in the order of the family, then what it must know of that order.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStora
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.product import Accumulators
+from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 
 HEADER_BYTES = 12  # of one column
 CACHE_LINE_BYTES = 64
@@ -53,7 +54,8 @@ class Bytes(NamedTuple):
 class Int8Tile(ABC):
     """`mr` rows of `a` times `vectors` registers of int32 columns of the panels `w`.
 
-    `panel_width`: columns of a panel; a multiple or a divisor of the tile's.
+    `panel_width`: columns of a panel; a multiple or a divisor of the tile's. `column_bytes`: what
+    it has for each.
     `depth`: padded with weights of zero as rows of `a` are. `unroll`: steps in one turn of the
     loop. `tiles_per_panel`: how many tiles read the same panel one after another; each prefetches
     its share of the next panel. `gathered`: the rows are not neighbours in `a`.
@@ -65,6 +67,7 @@ class Int8Tile(ABC):
     mr: int
     vectors: int
     panel_width: int
+    column_bytes: int
     depth: int
     unroll: int
     tiles_per_panel: int
@@ -83,6 +86,8 @@ class Int8Tile(ABC):
     vector_alignment: ClassVar[int] = 1
     # Registers of sums for one row and one register of columns.
     sums_per_vector: ClassVar[int] = 1
+    # With fewer registers of sums, additions wait for each other.
+    fewest_sums: ClassVar[int] = MIN_ACCUMULATORS
     # Weights are put into another order where they are loaded, once for every tile of rows.
     rearranges_weights: ClassVar[bool] = False
 
@@ -99,10 +104,28 @@ class Int8Tile(ABC):
         grouped = weights.reshape(depth // cls.column_step, cls.column_step, columns)
         return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
 
+    @staticmethod
+    def order_bytes(depth: int, columns: int) -> int:
+        """What a panel of at least so many columns stores behind the weights of each."""
+        return 0
+
     @classmethod
-    def extremes_of_16_bits(cls, weights: NDArray[np.int8]) -> tuple[int, int] | None:
-        """The lowest and the highest sum of 16 bits that activations can make of `weights`
-        (padded depth, columns); None for instructions that add in 32 bits."""
+    def pack_order(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+        """What a panel stores behind its weights (padded depth, columns); filled up with zeros."""
+        return np.empty(0, np.int8)
+
+    @classmethod
+    def depth_order(cls, order: NDArray[np.int8], depth: int) -> NDArray[np.intp]:
+        """Which k the rows of a panel's weights are; `order`: what is stored behind them."""
+        return np.arange(depth)
+
+    @classmethod
+    def extremes_of_16_bits(
+        cls, weights: NDArray[np.int8], order: NDArray[np.int8]
+    ) -> tuple[int, int] | None:
+        """The lowest and the highest sum of 16 bits that activations can make of a panel's
+        `weights` (padded depth, columns), behind which it stores `order`; None for instructions
+        that add in 32 bits."""
         return None
 
     @abstractmethod
@@ -124,7 +147,7 @@ class Int8Tile(ABC):
 
     @property
     def panel_bytes(self) -> int:
-        return (HEADER_BYTES + self.depth) * self.panel_width
+        return self.column_bytes * self.panel_width
 
     def place(self, column: int, size: int) -> int:
         """Where something of a column lies from that of the tile's first one on, if columns of a
@@ -142,9 +165,15 @@ class Int8Tile(ABC):
         """
         header = panel + 4 * inside
         acc = self.start(header)
+        self.add_products(acc, starts, panel, inside, share)
+        return self.finish(acc, header)
+
+    def add_products(
+        self, acc: Accumulators, starts: list[Expr], panel: Expr, inside: Expr | int, share: Expr
+    ) -> None:
+        """Emit the additions of all steps, in the order of the depth."""
         rows = [self.bytes(self.a, start) for start in starts]
-        first = T.bind(panel + HEADER_BYTES * self.panel_width + self.column_step * inside)
-        weights = self.bytes(self.w, first)
+        weights = self.bytes(self.w, T.bind(self.weights_at(panel, inside)))
         steps = self.depth // self.step_depth
         step_bytes = self.step_depth * self.panel_width
         turns = steps // self.unroll
@@ -157,7 +186,10 @@ class Int8Tile(ABC):
                     self.step(acc, rows, index * self.step_depth, at)
         for step in range(turns * self.unroll, steps):
             self.step(acc, rows, step * self.step_depth, weights.after(step * step_bytes))
-        return self.finish(acc, header)
+
+    def weights_at(self, panel: Expr, inside: Expr | int) -> Expr:
+        """Where those of the tile's first column are."""
+        return panel + HEADER_BYTES * self.panel_width + self.column_step * inside
 
     def bytes(self, buffer: tirx.Buffer, start: Expr) -> Bytes:
         """A row of `a`, or weights, as the loop addresses them."""
@@ -166,7 +198,7 @@ class Int8Tile(ABC):
     def _prefetch(self, panel: Expr, inside: Expr | int, turn: Expr, turns: int) -> None:
         """As many columns of the next panels as the tile has, of which a part falls to this one of
         all `turns` over these."""
-        size = HEADER_BYTES + self.depth
+        size = self.column_bytes
         next_columns = max(self.width, self.panel_width) * size + inside * size
         stride = -(-self.width * size // turns)
         for at in range(0, stride, CACHE_LINE_BYTES):

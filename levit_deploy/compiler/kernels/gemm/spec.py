@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import ClassVar
 
 from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
@@ -114,8 +115,19 @@ class GemmStoredHalfSpec(GemmSpec):
 class GemmHalfSpec(GemmSpec):
     """a and w are float16, and multiplied as they are; else as `GemmSpec`."""
 
+    format: ClassVar = HalfFormat.FP16
+
     def words(self, layout: bool = True) -> list[str]:
         return [*super().words(layout), "fp16"]
+
+
+class GemmBf16Spec(GemmSpec):
+    """a and w are bfloat16, and multiplied as they are; else as `GemmSpec`."""
+
+    format: ClassVar = HalfFormat.BF16
+
+    def words(self, layout: bool = True) -> list[str]:
+        return [*super().words(layout), "bf16"]
 
 
 class GemmInt8Spec(GemmSpec):

@@ -23,19 +23,24 @@ from levit_deploy.compiler.kernels.widen import STORED, load_widened
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 
+STEP = {HalfFormat.FP16: 1, HalfFormat.BF16: 2}  # of the depth, which lie together in a column
+
 
 def pack_halves(
     weights: NDArray[np.float32], format: HalfFormat, tile: GemmTile
 ) -> NDArray[np.generic]:
     """The panels of a kernel, flat, from `weights` (depth, columns), numbers of `format`.
 
-    Panel after panel, each [depth][panel columns]; columns are padded with zeros.
+    Panel after panel, of float16 each [depth][panel columns], of bfloat16 each
+    [depth / 2][panel columns][2], as AVX512_BF16 multiplies them; both are padded with zeros.
     """
     depth, columns = weights.shape
+    step = STEP[format]
     panels = Panels(columns, depth, tile, 1)
-    padded = np.zeros((depth, panels.padded), format.dtype)
-    padded[:, :columns] = weights
-    packed = np.concatenate([padded[:, part].ravel() for part in panels.slices()])
+    padded = np.zeros((-(-depth // step) * step, panels.padded), format.dtype)
+    padded[:depth, :columns] = weights
+    steps = padded.reshape(-1, step, panels.padded).transpose(0, 2, 1)
+    packed = np.concatenate([steps[:, part].ravel() for part in panels.slices()])
     return packed.view(STORED[format])
 
 
@@ -59,12 +64,14 @@ class _Generator(FloatGemm):
         self, symbol: str, spec: GemmStoredHalfSpec, tile: GemmTile, target: Target
     ) -> None:
         super().__init__(symbol, spec, tile, target)
-        self.format = spec.format
-        self.halves = Panels(spec.columns, spec.depth, tile, 1)
+        self.spec: GemmStoredHalfSpec = spec
+        self.step = STEP[spec.format]
+        self.stored_depth = -(-spec.depth // self.step) * self.step
+        self.halves = Panels(spec.columns, self.stored_depth, tile, 1)
 
     @property
     def weight_bytes(self) -> int:
-        return (2 * self.spec.depth + 4) * self.panels.padded
+        return (2 * self.stored_depth + 4) * self.panels.padded
 
     @property
     def scratch_size(self) -> int:
@@ -77,7 +84,8 @@ class _Generator(FloatGemm):
 
     def declare_factors(self) -> None:
         self.a = parameter("a", self.spec.input_rows * self.spec.depth)
-        self.w = parameter("panels", self.spec.depth * self.panels.padded, STORED[self.format])
+        size = self.stored_depth * self.panels.padded
+        self.w = parameter("panels", size, STORED[self.spec.format])
         self.bias = parameter("bias", self.panels.padded)
 
     def panel(self, column: Expr, width: int, first: Expr) -> tuple[tirx.Buffer, Expr]:
@@ -93,11 +101,22 @@ class _Generator(FloatGemm):
     def widen(self, column: Expr, halves: Expr, panel: int, width: int) -> None:
         """Panel number `panel` of the tile, whose first column is `column`."""
         simd, depth = self.simd, self.spec.depth
-        at, source = panel * (1 + depth) * width, halves + panel * depth * width
-        for lane in range(0, width, simd.lanes):
+        at, source = panel * (1 + depth) * width, halves + panel * self.stored_depth * width
+
+        lanes = range(0, width, simd.lanes)
+
+        def step(number: Expr | int, count: int) -> None:
+            places = [source + (number * width + lane) * self.step for lane in lanes]
+            loaded = [load_widened(simd, self.w, place, self.spec.format) for place in places]
+            for k in range(count):  # line after line: others come late
+                row = at + (1 + number * self.step + k) * width
+                for lane, values in zip(lanes, loaded, strict=True):
+                    simd.store(self.scratch, row + lane, values[k])
+
+        for lane in lanes:
             simd.store(self.scratch, at + lane, simd.load(self.bias, column + lane))
-        with T.serial(depth) as k:
-            for lane in range(0, width, simd.lanes):
-                place = k * width + lane
-                value = load_widened(simd, self.w, source + place, self.format)
-                simd.store(self.scratch, at + width + place, value)
+        whole, rest = divmod(depth, self.step)
+        with T.serial(whole) as number:
+            step(number, self.step)
+        if rest:
+            step(whole, rest)

@@ -14,6 +14,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedPmaddwd, PackedVpdpbusd
 from levit_deploy.compiler.kernels.conv.block_int16 import PmaddwdBlock, VpdpwssdBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile, VpdpbusdTile
+from levit_deploy.compiler.kernels.gemm.int8_pair_tile import MaddubsPairTile
 from levit_deploy.compiler.kernels.isa.integer_instructions import packssdw
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts, Isa
 from levit_deploy.compiler.kernels.isa.lanes import half, lanes_of, shuffle
@@ -28,7 +29,7 @@ class X86(Isa):
 
     PRODUCTS: ClassVar = {
         Int8Dot.MADD: IntegerProducts(
-            MaddubsTile, MaddubsTile, PackedPmaddwd, (PmaddwdBlock,), (PmaddwdBlock,)
+            MaddubsPairTile, MaddubsTile, PackedPmaddwd, (PmaddwdBlock,), (PmaddwdBlock,)
         ),
         Int8Dot.VPDPBUSD: IntegerProducts(
             VpdpbusdTile, VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,), (VpdpwssdBlock,)

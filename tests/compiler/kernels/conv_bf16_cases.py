@@ -1,0 +1,112 @@
+"""Convolutions in bfloat16: random and hostile layers, and their results to the bit by numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from levit_deploy.compiler.kernels.conv.block_bf16 import pack_weights_bf16
+from levit_deploy.compiler.kernels.conv.family import CONV
+from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
+from levit_deploy.compiler.kernels.kernel import Activation
+from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.half_format import HalfFormat
+from levit_deploy.targets.target import Target
+from tests.compiler.kernels.bf16_cases import TARGET
+from tests.compiler.kernels.conv_cases import in_zero_border
+from tests.compiler.kernels.harness import Buffer, undefined
+from tests.compiler.kernels.rounding import Float32, bf16_bits, hardswish, vdpbf16ps
+from tests.compiler.kernels.suite import Case, Suite
+
+
+@dataclass(frozen=True)
+class Layer:
+    """x (y, x, channels) and weights (out, in, 3, 3) are numbers of bfloat16."""
+
+    spec: ConvSpec
+    x: Float32
+    weights: Float32
+    bias: Float32
+
+    def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
+        x = in_zero_border(self.x.astype(HalfFormat.BF16.dtype)).view(np.uint16)
+        return [x, pack_weights_bf16(self.weights, self.bias, tile)]
+
+
+def make_layer(spec: ConvSpec, scale: float = 1) -> Layer:
+    """Normally distributed. `scale`: of x and of weights; that of products is its square."""
+    rng = np.random.default_rng(0)
+    x = scale * rng.standard_normal((spec.in_size, spec.in_size, spec.in_channels))
+    weights = scale * rng.standard_normal((spec.out_channels, spec.in_channels, 3, 3))
+    bias = (scale**2 * rng.standard_normal(spec.out_channels)).astype(np.float32)
+    return Layer(spec, *(HalfFormat.BF16.rounded(a.astype(np.float32)) for a in (x, weights)), bias)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def reference(layer: Layer) -> Float32:
+    """(y, x, out) as float32, by the definition of the sums. Rows of the kernel outside the
+    image are left out, which a sum of -0 shows."""
+    spec, side = layer.spec, layer.spec.out_size
+    padded = np.zeros((2 * side + 1, 2 * side + 1, spec.in_channels), np.float32)
+    padded[1 : spec.in_size + 1, 1 : spec.in_size + 1] = layer.x
+    total = np.tile(layer.bias, (side, side, 1))
+    for row in range(3):
+        inside = [0 <= 2 * y + row - 1 < spec.in_size for y in range(side)]
+        lines = padded[row : row + 2 * side : 2]
+        values = np.concatenate([lines[:, x : x + 2 * side : 2] for x in range(3)], axis=2)
+        weights = layer.weights[:, :, row].transpose(0, 2, 1).reshape(spec.out_channels, -1)
+        for k in range(0, values.shape[2], 2):
+            pairs = values[inside, :, None, k : k + 2]
+            total[inside] = vdpbf16ps(total[inside], pairs, weights[:, k : k + 2])
+    return hardswish(total) if spec.activation is Activation.HARDSWISH else total
+
+
+_BF16 = Source.PADDED_BF16
+MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, _BF16, Destination.PADDED_BF16)
+LAST = ConvSpec(8, 16, 32, Activation.NONE, _BF16, Destination.TOKENS)
+
+LAYERS = {
+    "in many ways": make_layer(replace(MIDDLE, in_size=35, in_channels=12, out_channels=48)),
+    "second": make_layer(replace(MIDDLE, in_size=28, in_channels=16, out_channels=32)),
+    "registers of each width": make_layer(replace(MIDDLE, in_size=9, out_channels=28)),
+    "last": make_layer(replace(LAST, in_size=28, in_channels=64)),
+    "few channels": make_layer(replace(MIDDLE, in_size=9, in_channels=4, out_channels=12)),
+    "one pixel": make_layer(replace(LAST, in_size=1)),
+    "denormal sums": make_layer(replace(MIDDLE, in_size=9), 2.0**-64),
+    "infinite sums": make_layer(replace(MIDDLE, activation=Activation.NONE), 2.0**62),
+}
+
+
+def case(layer: Layer, stored: Stored = Stored.FLOAT) -> Case:
+    spec = layer.spec
+    border = spec.destination is Destination.PADDED_BF16
+    types = ["float32"] * (stored.float and not border) + ["uint16"] * (stored.half or border)
+
+    def check(outputs: Sequence[Buffer], target: Target) -> None:
+        z = reference(layer)
+        for output, dtype in zip(outputs, types, strict=True):
+            numbers = z if dtype == "float32" else bf16_bits(z)
+            expected = in_zero_border(numbers) if border else numbers
+            np.testing.assert_array_equal(output, expected.ravel())
+
+    return Case(
+        spec,
+        layer.inputs,
+        lambda target: [undefined(spec.destination_size, dtype) for dtype in types],
+        check,
+        stored=stored,
+        portable=False,
+    )
+
+
+SUITE = Suite(
+    CONV,
+    (TARGET,),
+    {
+        **{name: case(layer) for name, layer in LAYERS.items()},
+        "as tokens of both types": case(make_layer(LAST), Stored.FLOAT_AND_BF16),
+    },
+    cut="in many ways",
+)
