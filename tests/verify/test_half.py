@@ -10,6 +10,7 @@ import onnx
 import pytest
 import torch
 
+from levit_deploy.compiler.tuning.specs import distinct_specs
 from levit_deploy.deploy import Deployment, deploy
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import with_half, with_network
@@ -25,7 +26,9 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Outcome
 from levit_deploy.verify.verification import verify_artifact
+from tests.compiler.levit import exported_tiny
 from tests.machine import prefix_for
+from tests.network.random_network import random_network
 
 TORCH = {HalfFormat.FP16: torch.float16, HalfFormat.BF16: torch.bfloat16}
 FORMATS = pytest.mark.parametrize("format", HalfFormat)
@@ -59,6 +62,18 @@ def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
     assert types == {onnx.TensorProto.FLOAT, onnx.TensorProto.DataType.Value(name)}
     with pytest.raises(DeployError, match=f"is already {format}"):
         with_half(model, format)
+
+
+@pytest.mark.parametrize(
+    ("key_dim", "formats"),
+    [(4, ""), (8, "fp16"), (16, "fp16 bf16"), (64, "fp16 bf16"), (72, ""), (80, "bf16")],
+)
+def test_attention_is_16_bits_where_kernels_take_its_heads(key_dim: int, formats: str):
+    network = random_network(0, key_dim=key_dim, channels=(80, 80, 80))
+    for format in HalfFormat:
+        blocks = in_half(network, format).blocks
+        found = {block.arithmetic for block in blocks if not isinstance(block, Mlp)}
+        assert found == {Half(format) if format in formats.split() else FLOAT32}
 
 
 def test_weights_beyond_float16_are_refused_by_name(tiny_export: ExportedModel):
@@ -101,6 +116,35 @@ def test_libraries_are_half_the_size_and_right(
     wrong = map_layers(reference.model.network, lambda conv: conv, _another_in_the_first_block)
     model = with_network(reference.model, wrong)
     assert not verify_artifact(artifact, replace(reference, model=model), images=1)
+
+
+def test_attention_in_bf16_is_executed(tmp_path: Path):
+    """Heads of the tiny net's size are none of its kernels'."""
+    host = get_target("host")
+    model = with_half(exported_tiny(key_dim=16), HalfFormat.BF16)
+    deployment = deploy(model, find_toolchain(host), tmp_path)
+    attentions = [c.symbol for c in deployment.program.calls if "_h4_" in c.symbol]
+    assert attentions
+    native = HalfFormat.BF16 in host.halves
+    assert all("attention_bf16" in symbol for symbol in attentions) == native
+    for check in deployment.verification.checks:
+        assert check.outcome is Outcome.PASSED
+        # The bound is for sums in float16, bf16's are float32.
+        assert check.comparison.error_of_range < check.comparison.tolerance.fraction / 4
+
+
+def test_float32_layers_before_attention_in_16_bits_are_refused():
+    model = exported_tiny(key_dim=16)
+    target = get_target("x86-64-v4-bf16")
+    halves = with_half(model, HalfFormat.BF16).network.blocks
+    blocks = tuple(
+        block if isinstance(block, Mlp) else replace(block, arithmetic=half.arithmetic)
+        for block, half in zip(model.network.blocks, halves, strict=True)
+    )
+    mixed = with_network(model, replace(model.network, blocks=blocks))
+    with pytest.raises(DeployError, match=f"`{blocks[0].name}` reads in bf16") as raised:
+        distinct_specs(mixed, target)
+    assert raised.value.hint == "compile the checkpoint: --precision bf16"
 
 
 def _another_in_the_first_block(layer: Linear) -> Linear:

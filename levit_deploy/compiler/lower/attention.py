@@ -51,10 +51,10 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
             supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
         case AttentionHalfSpec():
             supported, bias = half.is_supported(spec), pack_bias(table, spec)
-            operands = [calls.halved(tensor, HalfFormat.FP16) for tensor in inputs]
+            operands = [calls.halved(x, HalfFormat.FP16, block.name) for x in inputs]
         case AttentionBf16Spec():
             supported, bias = bf16.is_supported(spec), pack_bias(table, spec)
-            operands = [calls.halved(tensor, HalfFormat.BF16) for tensor in inputs]
+            operands = [calls.halved(x, HalfFormat.BF16, block.name) for x in inputs]
         case _:
             supported, bias = is_supported(spec), pack_bias(table, spec)
     if bias is None or not supported:

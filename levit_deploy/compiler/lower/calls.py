@@ -25,6 +25,7 @@ from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.quantize import QuantizeSpec, pack_quantization, quantize_kernel
 from levit_deploy.compiler.program import Entry, Space
 from levit_deploy.compiler.tiles.table import TileTable
+from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
@@ -140,15 +141,21 @@ class Calls:
         self._quantized[copy.index].readers.append(reader)
         return copy
 
-    def halved(self, x: Tensor, format: HalfFormat) -> Value:
-        """The copy of x in `format`, in its layout."""
+    def halved(self, x: Tensor, format: HalfFormat, reader: str) -> Value:
+        """The copy of x in `format`, in its layout, for the layer or attention `reader`.
+
+        Raises DeployError if what makes x does not make such a copy.
+        """
         writer = next(call for call in self._calls if call.out == x.value)
-        assert writer.stores_copies, f"`{writer.symbol}` makes no copies"
-        if writer.copy is None:
+        if writer.copy is None and writer.stores_copies:
             self._buffer_bytes.append(self._buffer_bytes[x.value.index] // 2)
             out = Value(Space.ARENA, len(self._buffer_bytes) - 1)
             writer.copy = _Copy(_HALVED[format], (), out)
-        assert writer.copy.stored is _HALVED[format], "copies of one tensor are alike"
+        if writer.copy is None or writer.copy.stored is not _HALVED[format]:
+            raise DeployError(
+                f"`{reader}` reads in {format} what another arithmetic makes: there is no kernel",
+                hint=f"compile the checkpoint: --precision {format}",
+            )
         return writer.copy.out
 
     def _join_writer(self, quantize: _Call) -> None:

@@ -89,7 +89,7 @@ def _half(
     native = format in calls.target.halves
     own: GemmHalfSpec | GemmBf16Spec | GemmStoredHalfSpec
     if native:
-        own, a = _MULTIPLIED[format](**vars(spec)), calls.halved(x, format)
+        own, a = _MULTIPLIED[format](**vars(spec)), calls.halved(x, format, layer.name)
     else:
         own, a = GemmStoredHalfSpec(**vars(spec), format=format), x.value
     family, tile = family_of(own), calls.tiles.tile(own, calls.target)
