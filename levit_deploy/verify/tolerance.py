@@ -28,12 +28,13 @@ variance 3/12. So the distance is sqrt(1.5) times that of the worst right librar
 net; with its largest of few errors against the library's largest, twice it is never reached.
 
 HALVES, a library of 16-bit floats against its own model in ONNX Runtime, where inputs are rounded
-to them and sums are float32. The library may leave inputs unrounded, which is half of the distance
-that follows, or sum up to HALF_CHAIN products in 16 bits. The rounding errors of such a chain are,
-as above, random numbers of half a unit of what has been summed so far: the root of half the chain's
-length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in each term; adding two chains in 16
-bits is one rounding more. The distance is that of the model from itself with that noise in each
-input; with its largest of few errors against the library's largest, 8 times it is never reached.
+to them, the exponentials of attention among them, and sums are float32. The library may leave
+inputs unrounded, which is half of the distance that follows, or sum up to HALF_CHAIN products in 16
+bits. The rounding errors of such a chain are, as above, random numbers of half a unit of what has
+been summed so far: the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a
+unit's noise in each term; adding two chains in 16 bits is one rounding more. The distance is that
+of the model from itself with that noise in each input; with its largest of few errors against the
+library's largest, 8 times it is never reached.
 
 EXACT: the same bits, as of two machines with one artifact.
 
