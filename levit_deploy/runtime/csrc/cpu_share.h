@@ -2,7 +2,7 @@
  * How the threads of one image share CPUs with other programs.
  *
  * A thread that the system puts aside in the middle of a portion holds up all others until its
- * next turn, milliseconds later. So each gives its CPU away by itself, between two portions, before
+ * next turn, milliseconds later. So each gives its CPU away by itself, between two steps, before
  * its time is up. And while every CPU has work, Linux leaves two threads on one of them, where they
  * only take turns: one that meets a thread of lower number there goes to another CPU.
  */
@@ -44,7 +44,7 @@ static inline void leave_cpus_of(const turn *turns, int count)
         sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
-/* Between two portions, by thread `index` of `count`. */
+/* Between two steps, by thread `index` of `count`. */
 static inline void share_cpu(turn *turns, int index, int count)
 {
     turn *mine = &turns[index];
