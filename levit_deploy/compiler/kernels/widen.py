@@ -19,6 +19,8 @@ from levit_deploy.half_format import HalfFormat
 
 # Types of buffers.
 STORED = {HalfFormat.FP16: "float16", HalfFormat.BF16: "uint16"}
+# Weights of so many steps of the depth lie side by side, as AVX512_BF16 multiplies them.
+STEP = {HalfFormat.FP16: 1, HalfFormat.BF16: 2}
 
 _REBIASED = 112 << 23  # 127 - 15, as a float32's exponent
 _ONE_EXPONENT = 1 << 23

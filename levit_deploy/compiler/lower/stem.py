@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Value
-from levit_deploy.compiler.kernels.conv.block_bf16 import pack_weights_bf16
-from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.int16 import (
     Steps,
@@ -24,7 +22,11 @@ from levit_deploy.compiler.kernels.conv.int16 import (
     pack_weights_int16,
     prove_exact,
 )
-from levit_deploy.compiler.kernels.conv.kernel import conv_kernel, pack_weights
+from levit_deploy.compiler.kernels.conv.kernel import (
+    conv_kernel,
+    pack_weights,
+    pack_weights_half,
+)
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, Proof
@@ -76,10 +78,8 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     panels: NDArray[np.generic]
     bias = conv.bias.astype(np.float32)
     match conv.arithmetic:
-        case Half() if spec.source is Source.PADDED_HALF:
-            panels = pack_weights_half(conv.weight.astype(np.float32), bias, tile)
-        case Half() if spec.source is Source.PADDED_BF16:
-            panels = pack_weights_bf16(conv.weight.astype(np.float32), bias, tile)
+        case Half(format=format) if spec.source.half:
+            panels = pack_weights_half(conv.weight.astype(np.float32), bias, format, tile)
         case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:

@@ -17,8 +17,6 @@ from tvm import tirx
 
 from levit_deploy.compiler.kernels.conv import int16
 from levit_deploy.compiler.kernels.conv import kernel as conv
-from levit_deploy.compiler.kernels.conv.block_bf16 import pack_weights_bf16
-from levit_deploy.compiler.kernels.conv.block_half import pack_weights_half
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
@@ -132,10 +130,8 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
         case ConvSpec(), ConvTile():
             shape = (spec.out_channels, spec.in_channels, KERNEL_SIDE, KERNEL_SIDE)
             bias = floats(spec.out_channels)
-            if spec.source is Source.PADDED_HALF:
-                return pack_weights_half(floats(*shape), bias, tile)
-            if spec.source is Source.PADDED_BF16:
-                return pack_weights_bf16(HalfFormat.BF16.rounded(floats(*shape)), bias, tile)
+            if spec.source.half:
+                return conv.pack_weights_half(floats(*shape), bias, spec.source.half, tile)
             if not spec.source.integers:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
             dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16

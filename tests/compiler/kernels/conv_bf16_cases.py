@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.conv.block_bf16 import pack_weights_bf16
 from levit_deploy.compiler.kernels.conv.family import CONV
+from levit_deploy.compiler.kernels.conv.kernel import pack_weights_half
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
@@ -32,7 +32,7 @@ class Layer:
 
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         x = in_zero_border(self.x.astype(HalfFormat.BF16.dtype)).view(np.uint16)
-        return [x, pack_weights_bf16(self.weights, self.bias, tile)]
+        return [x, pack_weights_half(self.weights, self.bias, HalfFormat.BF16, tile)]
 
 
 def make_layer(spec: ConvSpec, scale: float = 1) -> Layer:

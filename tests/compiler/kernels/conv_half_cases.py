@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.block_half import HalfBlock, pack_weights_half
+from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
 from levit_deploy.compiler.kernels.conv.family import CONV
+from levit_deploy.compiler.kernels.conv.kernel import pack_weights_half
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.conv_cases import in_zero_border
@@ -33,7 +35,10 @@ class Layer:
     bias: Float32
 
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
-        return [in_zero_border(self.x), pack_weights_half(self.weights, self.bias, tile)]
+        return [
+            in_zero_border(self.x),
+            pack_weights_half(self.weights, self.bias, HalfFormat.FP16, tile),
+        ]
 
 
 def make_layer(spec: ConvSpec, x: float = 1, weight: float = 1, seed: int = 0) -> Layer:

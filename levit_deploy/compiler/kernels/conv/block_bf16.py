@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, Splat, Value
-from levit_deploy.compiler.kernels.conv.spec import ConvTile
 from levit_deploy.compiler.kernels.isa.bf16_instructions import vdpbf16ps
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.widen import STORED
@@ -60,17 +57,3 @@ def _broadcast_pair(buffer: tirx.Buffer, at: Expr) -> Splat:
         return T.broadcast(T.reinterpret("int32", pair), simd.lanes)
 
     return splat
-
-
-def pack_weights_bf16(
-    weights: NDArray[np.float32], bias: NDArray[np.float32], tile: ConvTile
-) -> NDArray[np.uint16]:
-    """The constant of a bfloat16 `conv_kernel`, flat, from `weights` (out, in, 3, 3), which are
-    numbers of bfloat16 and an even count of inputs, and `bias` (out,)."""
-    bits = weights.astype(HalfFormat.BF16.dtype).view(np.uint16)
-    pairs = bits.transpose(2, 3, 1, 0).reshape(-1, 2, len(weights)).transpose(0, 2, 1)
-    parts: list[NDArray[np.uint16]] = []
-    for first in range(0, len(weights), tile.width):
-        panel = slice(first, first + tile.width)
-        parts += [bias[panel].view(np.uint16), pairs[:, panel].ravel()]
-    return np.concatenate(parts)

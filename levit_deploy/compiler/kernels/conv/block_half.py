@@ -18,15 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, Value, lane_of
-from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvTile
+from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import concat
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -101,16 +99,3 @@ class HalfBlock(FloatBlock):
             pair = sum(chains[i + 1 : i + 2], start=chains[i])
             total = T.bind(total + T.cast(pair, simd.type()))
         return total
-
-
-def pack_weights_half(
-    weights: NDArray[np.float32], bias: NDArray[np.float32], tile: ConvTile
-) -> NDArray[np.float16]:
-    """The constant of a float16 `conv_kernel`, flat, from `weights` (out, in, 3, 3), which are
-    numbers of float16, and `bias` (out,)."""
-    columns = weights.astype(np.float16).transpose(2, 3, 1, 0).reshape(-1, len(weights))
-    parts: list[NDArray[np.float16]] = []
-    for first in range(0, len(weights), tile.width):
-        panel = slice(first, first + tile.width)
-        parts += [bias[panel].view(np.float16), columns[:, panel].ravel()]
-    return np.concatenate(parts)

@@ -40,6 +40,8 @@ from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.compiler.kernels.widen import STEP, STORED
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
@@ -65,6 +67,24 @@ def pack_weights(
     columns = np.concatenate([bias[None], weights.transpose(order).reshape(spec.depth, -1)])
     panels = columns.reshape(1 + spec.depth, -1, tile.width).transpose(1, 0, 2)
     return np.ascontiguousarray(panels, np.float32).ravel()
+
+
+def pack_weights_half(
+    weights: NDArray[np.float32], bias: NDArray[np.float32], format: HalfFormat, tile: ConvTile
+) -> NDArray[np.generic]:
+    """The same for a kernel whose source is of `format`, as `weights` are.
+
+    Panel after panel, in `format`: the float32 bias[channels], then of float16
+    [depth][panel channels], of bfloat16 [depth / 2][panel channels][2].
+    """
+    stored = STORED[format]
+    values = weights.transpose(2, 3, 1, 0).astype(format.dtype).view(stored)
+    steps = values.reshape(-1, STEP[format], len(weights)).transpose(0, 2, 1)
+    parts: list[NDArray[np.generic]] = []
+    for first in range(0, len(weights), tile.width):
+        panel = slice(first, first + tile.width)
+        parts += [bias[panel].view(stored), steps[:, panel].ravel()]
+    return np.concatenate(parts)
 
 
 def conv_kernel(

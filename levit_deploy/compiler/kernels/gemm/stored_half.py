@@ -19,11 +19,9 @@ from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm
 from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.spec import GemmStoredHalfSpec, GemmTile
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
-from levit_deploy.compiler.kernels.widen import STORED, load_widened
+from levit_deploy.compiler.kernels.widen import STEP, STORED, load_widened
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
-
-STEP = {HalfFormat.FP16: 1, HalfFormat.BF16: 2}  # of the depth, which lie together in a column
 
 
 def pack_halves(
@@ -32,7 +30,7 @@ def pack_halves(
     """The panels of a kernel, flat, from `weights` (depth, columns), numbers of `format`.
 
     Panel after panel, of float16 each [depth][panel columns], of bfloat16 each
-    [depth / 2][panel columns][2], as AVX512_BF16 multiplies them; both are padded with zeros.
+    [depth / 2][panel columns][2]; both are padded with zeros.
     """
     depth, columns = weights.shape
     step = STEP[format]
