@@ -10,6 +10,9 @@ import onnx
 import pytest
 import torch
 
+from levit_deploy.compiler.kernels.attention import bf16 as attention_bf16
+from levit_deploy.compiler.kernels.attention import half as attention_half
+from levit_deploy.compiler.kernels.attention.spec import AttentionBf16Spec, AttentionHalfSpec
 from levit_deploy.compiler.tuning.specs import distinct_specs
 from levit_deploy.deploy import Deployment, deploy
 from levit_deploy.errors import DeployError
@@ -26,6 +29,7 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.model_of import reference_of
 from levit_deploy.verify.report import Outcome
 from levit_deploy.verify.verification import verify_artifact
+from tests.compiler.kernels.attention_cases import plain
 from tests.compiler.levit import exported_tiny
 from tests.machine import prefix_for
 from tests.network.random_network import random_network
@@ -70,10 +74,16 @@ def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
 )
 def test_attention_is_16_bits_where_kernels_take_its_heads(key_dim: int, formats: str):
     network = random_network(0, key_dim=key_dim, channels=(80, 80, 80))
+    spec = vars(plain(4, key_dim=key_dim, value_dim=2 * key_dim))
+    taken = {
+        HalfFormat.FP16: attention_half.is_supported(AttentionHalfSpec(**spec)),
+        HalfFormat.BF16: attention_bf16.is_supported(AttentionBf16Spec(**spec)),
+    }
     for format in HalfFormat:
         blocks = in_half(network, format).blocks
         found = {block.arithmetic for block in blocks if not isinstance(block, Mlp)}
         assert found == {Half(format) if format in formats.split() else FLOAT32}
+        assert taken[format] == (format in formats.split())
 
 
 def test_weights_beyond_float16_are_refused_by_name(tiny_export: ExportedModel):
