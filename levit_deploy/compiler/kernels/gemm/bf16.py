@@ -21,9 +21,11 @@ from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.spec import GemmBf16Spec, GemmTile
 from levit_deploy.compiler.kernels.isa.bf16_instructions import vdpbf16ps
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
-from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
+from levit_deploy.compiler.kernels.widen import STORED
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 
 LINE_HALVES = 32
@@ -52,11 +54,12 @@ def bf16_kernel(
 
 
 class _Generator(FloatGemm):
+    input_type = STORED[HalfFormat.BF16]
+
     def __init__(
         self, symbol: str, spec: GemmBf16Spec, tile: GemmTile, target: Target, stored: Stored
     ) -> None:
-        super().__init__(symbol, spec, tile, target)
-        self.stored = stored
+        super().__init__(symbol, spec, tile, target, stored)
         self.pairs = -(-spec.depth // 2)
         self.panels = Panels(spec.columns, 2 * self.pairs, tile, 1)
 
@@ -64,20 +67,9 @@ class _Generator(FloatGemm):
     def weight_bytes(self) -> int:
         return (4 * self.pairs + 4) * self.panels.padded
 
-    def declare_factors(self) -> None:
-        spec = self.spec
-        self.a = parameter("a", spec.input_rows * spec.depth, "uint16")
-        self.w = parameter("panels", 2 * self.pairs * self.panels.padded, "uint16")
+    def declare_weights(self) -> None:
+        self.w = parameter("panels", 2 * self.pairs * self.panels.padded, self.input_type)
         self.bias = parameter("bias", self.panels.padded)
-
-    def declare_output(self) -> None:
-        spec = self.spec
-        self.output = Output.declare(
-            self.stored, spec.rows, spec.columns, self.simd, floats=spec.output_size
-        )
-
-    def store_vector(self, z: Expr, at: Expr, count: int) -> None:
-        self.output.store_at(self.simd, at, self.finished(z, at, count), count)
 
     def register_tile(self, place: TilePlace) -> None:
         simd, vectors = self.simd, place.width // self.simd.lanes

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,7 @@ from levit_deploy.compiler.kernels.kernel import (
     parameter,
     task_range,
 )
+from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.compiler.kernels.product import Accumulators
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
@@ -115,8 +117,18 @@ class FloatGemm:
     """The parts of one kernel while it is being written. Subclasses have weights, or both factors,
     in fewer bits."""
 
-    def __init__(self, symbol: str, spec: GemmSpec, tile: GemmTile, target: Target) -> None:
+    input_type: ClassVar[str] = "float32"  # of a
+
+    def __init__(
+        self,
+        symbol: str,
+        spec: GemmSpec,
+        tile: GemmTile,
+        target: Target,
+        stored: Stored = Stored.FLOAT,
+    ) -> None:
         self.symbol = symbol
+        self.stored = stored
         self.spec = spec
         self.tile = tile
         self.simd = Simd(isa_of(target))
@@ -139,12 +151,8 @@ class FloatGemm:
         """Values of the worker's scratch."""
         return 0
 
-    def declare_factors(self) -> None:
-        self.a = parameter("a", self.spec.input_rows * self.spec.depth)
+    def declare_weights(self) -> None:
         self.w = parameter("panels", (1 + self.spec.depth) * self.panels.padded)
-
-    def declare_output(self) -> None:
-        self.out = parameter("out", self.spec.output_size)
 
     def panel(self, column: Expr, width: int, first: Expr) -> tuple[tirx.Buffer, Expr]:
         """Where the panels of the tile of `width` columns from `column` on begin. `first`: whether
@@ -159,12 +167,16 @@ class FloatGemm:
 
     def kernel(self) -> Kernel:
         spec = self.spec
-        moved = spec.rows * (spec.depth + spec.columns * (2 if spec.residual else 1))
+        row_bytes = np.dtype(self.input_type).itemsize * spec.depth
+        row_bytes += (4 * spec.residual + self.stored.value_bytes) * spec.columns
         with kernel_function(self.symbol) as builder:
-            self.declare_factors()
+            self.a = parameter("a", spec.input_rows * spec.depth, self.input_type)
+            self.declare_weights()
             if spec.residual:
                 self.residual = parameter("residual", spec.rows * spec.columns)
-            self.declare_output()
+            self.output = Output.declare(
+                self.stored, spec.rows, spec.columns, self.simd, floats=spec.output_size
+            )
             if self.scratch_size:
                 self.scratch = parameter("scratch", self.scratch_size, self.scratch_type)
             begin, end = task_range()
@@ -178,7 +190,7 @@ class FloatGemm:
             shape=" ".join([*spec.words(), *spec.gather_words]),
             tile=str(self.tile),
             multiply_adds=spec.rows * spec.columns * spec.depth,
-            bytes_moved=4 * moved + self.weight_bytes,
+            bytes_moved=spec.rows * row_bytes + self.weight_bytes,
             scratch_bytes=np.dtype(self.scratch_type).itemsize * self.scratch_size,
         )
 
@@ -238,7 +250,7 @@ class FloatGemm:
                     branch_at_edge(simd, column, self.panels, rest, body)
 
     def store_vector(self, z: Expr, at: Expr, count: int) -> None:
-        self.simd.store_first(self.out, at, self.finished(z, at, count), count)
+        self.output.store_at(self.simd, at, self.finished(z, at, count), count)
 
     def finished(self, z: Expr, at: Expr, count: int) -> Expr:
         """The activation of a register, + `count` values of the residual from `at` on, if any."""

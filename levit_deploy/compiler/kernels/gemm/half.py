@@ -23,7 +23,7 @@ from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_m
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
-from levit_deploy.compiler.kernels.output import Output, Stored
+from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 from levit_deploy.targets.target import Target
 
@@ -55,14 +55,14 @@ def half_kernel(
 
 
 class _Generator(FloatGemm):
+    input_type = "float16"
     scratch_type = "float16"
 
     def __init__(
         self, symbol: str, spec: GemmHalfSpec, tile: GemmTile, target: Target, stored: Stored
     ) -> None:
-        super().__init__(symbol, spec, tile, target)
+        super().__init__(symbol, spec, tile, target, stored)
         self.simd = Simd(isa_of(target), LANES)
-        self.stored = stored
 
     @property
     def weight_bytes(self) -> int:
@@ -73,17 +73,9 @@ class _Generator(FloatGemm):
         vectors = self.panels.tiles.size * self.panels.unit // LANES
         return chain_memory(self.blocks.size, vectors, self.spec.depth)
 
-    def declare_factors(self) -> None:
-        spec = self.spec
-        self.a = parameter("a", spec.input_rows * spec.depth, "float16")
-        self.w = parameter("panels", spec.depth * self.panels.padded, "float16")
+    def declare_weights(self) -> None:
+        self.w = parameter("panels", self.spec.depth * self.panels.padded, "float16")
         self.bias = parameter("bias", self.panels.padded)
-
-    def declare_output(self) -> None:
-        spec = self.spec
-        self.output = Output.declare(
-            self.stored, spec.rows, spec.columns, self.simd, floats=spec.output_size
-        )
 
     def register_tile(self, place: TilePlace) -> None:
         vectors = place.width // LANES

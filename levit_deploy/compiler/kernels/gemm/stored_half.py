@@ -80,8 +80,7 @@ class _Generator(FloatGemm):
     def prefetching(self) -> int:
         return 0  # the panels of halves are read once, one after the other
 
-    def declare_factors(self) -> None:
-        self.a = parameter("a", self.spec.input_rows * self.spec.depth)
+    def declare_weights(self) -> None:
         size = self.stored_depth * self.panels.padded
         self.w = parameter("panels", size, STORED[self.spec.format])
         self.bias = parameter("bias", self.panels.padded)
