@@ -81,7 +81,7 @@ class AttentionKernel(ABC):
     keys_at: int
     constants: tuple[Expr | float, ...]
     input_type: ClassVar[str] = "float32"  # of queries, keys and values
-    lanes: int | None = None  # values in the vectors of keys and columns; default: a register
+    lanes: ClassVar[int | None] = None  # of vectors of keys and columns; default: a register's
 
     def __init__(
         self,
