@@ -25,13 +25,13 @@ from levit_deploy.verify.images import Images
 from levit_deploy.verify.moved_roundings import moved_cost
 from levit_deploy.verify.onnx_runner import OnnxRunner
 from levit_deploy.verify.reference_runner import reference_runner
-from levit_deploy.verify.tolerance import CLOSE, HALVES, MOVED, STEPS, Tolerance
+from levit_deploy.verify.tolerance import BF16, CLOSE, FP16, MOVED, STEPS, Tolerance
 
 # Of a model: what it is called, and how close a library of it is.
 _CLASSES = {
     Precision.FP32: ("exported", MOVED),
-    Precision.FP16: ("16-bit", HALVES),
-    Precision.BF16: ("16-bit", HALVES),
+    Precision.FP16: ("16-bit", FP16),
+    Precision.BF16: ("16-bit", BF16),
     Precision.INT8: ("8-bit", STEPS),
 }
 

