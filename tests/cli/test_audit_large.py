@@ -37,7 +37,7 @@ def resident_mb(process: subprocess.Popen[str]) -> float:
     return next((int(kilobytes) / 1024 for _, kilobytes, _ in lines), 0.0)
 
 
-@pytest.mark.parametrize("images", [512, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("images", [256, pytest.param(50_000, marks=pytest.mark.slow)])
 def test_many_images(spawner: Spawner, fp32: Path, images: int):
     data, chunks = synthetic(spawner.folder / "data", images), -(-images // 64)
     args = ("audit", fp32, "--weights", TINY_WEIGHTS, "--data", data, "--max-drop", "100")

@@ -75,7 +75,11 @@ def test_every_target_is_right(target_name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target_name", ["x86-64-v4", "x86-64-v4-vnni", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7"]
+    "target_name",
+    [
+        *("x86-64-v4-vnni", "arm64-dotprod", "arm64-i8mm", "armv7"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("x86-64-v4", "arm64")),
+    ],
 )
 def test_attention_in_8_bits(target_name: str) -> None:
     """With FMA the logits have x86-64-v3's bits."""

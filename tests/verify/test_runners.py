@@ -24,7 +24,8 @@ from tests.deployment import Builder
 from tests.machine import emulator_for, require_native
 
 FUNCTIONS = (Function.RUN, Function.RUN_RGB8, Function.RUN_FRAME)
-EMULATED = ("x86-64", "x86-64-v3", "arm64", "arm64-dotprod", "arm64-i8mm", "armv7")
+EMULATED = ("x86-64", "x86-64-v3", "arm64", "armv7")
+LIKE_ARM64 = ("arm64-dotprod", "arm64-i8mm")  # in float32
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,9 @@ def test_the_static_library_gives_the_same_bits(
         assert compare(shared, static, EXACT)
 
 
-@pytest.mark.parametrize("name", EMULATED)
+@pytest.mark.parametrize(
+    "name", [*EMULATED, *(pytest.param(name, marks=pytest.mark.slow) for name in LIKE_ARM64)]
+)
 def test_another_cpu_under_an_emulator(
     name: str,
     builder: Builder,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from levit_deploy.compiler.tiles.registry import FAMILIES
+from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
     attention_bf16_cases,
@@ -41,8 +42,11 @@ SUITES = {
     "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
-# What another one covers: its instructions in wider registers.
-SLOW = {("attention int8", EVEX_256): pytest.mark.slow}
+# What others cover: the instructions in registers of another size.
+SLOW = {
+    ("attention int8", target): pytest.mark.slow
+    for target in (EVEX_256, get_target("x86-64-v4"), get_target("armv7"))
+}
 EVERY = [
     pytest.param(suite, target, id=f"{name}-{target.name}", marks=SLOW.get((name, target), ()))
     for name, suite in SUITES.items()
