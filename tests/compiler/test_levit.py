@@ -37,7 +37,7 @@ def test_grids_of_one_token(image_size: int) -> None:
     assert_close(run(program, HOST, image), reference(model, image))
 
 
-@pytest.mark.parametrize("activation", [a for a in Activation if a is not Activation.HARDSWISH])
+@pytest.mark.parametrize("activation", [a for a in Activation if a is not Activation.HARD_SWISH])
 @pytest.mark.parametrize("target_name", ["x86-64", "x86-64-v3", "arm64", "armv7"])
 def test_activations(activation: Activation, target_name: str) -> None:
     """With FMA the logits have x86-64-v3's bits."""
