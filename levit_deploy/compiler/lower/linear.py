@@ -26,8 +26,7 @@ from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
 
 _MULTIPLIED: dict[HalfFormat, type[GemmHalfSpec | GemmBf16Spec]] = {
-    HalfFormat.FP16: GemmHalfSpec,
-    HalfFormat.BF16: GemmBf16Spec,
+    kind.format: kind for kind in (GemmHalfSpec, GemmBf16Spec)
 }
 
 

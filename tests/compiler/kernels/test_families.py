@@ -42,7 +42,7 @@ SUITES = {
     "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
-# What others cover: the instructions in registers of another size.
+# What others cover: the instructions in registers of another size; armv7's run in whole nets too.
 SLOW = {
     ("attention int8", target): pytest.mark.slow
     for target in (EVEX_256, get_target("x86-64-v4"), get_target("armv7"))

@@ -23,7 +23,7 @@ from levit_deploy.compiler.kernels.attention.float32 import FloatAttention
 from levit_deploy.compiler.kernels.attention.score_rows import ScoreRows
 from levit_deploy.compiler.kernels.attention.spec import PANEL, AttentionBf16Spec, AttentionTile
 from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtneps2bf16, vdpbf16ps
-from levit_deploy.compiler.kernels.isa.lanes import shuffle
+from levit_deploy.compiler.kernels.isa.lanes import interleaved, shuffle
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.product import Arithmetic
@@ -50,10 +50,6 @@ class _Bf16Attention(FloatAttention):
     kind = "attention bf16"
     input_type = "uint16"
     step: ClassVar = 2
-
-    def reserve_operands(self) -> None:
-        self.keys_at = self.reserve(self.spec.key_dim // 2 * self.padded_keys)
-        self.values_at = self.reserve(self.spec.value_dim * self.key_steps)
 
     def reserve_weights(self) -> None:
         self.weight_stride = self.padded_keys // 2
@@ -85,7 +81,7 @@ class _Bf16Attention(FloatAttention):
                 for i in range(count)
             ]
             rows += [T.broadcast(T.cast(0, "uint16"), lanes)] * (2 - count)
-            mixed = shuffle(rows, [lane for i in range(lanes) for lane in (i, lanes + i)])
+            mixed = shuffle(rows, interleaved(lanes))
             words = T.reinterpret(self.simd.type(), mixed)
             self.simd.store(self.scratch, self.v.at(0, column, pair), words)
 

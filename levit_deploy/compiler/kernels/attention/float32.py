@@ -73,8 +73,8 @@ class FloatAttention(AttentionKernel):
         return None
 
     def reserve_operands(self) -> None:
-        self.keys_at = self.reserve(self.spec.key_dim * self.padded_keys)
-        self.values_at = self.reserve(self.spec.value_dim * self.spec.keys)
+        self.keys_at = self.reserve(self.spec.key_dim // self.step * self.padded_keys)
+        self.values_at = self.reserve(self.spec.value_dim * self.key_steps)
 
     def reserve_weights(self) -> None:
         """None: they take the place of their scores."""

@@ -52,12 +52,17 @@ def transpose_quads(quads: list[Expr]) -> list[Expr]:
     return [*_zip(even_low, odd_low), *_zip(even_high, odd_high)]
 
 
+def interleaved(lanes: int) -> list[int]:
+    """The order of lanes that mixes two vectors: the first of each, the second of each ..."""
+    return [lane for i in range(lanes) for lane in (i, lanes + i)]
+
+
 def transpose_square(rows: Sequence[Expr]) -> list[Expr]:
     """As many vectors as each has lanes, 2, 4, 8 ...: lane j of vector i becomes lane i of j."""
     lanes = count = len(rows)
     while count > 1:
         pairs = [(rows[i], rows[i + lanes // 2]) for i in range(lanes // 2)]
-        order = [lane for i in range(lanes) for lane in (i, lanes + i)]
+        order = interleaved(lanes)
         rows = [T.bind(shuffle(pair, part)) for pair in pairs for part in _halves(order)]
         count //= 2
     return list(rows)
