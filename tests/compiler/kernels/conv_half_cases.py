@@ -18,6 +18,7 @@ from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.conv_cases import in_zero_border
+from tests.compiler.kernels.half_cases import added_up
 from tests.compiler.kernels.harness import Buffer, undefined
 from tests.compiler.kernels.rounding import Float32, hardswish
 from tests.compiler.kernels.suite import Case, Suite
@@ -76,11 +77,7 @@ def convolution(layer: Layer) -> Float32:
                 chain = (product + chain.astype(np.float64)).astype(np.float16)
             sums.append(chain)
             done += count
-    total = np.tile(layer.bias, (side, side, 1))
-    for i in range(0, len(sums), 2):
-        pair = sums[i] + sums[i + 1] if i + 1 < len(sums) else sums[i]
-        total = total + pair.astype(np.float32)
-    return total
+    return added_up(layer.bias, sums)
 
 
 @np.errstate(over="ignore", invalid="ignore")

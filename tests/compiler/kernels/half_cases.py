@@ -136,10 +136,14 @@ def chained(a: Buffer, w: Buffer, start: Buffer) -> Array:
             h = (np.outer(a[:, k], w[k]) + h.astype(np.float64)).astype(np.float16)
         return h
 
-    total = np.broadcast_to(start, shape)
-    for first in range(0, depth, 2 * HALF_CHAIN):
-        second = first + HALF_CHAIN
-        pair = chain(first) + chain(second) if second < depth else chain(first)
+    return added_up(start, [chain(first) for first in range(0, depth, HALF_CHAIN)])
+
+
+def added_up(start: Buffer, chains: Sequence[Buffer]) -> Array:
+    """start + float16 chains, as half_chains says: two at a time."""
+    total = start
+    for i in range(0, len(chains), 2):
+        pair = chains[i] + chains[i + 1] if i + 1 < len(chains) else chains[i]
         total = total + pair.astype(np.float32)
     return total
 

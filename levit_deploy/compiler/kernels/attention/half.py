@@ -22,7 +22,7 @@ from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
 from levit_deploy.compiler.kernels.attention.spec import AttentionHalfSpec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.exponential import ShortExpConstants
-from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
+from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, by_lane, chain_memory
 from levit_deploy.compiler.kernels.isa.lanes import concat, transpose_square
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
@@ -110,7 +110,7 @@ class _HalfAttention(AttentionKernel):
             places = [
                 [keys + (k * tile.vectors + v) * LANES for v in vectors] for k in range(count)
             ]
-            chain.multiply(self.q.buffer, at, self.halves, places, starts)
+            chain.multiply(by_lane(simd, self.q.buffer, at, count), self.halves, places, starts)
 
         chain.add(steps)
         for i in range(tile.mr):
@@ -153,7 +153,8 @@ class _HalfAttention(AttentionKernel):
                 [self.v.at(tile.head, column, first + k) for column in columns]
                 for k in range(count)
             ]
-            chains.multiply(self.halves, at, self.v.buffer, places, starts, padded=True)
+            values = by_lane(simd, self.halves, at, count, padded=True)
+            chains.multiply(values, self.v.buffer, places, starts)
 
         chains.add(steps)
         for i in range(tile.mr):

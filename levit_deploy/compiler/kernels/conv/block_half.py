@@ -1,10 +1,8 @@
 """Convolution in float16: products summed up in float16 over short chains, those in float32.
 
-    total[pixel, channel] = bias[channel]
     for each chain:  s = input value * weight for the first of its products,
                      s = fma(input value, weight, s) for the others, in float16
-    for each two:    total = total + (s + s of the next), the sum in brackets in float16, the other
-                     in float32; a last chain without another is added alone
+    total = bias + the sums of all chains, as half_chains says
 
 A row of the kernel, 3 x channels products, is cut into the fewest chains of at most HALF_CHAIN,
 nearly equal in units of eight: 96 -> 48 + 48. Chains that are done wait in the worker's memory;
@@ -25,6 +23,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, Value, lane_of
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE
+from levit_deploy.compiler.kernels.half_chains import add_up
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import concat
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -95,7 +94,4 @@ class HalfBlock(FloatBlock):
         total = self.initial(simd, w, panel_at, channel)
         first = pixel * self.width + channel
         chains = [simd.load(acc, at) for at in range(first, int(acc.shape[0]), self.chain_size)]
-        for i in range(0, len(chains), 2):
-            pair = sum(chains[i + 1 : i + 2], start=chains[i])
-            total = T.bind(total + T.cast(pair, simd.type()))
-        return total
+        return add_up(total, chains)

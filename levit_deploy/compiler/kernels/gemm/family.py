@@ -63,13 +63,15 @@ def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterato
 def _is_legal_half(tile: GemmTile, spec: GemmHalfSpec, target: Target) -> bool:
     shares = not tile.shared or tile == tile.for_sharing()
     vectors, rest = divmod(tile.nr, LANES)
-    fitting = tile.mr >= 1 and tile.mr * vectors <= most_accumulators(target)
-    return shares and tile.lanes == LANES == tile.depth_unroll and not rest and fitting
+    fitting = 1 <= tile.mr <= half.ROWS and tile.mr * vectors <= most_accumulators(target)
+    return (
+        shares and tile.lanes == LANES and tile.depth_unroll == half.UNROLL and not rest and fitting
+    )
 
 
 def _near_half(spec: GemmHalfSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
     yield default
-    for mr, vectors in ((4, 4), (4, 5), (4, 6), (5, 4), (6, 4), (8, 2), (8, 3)):
+    for mr, vectors in ((4, 4), (4, 6), (5, 4), (6, 4), (7, 4), (8, 2), (8, 3)):
         yield replace(default, mr=Blocks.of(spec.group_rows, mr).size, nr=vectors * LANES)
 
 

@@ -102,6 +102,7 @@ class TilePlace:
     """`mr` rows, from `row` of the output and `a[a_at]` on, times `width` columns from `column` on.
 
     `number`: of the tile in its panel. `first`: whether no other tile of the range has read it.
+    `new_rows`: the same of its rows.
     """
 
     a_at: Expr
@@ -111,6 +112,7 @@ class TilePlace:
     width: int
     number: Expr
     first: Expr
+    new_rows: Expr
 
 
 class FloatGemm:
@@ -180,6 +182,7 @@ class FloatGemm:
             if self.scratch_size:
                 self.scratch = parameter("scratch", self.scratch_size, self.scratch_type)
             begin, end = task_range()
+            self.begin_range()
             with T.serial(begin, end) as task:
                 self.task(task, begin)
         return Kernel(
@@ -194,10 +197,14 @@ class FloatGemm:
             scratch_bytes=np.dtype(self.scratch_type).itemsize * self.scratch_size,
         )
 
+    def begin_range(self) -> None:
+        """Emit what is done before the tasks."""
+
     def task(self, task: Expr, begin: Expr) -> None:
         panel = T.bind(task // self.tiles_per_panel)
         tile_row = T.bind(task % self.tiles_per_panel)
         first = T.Or(tile_row == 0, task == begin)
+        new_rows = task - begin < self.tiles_per_panel
         group = T.bind(tile_row // self.blocks.count)
         block = T.bind(tile_row % self.blocks.count)
 
@@ -208,7 +215,8 @@ class FloatGemm:
             column = T.bind(panels.tiles.start(panel, units) * panels.unit)
             a_at = T.bind(group * self.group_stride + row * self.row_stride)
             out_row = T.bind(group * self.spec.group_rows + row)
-            place = TilePlace(a_at, out_row, mr, column, units * panels.unit, tile_row, first)
+            width = units * panels.unit
+            place = TilePlace(a_at, out_row, mr, column, width, tile_row, first, new_rows)
             self.register_tile(place)
 
         panels.tiles.branch(

@@ -2,13 +2,17 @@
 
     a[rows, depth] float16, panels float16, bias, (residual)  ->  x[rows, columns], as an `Output`
 
-The work is cut as in `gemm.float32`. Every output is the bias and float16 chains of at most
-HALF_CHAIN terms (see half_chains), so the result depends neither on the tile nor on the CPU; then
-the activation; then + residual (in one rounding with the product that ends an activation).
+The work is cut as in `gemm.float32`. The first tile that reads some rows puts the values that they
+have for one step side by side, so that a load serves them all. Every output is the bias and
+float16 chains of at most HALF_CHAIN terms (see half_chains), so the result depends neither on the
+tile nor on the CPU; then the activation; then + residual (in one rounding with the product that
+ends an activation).
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from functools import partial
 
 from tvm import tirx
@@ -19,26 +23,28 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmHalfSpec, GemmTile, Layout
-from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
+from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory, unknown
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
+from levit_deploy.compiler.kernels.isa.neon64 import Neon64
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
+from levit_deploy.compiler.kernels.register_tiles import MOST_VECTORS
+from levit_deploy.half_format import HALF_CHAIN
 from levit_deploy.targets.target import Target
 
+ROWS = 8  # whose values of a step are one register
+UNROLL = 32
+PART = 16  # of these steps: ldp reaches their weights from one address
 LINE_HALVES = 32
 
 
 def default_tile(spec: GemmHalfSpec, target: Target, shared: bool = False) -> GemmTile:
-    """24 accumulators, 4 times eight values of a, 2 weights; or 20, 5 and 4.
-
-    Wider where there are too few rows to fill it. `shared`: one that reads shared panels.
+    """24 accumulators, two steps' values of eight rows, 2 weights: 28 of 32 registers. With more
+    LLVM spills. `shared`: one that reads shared panels.
     """
-    mr, vectors = (4, 6) if Blocks.of(spec.group_rows, 5).size == 4 else (5, 4)
-    rows = Blocks.of(spec.group_rows, mr)
-    wanted, possible = -(-MIN_ACCUMULATORS // rows.smallest), mr * vectors // rows.size
-    tile = GemmTile(rows.size, max(vectors, min(wanted, possible)) * LANES, LANES, LANES)
+    mr = Blocks.of(spec.group_rows, ROWS).size
+    tile = GemmTile(mr, min(24 // mr, MOST_VECTORS) * LANES, LANES, UNROLL)
     return tile.for_sharing() if shared else tile
 
 
@@ -50,11 +56,14 @@ def half_kernel(
     stored: Stored = Stored.FLOAT,
 ) -> Kernel:
     """Parameters: a, panels and bias (of `stored_half`'s packing), residual if any, those of an
-    `Output`, scratch where the depth is more than one chain, begin, end."""
+    `Output`, scratch, begin, end."""
     return _Generator(symbol, spec, tile, target, stored).kernel()
 
 
 class _Generator(FloatGemm):
+    """In the scratch lie the chains of the tile that is being computed and, from `rows_at` on, the
+    rows of `a` that the range of tasks reads, each tile's as [depth][ROWS]."""
+
     input_type = "float16"
     scratch_type = "float16"
 
@@ -63,6 +72,9 @@ class _Generator(FloatGemm):
     ) -> None:
         super().__init__(symbol, spec, tile, target, stored)
         self.simd = Simd(isa_of(target), LANES)
+        vectors = self.panels.tiles.size * self.panels.unit // LANES
+        self.rows_at = chain_memory(self.blocks.size, vectors, spec.depth)
+        self.tile_rows_size = max(spec.depth, LANES) * ROWS
 
     @property
     def weight_bytes(self) -> int:
@@ -70,71 +82,113 @@ class _Generator(FloatGemm):
 
     @property
     def scratch_size(self) -> int:
-        vectors = self.panels.tiles.size * self.panels.unit // LANES
-        return chain_memory(self.blocks.size, vectors, self.spec.depth)
+        return self.rows_at + self.tiles_per_panel * self.tile_rows_size
 
     def declare_weights(self) -> None:
         self.w = parameter("panels", self.spec.depth * self.panels.padded, "float16")
         self.bias = parameter("bias", self.panels.padded)
 
     def register_tile(self, place: TilePlace) -> None:
-        vectors = place.width // LANES
-        memory = self.scratch if self.scratch_size else None
-        chains = HalfChains(self.simd, place.mr, vectors, self.spec.depth, memory)
-        chains.add(partial(self.steps, chains, place))
-        for v in range(vectors):
-            column = T.bind(place.column + v * LANES)
-            bias = T.bind(self.simd.load(self.bias, column))
-            for i in range(place.mr):
-                self.finish(chains.total(i, v, bias), place, T.bind(place.row + i), column, v)
+        simd, vectors = self.simd, place.width // LANES
+        rows_at = T.bind(place.number * self.tile_rows_size)
+        with T.If(place.new_rows), T.Then():
+            self.pack(place, rows_at)
+        unroll = self.tile.depth_unroll
+        chains = HalfChains(simd, place.mr, vectors, self.spec.depth, self.scratch, together=unroll)
+        chains.add(partial(self.steps, chains, place, rows_at))
+        with T.serial(place.mr) as i:
+            self.finish(chains, place, i)
+
+    def begin_range(self) -> None:
+        self.part = unknown(PART)
+        size = self.tiles_per_panel * self.tile_rows_size
+        self.packed, _ = self.simd.isa.window(self.scratch, self.rows_at, size)
+
+    def pack(self, place: TilePlace, rows_at: Expr) -> None:
+        """Rows past the last one of the tile are that one."""
+        simd, depth = self.simd, self.spec.depth
+        neon = simd.isa
+        assert isinstance(neon, Neon64)
+        rows = [place.a_at + min(i, place.mr - 1) * self.row_stride for i in range(ROWS)]
+
+        def some(first: Expr | int) -> None:
+            count = min(depth, LANES)
+            vectors = [T.bind(simd.load_first(self.a, at + first, count)) for at in rows]
+            neon.store_transposed(self.packed, rows_at + first * ROWS, vectors)
+
+        with T.serial(max(depth // LANES, 1)) as turn:
+            some(turn * LANES)
+        if depth > LANES and depth % LANES:
+            some(depth - LANES)
 
     def steps(
-        self, chains: HalfChains, place: TilePlace, first: Expr, count: int, starts: bool
+        self,
+        chains: HalfChains,
+        place: TilePlace,
+        rows_at: Expr,
+        first: Expr,
+        count: int,
+        starts: bool,
     ) -> None:
         """`count` steps of the depth."""
         panels, depth = self.panels, self.spec.depth
         start = panels.inside(place.column)
-        rows = [place.a_at + i * self.row_stride + first for i in range(place.mr)]
         width = panels.width(place.width)
         parts = max(place.width // width, 1)
-        base = T.bind((place.column - start) * depth + first * width)
-        self.prefetch(place, base, parts, count * width)
-        w, base = self.weights(base, parts, count * width)
         columns = [divmod(v * LANES, width) for v in range(chains.vectors)]
-        places = [
-            [base + part * depth * width + k * width + at + start for part, at in columns]
-            for k in range(count)
-        ]
-        chains.multiply(self.a, rows, w, places, starts)
+        base = (place.column - start) * depth + first * width
+        if starts:
+            self.prefetch(place, base, parts, width)
+        values = self.values(place.mr, T.bind(rows_at + first * ROWS), count)
+        for begin in range(0, count, PART):
+            w, w_at = self.weights(T.bind(base + begin // PART * self.part * width), parts)
+            places = [
+                [w_at + part * depth * width + k * width + at + start for part, at in columns]
+                for k in range(min(PART, count - begin))
+            ]
+            chains.multiply(itertools.islice(values, PART), w, places, starts and not begin)
 
-    def weights(self, base: Expr, parts: int, size: int) -> tuple[tirx.Buffer, Expr | int]:
-        """The weights of one turn, where they are one piece."""
+    def values(self, mr: int, at: Expr, count: int) -> Iterator[list[Expr]]:
+        """Of `mr` rows, step after step. Two steps' are one load (ldp). The last row's are also in
+        the last lane: of lanes that nobody reads LLVM would make parts of a load."""
+        simd, lanes = self.simd, [*range(mr - 1), ROWS - 1]
+        for first in range(0, count, 2):
+            steps = range(first, min(first + 2, count))
+            loaded = [T.bind(simd.load(self.packed, at + k * ROWS)) for k in steps]
+            for vector in loaded:
+                yield [simd.lane(vector, i) for i in lanes]
+
+    def weights(self, at: Expr, parts: int) -> tuple[tirx.Buffer, Expr | int]:
+        """Those of some steps, where they are one piece."""
         if self.tile.shared or parts > 1:
-            return self.w, base
-        return self.simd.isa.window(self.w, base, size)
+            return self.w, at
+        return self.simd.isa.window(self.w, at, 1)
 
-    def prefetch(self, place: TilePlace, base: Expr, parts: int, size: int) -> None:
-        """Of this tile's share of the panels that follow, what belongs to a turn of `size` values:
-        see RegisterTile."""
-        mine = -(-size // (LINE_HALVES * self.tiles_per_panel))
-        panel = self.spec.depth * self.panels.width(place.width)
+    def prefetch(self, place: TilePlace, at: Expr, parts: int, width: int) -> None:
+        """Of this tile's share of the panels that follow, what belongs to a chain: see
+        RegisterTile."""
+        depth = self.spec.depth
+        mine = -(-min(depth, HALF_CHAIN) * width // (LINE_HALVES * self.tiles_per_panel))
+        start = T.bind(at + parts * depth * width + place.number * (mine * LINE_HALVES))
         for line in range(mine):
             for part in range(parts):
-                at = base + (parts + part) * panel + (place.number * mine + line) * LINE_HALVES
-                self.simd.prefetch(self.w, at)
+                self.simd.prefetch(self.w, start + part * depth * width + line * LINE_HALVES)
 
-    def finish(self, total: Expr, place: TilePlace, row: Expr, column: Expr, v: int) -> None:
-        """The epilogue of vector `v` of a row: activation -> + residual -> stored."""
+    def finish(self, chains: HalfChains, place: TilePlace, i: Expr) -> None:
+        """The epilogue of row `i` of the tile: activation -> + residual -> stored."""
         simd, spec = self.simd, self.spec
+        row = T.bind(place.row + i)
+        start = T.bind(T.cast(row * spec.columns + place.column, "int64"))
+        for v in range(chains.vectors):
+            column = place.column + v * LANES
+            total = chains.total(i, v, simd.load(self.bias, column))
 
-        def store(count: int) -> None:
-            x = self.finished(total, row * spec.columns + column, count)
-            self.output.store(simd, row, column, [x], last=count)
+            def store(count: int, at: Expr = start + v * LANES, total: Expr = total) -> None:
+                self.output.store_at(simd, at, self.finished(total, at, count), count)
 
-        if spec.layout is Layout.PANELS:
-            panel = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
-            at = panel + column % PANEL_COLUMNS
-            self.output.store_at(simd, at, self.finished(total, at, LANES))
-        else:
-            rest = self.panels.left(v * LANES, place.width)
-            branch_at_edge(simd, column, self.panels, rest, store)
+            if spec.layout is Layout.PANELS:
+                panel = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
+                store(LANES, T.bind(panel + column % PANEL_COLUMNS))
+            else:
+                rest = self.panels.left(v * LANES, place.width)
+                branch_at_edge(simd, column, self.panels, rest, store)

@@ -25,6 +25,7 @@ from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
 from levit_deploy.compiler.kernels.gemm.int8_shared_tiles import MlalSharedTile, SmmlaSharedTile
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts
+from levit_deploy.compiler.kernels.isa.lanes import interleaved, shuffle
 from levit_deploy.compiler.kernels.isa.neon import Neon
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.targets.target import Int8Dot
@@ -75,6 +76,16 @@ class Neon64(Neon):
             T.bind(T.call_llvm_intrin(kind, "llvm.masked.load", place, every_lane, simd.splat(0.0)))
             for place in places
         ]
+
+    def store_transposed(self, buffer: tirx.Buffer, at: Expr, rows: Sequence[Expr]) -> None:
+        """Eight float16x8 of different rows, value after value of each: value k of row r comes to
+        at + 8 k + r. Pairs of rows are zipped, and st4 mixes four pairs."""
+        pairs = [(rows[i], rows[i + 1]) for i in range(0, 8, 2)]
+        for part in (0, 8):
+            mixed = [shuffle(pair, interleaved(8)[part : part + 8]) for pair in pairs]
+            words = [T.bind(T.reinterpret("float32x4", vector)) for vector in mixed]
+            place = T.address_of(buffer[at + 4 * part])
+            T.evaluate(T.call_llvm_intrin("void", "llvm.aarch64.neon.st4", *words, place))
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """fmaxnm, which LLVM takes only from the intrinsic."""

@@ -73,7 +73,7 @@ class Simd:
         if count == self.lanes:
             return self.load(buffer, index)
         values = [buffer[index + i] for i in range(count)]
-        values += [T.float32(0)] * (self.lanes - count)
+        values += [tirx.const(0, buffer.dtype)] * (self.lanes - count)
         return shuffle(values, range(self.lanes))
 
     def store_first(self, buffer: tirx.Buffer, index: Expr | int, value: Expr, count: int) -> None:
