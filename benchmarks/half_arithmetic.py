@@ -46,13 +46,14 @@ from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
 from tests.compiler.kernels.attention_half_cases import exponential
-from tests.compiler.kernels.rounding import hardswish
+from tests.compiler.kernels.rounding import hardswish, hardswish_float16
 
 Array = NDArray[np.float32]
+Activate = Callable[[Array], NDArray[np.floating]]
 Product = Callable[[Array, Array, Array, Sequence[int], int], Array]
 
 WIDTH = 32
-PAIR = 2  # chains that are added in float16
+PAIR, FOUR = 2, 4  # chains that are added in float16
 
 
 def halves(x: Array) -> Array:
@@ -102,7 +103,7 @@ class Model:
         *blocks, last = self.network.blocks
         for block in blocks:
             x = self.block(block, x)
-        hidden = self.branch(last, x).mean(axis=0, keepdims=True)
+        hidden = self.branch(last, x, hardswish).mean(axis=0, keepdims=True)
         x = x.mean(axis=0, keepdims=True) + self.linear(writing_layer(last), hidden)
         assert self.network.head is not None
         return self.linear(self.network.head, x)[0]
@@ -121,15 +122,16 @@ class Model:
         return self.product(conv.bias, values, weights, chains, PAIR).reshape(side, side, -1)
 
     def linear(self, layer: Linear, x: Array) -> Array:
-        return self.product(layer.bias, halves(x), layer.weight.T, chains_of(layer.inputs), PAIR)
+        return self.product(layer.bias, halves(x), layer.weight.T, chains_of(layer.inputs), FOUR)
 
     def block(self, block: Block, x: Array) -> Array:
         branch = self.linear(writing_layer(block), self.branch(block, x))
         return branch if isinstance(block, ShrinkingAttention) else x + branch
 
-    def branch(self, block: Block, x: Array) -> Array:
+    def branch(self, block: Block, x: Array, hidden: Activate = hardswish_float16) -> Array:
+        """`hidden`: the activation of an MLP."""
         if isinstance(block, Mlp):
-            return hardswish(self.linear(block.expand, x))
+            return hidden(self.linear(block.expand, x)).astype(np.float32)
         heads, d = len(block.bias), block.key_dim
         if isinstance(block, Attention):
             parts = self.linear(block.qkv, x).reshape(len(x), heads, -1)

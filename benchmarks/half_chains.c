@@ -12,7 +12,7 @@ static __m256 rounded(__m256 x)
 
 /* total[rows][columns] += a[rows][depth] @ w[depth][columns], all float32, of which a and w are
  * float16 numbers; columns: a multiple of 32. `chains`: how many terms each has; `together`: of so
- * many the sums are added in float16. */
+ * many, 2 or 4, the sums are added in float16, in pairs. */
 void half_chains(float *total, const float *a, const float *w, int rows, int depth, int columns,
                  const int *chains, int count, int together)
 {
@@ -21,9 +21,10 @@ void half_chains(float *total, const float *a, const float *w, int rows, int dep
             const float *value = a + (long)row * depth, *weight = w + column;
             float *out = total + (long)row * columns + column;
             for (int chain = 0; chain < count;) {
-                __m256 group[VECTORS];
-                for (int member = 0; member < together && chain < count; member++, chain++) {
-                    __m256 h[VECTORS];
+                __m256 pairs[2][VECTORS];
+                int member = 0;
+                for (; member < together && chain < count; member++, chain++) {
+                    __m256 *pair = pairs[member / 2], h[VECTORS];
                     for (int v = 0; v < VECTORS; v++)
                         h[v] = _mm256_setzero_ps();
                     for (int k = 0; k < chains[chain]; k++, value++, weight += columns)
@@ -32,11 +33,14 @@ void half_chains(float *total, const float *a, const float *w, int rows, int dep
                                                            _mm256_loadu_ps(weight + v * LANES),
                                                            h[v]));
                     for (int v = 0; v < VECTORS; v++)
-                        group[v] = member ? rounded(_mm256_add_ps(group[v], h[v])) : h[v];
+                        pair[v] = member % 2 ? rounded(_mm256_add_ps(pair[v], h[v])) : h[v];
                 }
                 for (int v = 0; v < VECTORS; v++) {
+                    __m256 sum = pairs[0][v];
+                    if (member > 2)
+                        sum = rounded(_mm256_add_ps(sum, pairs[1][v]));
                     float *at = out + v * LANES;
-                    _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), group[v]));
+                    _mm256_storeu_ps(at, _mm256_add_ps(_mm256_loadu_ps(at), sum));
                 }
             }
         }

@@ -59,5 +59,12 @@ def gate(simd: Simd, activation: Activation, z: Expr) -> Expr:
             return tirx.Select(z >= zero, one - tail, tail)
 
 
+def hardswish_float16(simd: Simd, z: Expr) -> Expr:
+    """hardswish of eight float16 values, each operation rounded to float16."""
+    sixth, half, zero, one = (T.broadcast(T.float16(c), 8) for c in (1 / 6, 0.5, 0.0, 1.0))
+    ramp = simd.fma(z, sixth, half)
+    return z * simd.minimum(simd.maximum(ramp, zero), one)
+
+
 def _exp(simd: Simd, x: Expr) -> Expr:
     return exponential(simd, x, ExpConstants(*(simd.splat(number) for number in ExpConstants())))

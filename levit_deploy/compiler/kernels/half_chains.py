@@ -6,6 +6,9 @@ Chain n is of the terms from n * HALF_CHAIN on:
     total = start; total = total + (h of chain 2 n + h of chain 2 n + 1), the sum in brackets
             rounded to float16, the other to float32; a last chain without another is added alone
 
+In linear layers it is (h of chain 4 n + h of 4 n + 1) + (h of 4 n + 2 + h of 4 n + 3), all rounded
+to float16; of a last group, what there is.
+
 Of several chains all wait, done, in the worker's memory. The order depends on the depth alone.
 """
 
@@ -17,6 +20,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 from levit_deploy.half_format import HALF_CHAIN
@@ -37,7 +41,8 @@ class HalfChains:
     """Sums of `depth` products for `rows` rows x `vectors` vectors of LANES columns.
 
     `memory`: where chains wait, from `at` on, `chain_memory` values; None if there is one chain,
-    which stays in registers. `together`: steps of a turn of the loop.
+    which stays in registers. `together`: steps of a turn of the loop. `group`: chains that are
+    added in float16, 2 or 4.
     """
 
     def __init__(
@@ -49,10 +54,11 @@ class HalfChains:
         memory: tirx.Buffer | None,
         at: int = 0,
         together: int = LANES,
+        group: int = 2,
     ) -> None:
         assert simd.lanes == LANES
         self.simd, self.vectors, self.depth = simd, vectors, depth
-        self.memory, self.at, self.together = memory, at, together
+        self.memory, self.at, self.together, self.group = memory, at, together, group
         self.acc: Accumulators = accumulators(simd, rows, vectors, "float16")
         self.size = rows * vectors * LANES
 
@@ -108,21 +114,22 @@ class HalfChains:
                     h = value * weight if begins else simd.fma(value, weight, total)
                     simd.store(registers[v], 0, h)
 
-    def total(self, row: Expr | int, vector: int, start: Expr) -> Expr:
-        """start + the sums of a vector, as float32; `row`: a number where chains do not wait."""
+    def total(self, row: Expr | int, vector: int, start: Expr | None = None) -> Expr:
+        """start (default: 0) + the sums of a vector, as float32; `row`: int if no chains wait."""
         if self.memory is None:
             assert isinstance(row, int)
             return add_up(start, [self.simd.load(self.acc[row][vector], 0)])
         simd, at = self.simd, self.at + self._place(row, vector)
         count = -(-self.depth // HALF_CHAIN)
         if count > _UNROLLED_CHAINS:
-            total = simd.register()
-            simd.store(total, 0, start)
-            with T.serial(count // 2) as number:
-                pair = self._waiting(T.bind(at + number * (2 * self.size)), 2)
-                simd.store(total, 0, add_up(simd.load(total, 0), pair))
-            start, at, count = simd.load(total, 0), at + (count - count % 2) * self.size, count % 2
-        return add_up(start, self._waiting(at, count))
+            total, group = simd.register(), self.group
+            simd.store(total, 0, simd.splat(0.0) if start is None else start)
+            with T.serial(count // group) as number:
+                chains = self._waiting(T.bind(at + number * (group * self.size)), group)
+                simd.store(total, 0, add_up(simd.load(total, 0), chains, group))
+            at, count = at + count // group * group * self.size, count % group
+            start = simd.load(total, 0)
+        return add_up(start, self._waiting(at, count), self.group)
 
     def _waiting(self, at: Expr | int, count: int) -> list[Expr]:
         return [self.simd.load(self.memory, at + number * self.size) for number in range(count)]
@@ -131,11 +138,14 @@ class HalfChains:
         return (row * self.vectors + vector) * LANES
 
 
-def add_up(start: Expr, chains: Sequence[Expr]) -> Expr:
-    """start + the sums of chains, as float32."""
-    for i in range(0, len(chains), 2):
-        pair = sum(chains[i + 1 : i + 2], start=chains[i])
-        start = T.bind(start + T.cast(pair, str(start.ty)))
+def add_up(start: Expr | None, chains: Sequence[Expr], group: int = 2) -> Expr:
+    """start + the sums of chains, as float32; of `group` of them float16, in pairs."""
+    for first in range(0, len(chains), group):
+        sums = list(chains[first : first + group])
+        while len(sums) > 1:
+            sums = [sum(sums[i + 1 : i + 2], start=sums[i]) for i in range(0, len(sums), 2)]
+        wide = T.cast(sums[0], f"float32x{lanes_of(sums[0])}")
+        start = T.bind(wide if start is None else start + wide)
     return start
 
 

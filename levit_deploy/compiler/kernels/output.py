@@ -21,6 +21,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import CHANNEL_ALIGNMENT
+from levit_deploy.compiler.kernels.isa.lanes import concat, lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import parameter
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
@@ -131,6 +132,13 @@ class Output:
         one are channels (default: all)."""
         lanes = simd.lanes
         values = [T.bind(x) for x in registers]
+        if self.out is None and self.half is not None and lanes == 4 and last is None:
+            # Two registers of float32 are one of the copy.
+            for i in range(0, len(values), 2):
+                pair = concat(*values[i : i + 2])
+                at = row * self.channels + channel + i * lanes
+                self.store_at(Simd(simd.isa, lanes_of(pair)), at, pair)
+            return
         for i, x in enumerate(values):
             count = last if last and i == len(values) - 1 else lanes
             self.store_at(simd, row * self.channels + channel + i * lanes, x, count)

@@ -38,6 +38,13 @@ def hardswish(z: Float32, *, fused: bool = True) -> Float32:
     return z * np.clip(gate, np.float32(0), np.float32(1))
 
 
+def hardswish_float16(z: Float32) -> NDArray[np.float16]:
+    """The same of z rounded to float16, in float16; the gate is exact in float64."""
+    x, sixth = z.astype(np.float16), np.float64(np.float16(1 / 6))
+    gate = (x.astype(np.float64) * sixth + 0.5).astype(np.float16)
+    return x * np.clip(gate, np.float16(0), np.float16(1))
+
+
 SMALLEST_NORMAL = np.float32(2.0**-126)
 
 

@@ -159,6 +159,5 @@ class _HalfAttention(AttentionKernel):
         chains.add(steps)
         for i in range(tile.mr):
             inverse = T.bind(simd.splat(self.scratch[self.inverse_at + tile.row + i]))
-            zero = simd.splat(0.0)
-            z = [T.bind(chains.total(i, v, zero) * inverse) for v in range(tile.vectors)]
+            z = [T.bind(chains.total(i, v) * inverse) for v in range(tile.vectors)]
             self.store_output(tile, i, z)

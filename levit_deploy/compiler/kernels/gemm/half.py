@@ -6,7 +6,8 @@ The work is cut as in `gemm.float32`. The first tile that reads some rows puts t
 have for one step side by side, so that a load serves them all. Every output is the bias and
 float16 chains of at most HALF_CHAIN terms (see half_chains), so the result depends neither on the
 tile nor on the CPU; then the activation; then + residual (in one rounding with the product that
-ends an activation).
+ends an activation). A hardswish of which only the float16 copy is stored is computed in float16,
+from the rounded sum.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.activation import hardswish_float16
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
@@ -27,13 +29,14 @@ from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_m
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.neon64 import Neon64
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.kernel import Kernel, parameter
+from levit_deploy.compiler.kernels.kernel import Activation, Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.register_tiles import MOST_VECTORS
 from levit_deploy.half_format import HALF_CHAIN
 from levit_deploy.targets.target import Target
 
 ROWS = 8  # whose values of a step are one register
+GROUP = 4  # of chains that are added in float16
 UNROLL = 32
 PART = 16  # of these steps: ldp reaches their weights from one address
 LINE_HALVES = 32
@@ -93,8 +96,15 @@ class _Generator(FloatGemm):
         rows_at = T.bind(place.number * self.tile_rows_size)
         with T.If(place.new_rows), T.Then():
             self.pack(place, rows_at)
-        unroll = self.tile.depth_unroll
-        chains = HalfChains(simd, place.mr, vectors, self.spec.depth, self.scratch, together=unroll)
+        chains = HalfChains(
+            simd,
+            place.mr,
+            vectors,
+            self.spec.depth,
+            self.scratch,
+            together=self.tile.depth_unroll,
+            group=GROUP,
+        )
         chains.add(partial(self.steps, chains, place, rows_at))
         with T.serial(place.mr) as i:
             self.finish(chains, place, i)
@@ -184,7 +194,7 @@ class _Generator(FloatGemm):
             total = chains.total(i, v, simd.load(self.bias, column))
 
             def store(count: int, at: Expr = start + v * LANES, total: Expr = total) -> None:
-                self.output.store_at(simd, at, self.finished(total, at, count), count)
+                self.output.store_at(simd, at, self.activated(total, at, count), count)
 
             if spec.layout is Layout.PANELS:
                 panel = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
@@ -192,3 +202,11 @@ class _Generator(FloatGemm):
             else:
                 rest = self.panels.left(v * LANES, place.width)
                 branch_at_edge(simd, column, self.panels, rest, store)
+
+    def activated(self, total: Expr, at: Expr, count: int) -> Expr:
+        """As `finished`; float16 where that is all that is stored of a hardswish."""
+        spec = self.spec
+        hardswish = spec.activation is Activation.HARDSWISH and not spec.residual
+        if hardswish and self.stored is Stored.HALF:
+            return hardswish_float16(self.simd, T.bind(T.cast(total, f"float16x{LANES}")))
+        return self.finished(total, at, count)
