@@ -21,7 +21,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.lanes import lanes_of
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import Simd, unknown
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 from levit_deploy.half_format import HALF_CHAIN
 
@@ -158,10 +158,3 @@ def by_lane(
         vectors = [T.bind(simd.load(values, at)) for at in rows]
         return [[simd.lane(vector, k) for vector in vectors] for k in range(count)]
     return [[T.broadcast(values[at + k], LANES) for at in rows] for k in range(count)]
-
-
-def unknown(number: int) -> Expr:
-    """`number` >= 1, which LLVM does not know. Otherwise it makes straight code of two turns, in an
-    order that spills, and one address of two."""
-    known = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(number))
-    return T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", T.cast(known, "int32"), 1))

@@ -117,19 +117,20 @@ def stem(channels: int) -> list[ConvSpec]:
 )
 def test_inner_loops_multiply_and_add_in_registers(name: str, channels: int) -> None:
     """Eight products in each of at least 3/4 of the instructions. On the stack are the registers
-    that a function must keep, 8 instructions, and the bias of a panel; Neoverse V1's schedule puts
-    a few values there that are read far ahead."""
+    that a function must keep, 8 instructions, and for blocks of either size the 8 registers of a
+    panel's bias, 32; Neoverse V1's schedule puts a few values there that are read far ahead."""
     target = get_target(name)
     free = 0 if name == "arm64-dotprod" else 10
     for spec in stem(channels):
         text = assembly(conv_kernel("c", spec, default_tile(spec, target), target), target)
-        hot = hot_loops(text)
+        loops = hot_loops(text)
+        products = [sum("\tfmla\t" in line and ".8h" in line for line in loop) for loop in loops]
+        hot = [(loop, count) for loop, count in zip(loops, products, strict=True) if count]
         assert hot
-        for loop in hot:
-            products = sum("\tfmla\t" in line and ".8h" in line for line in loop)
-            assert products >= 0.75 * len(loop), spec
+        for loop, count in hot:
+            assert count >= 0.75 * len(loop), spec
             assert spills([loop]) <= free, spec
-        assert spills([text.splitlines()]) <= 30 + 2 * free, spec
+        assert spills([text.splitlines()]) <= 40, spec
 
 
 @pytest.mark.slow

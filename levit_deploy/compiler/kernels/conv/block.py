@@ -21,11 +21,11 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.activation import activate
 from levit_deploy.compiler.kernels.isa.isa import Isa
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import Simd, unknown
 from levit_deploy.compiler.kernels.kernel import Activation
 
 # Takes a pixel of the block and neighbouring registers of it, the first at the given channel.
-Store = Callable[[int, int, Simd, list[Expr]], None]
+Store = Callable[[Expr | int, int, Simd, list[Expr]], None]
 
 # An input value, or those of one step, in all lanes of a register of the given width.
 Splat = Callable[[Simd], Expr]
@@ -151,7 +151,7 @@ class PixelBlock(ABC):
         self,
         simd: Simd,
         acc: tirx.Buffer,
-        pixel: int,
+        pixel: Expr | int,
         w: tirx.Buffer,
         panel_at: Expr,
         channel: int,
@@ -167,7 +167,8 @@ class PixelBlock(ABC):
         store: Store,
     ) -> None:
         """Activation, then each pixel to `store`."""
-        for pixel in range(self.pixels):
+
+        def finish(pixel: Expr | int) -> None:
             for _, alike in groupby(self.registers, lambda register: register[0].lanes):
                 registers = list(alike)
                 simd, first = registers[0]
@@ -176,6 +177,13 @@ class PixelBlock(ABC):
                     z = T.bind(self.result(simd, acc, pixel, w, panel_at, channel))
                     values.append(activate(simd, activation, z))
                 store(pixel, first, simd, values)
+
+        if self.in_memory:
+            with T.serial(unknown(self.pixels)) as index:
+                finish(index)
+        else:
+            for pixel in range(self.pixels):
+                finish(pixel)
 
 
 class FloatBlock(PixelBlock):
@@ -216,7 +224,7 @@ class FloatBlock(PixelBlock):
         self,
         simd: Simd,
         acc: tirx.Buffer,
-        pixel: int,
+        pixel: Expr | int,
         w: tirx.Buffer,
         panel_at: Expr,
         channel: int,

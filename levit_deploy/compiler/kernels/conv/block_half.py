@@ -86,12 +86,12 @@ class HalfBlock(FloatBlock):
         self,
         simd: Simd,
         acc: tirx.Buffer,
-        pixel: int,
+        pixel: Expr | int,
         w: tirx.Buffer,
         panel_at: Expr,
         channel: int,
     ) -> Expr:
         total = self.initial(simd, w, panel_at, channel)
         first = pixel * self.width + channel
-        chains = [simd.load(acc, at) for at in range(first, int(acc.shape[0]), self.chain_size)]
-        return add_up(total, chains)
+        count = int(acc.shape[0]) // self.chain_size
+        return add_up(total, [simd.load(acc, first + i * self.chain_size) for i in range(count)])

@@ -117,7 +117,7 @@ class RowWriter:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
         row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
 
-        def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
+        def store(pixel: Expr | int, channel: int, simd: Simd, values: list[Expr]) -> None:
             self.output.store(simd, row + pixel, first + channel, values)
 
         block.finish(acc, self.w, panel_at, self.spec.activation, store)

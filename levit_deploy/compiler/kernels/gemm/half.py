@@ -25,10 +25,10 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmHalfSpec, GemmTile, Layout
-from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory, unknown
+from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.neon64 import Neon64
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import Simd, unknown
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.register_tiles import MOST_VECTORS

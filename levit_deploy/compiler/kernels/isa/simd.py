@@ -157,3 +157,10 @@ class Simd:
         while lanes_of(vector) > 1:
             vector = T.bind(combine(half(vector, 0), half(vector, 1)))
         return vector
+
+
+def unknown(number: int) -> Expr:
+    """`number` >= 1, which LLVM does not know. Otherwise it makes straight code of few turns, in an
+    order that spills, one address of two, and loops that count in addresses."""
+    known = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(number))
+    return T.bind(T.call_llvm_pure_intrin("int32", "llvm.smax", T.cast(known, "int32"), 1))
