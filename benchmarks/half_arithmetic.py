@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from benchmarks.quantization import SPEC, float_logits, test_set
-from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
+from levit_deploy.compiler.kernels.conv.block_fp16 import Fp16Block
 from levit_deploy.export.export_model import export_checkpoint, with_half
-from levit_deploy.half_format import HALF_CHAIN, HalfFormat
+from levit_deploy.half_format import FP16_CHAIN, HalfFormat
 from levit_deploy.machines.local import LocalMachine
 from levit_deploy.models.images import model_input
 from levit_deploy.models.weights import DEMO, load_weights
@@ -45,7 +45,7 @@ from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
 from levit_deploy.verify.images import Function, Images
 from levit_deploy.verify.program_runner import ProgramRunner, link_run_images
-from tests.compiler.kernels.attention_half_cases import exponential
+from tests.compiler.kernels.attention_fp16_cases import exponential
 from tests.compiler.kernels.rounding import hardswish, hardswish_float16
 
 Array = NDArray[np.float32]
@@ -83,7 +83,7 @@ def compiled(folder: Path) -> Product:
 
 
 def chains_of(depth: int) -> list[int]:
-    return [min(HALF_CHAIN, depth - first) for first in range(0, depth, HALF_CHAIN)]
+    return [min(FP16_CHAIN, depth - first) for first in range(0, depth, FP16_CHAIN)]
 
 
 class Model:
@@ -117,7 +117,7 @@ class Model:
         wide = np.concatenate(columns, axis=2)
         rows = [wide[row : row + 2 * side : 2].reshape(side**2, -1) for row in range(3)]
         weights = conv.weight.transpose(2, 3, 1, 0).reshape(-1, conv.outputs)
-        chains = HalfBlock.chains(3 * channels) * 3
+        chains = Fp16Block.chains(3 * channels) * 3
         values = np.concatenate(rows, axis=1)
         return self.product(conv.bias, values, weights, chains, PAIR).reshape(side, side, -1)
 

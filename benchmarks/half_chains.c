@@ -1,4 +1,4 @@
-/* Sums of float16 products as kernels/half_chains.py defines them, on x86 with AVX2, FMA and F16C.
+/* Sums of float16 products as kernels/fp16_chains.py defines them, on x86 with AVX2, FMA and F16C.
  * A product and its sum are rounded to float32 before float16: a result may be the neighbour of the
  * right one where that rounding made a tie, about once in ten thousand. */
 #include <immintrin.h>

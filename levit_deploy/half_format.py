@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-HALF_CHAIN = 64  # float16 products at most, whose sum is rounded to float16
+FP16_CHAIN = 64  # float16 products at most, whose sum is rounded to float16
 
 
 class HalfFormat(StrEnum):

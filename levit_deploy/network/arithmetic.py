@@ -31,7 +31,7 @@ class Half(Values):
 
     The weights are held as float32 values that the format has. Inputs are rounded to it, ties to
     even, where the CPU multiplies the format; elsewhere the format is how weights are stored, and
-    inputs stay float32. Sums of 16-bit products may be 16-bit over at most HALF_CHAIN terms, and
+    inputs stay float32. Sums of 16-bit products may be 16-bit over at most FP16_CHAIN terms, and
     so may the sum of two of these.
     """
 

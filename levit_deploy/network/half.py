@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from levit_deploy.errors import DeployError
-from levit_deploy.half_format import HALF_CHAIN, HalfFormat
+from levit_deploy.half_format import FP16_CHAIN, HalfFormat
 from levit_deploy.network.arithmetic import Half
 from levit_deploy.network.network import IMAGE, Block, LayerT, Mlp, Network, map_layers
 
@@ -48,5 +48,5 @@ def _attention_in_half(block: Block, format: HalfFormat) -> Block:
     if isinstance(block, Mlp):
         return block
     fits = block.key_dim % KEY_COLUMNS[format] == block.value_dim % VALUE_COLUMNS == 0
-    fits &= format is HalfFormat.BF16 or block.key_dim <= HALF_CHAIN
+    fits &= format is HalfFormat.BF16 or block.key_dim <= FP16_CHAIN
     return replace(block, arithmetic=Half(format)) if fits else block

@@ -31,7 +31,7 @@ FP16 and BF16, a library of 16-bit floats against its own model in ONNX Runtime,
 rounded to them, the exponentials of attention among them, and sums are float32. The library may
 leave inputs unrounded, which is half of the distance that follows, that of the model from itself
 with a unit's noise in each input; with its largest of few errors against the library's largest,
-twice it is never reached. In float16 it may sum up to HALF_CHAIN products in 16 bits. The rounding
+twice it is never reached. In float16 it may sum up to FP16_CHAIN products in 16 bits. The rounding
 errors of such a chain are, as above, random numbers of half a unit of what has been summed so far:
 the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in each
 term; adding two chains in 16 bits is one rounding more. So there it is 8 times the distance.

@@ -15,7 +15,7 @@ from tests.compiler.levit import exported_tiny
 @pytest.mark.parametrize(
     ("target", "format", "source", "destination"),
     [
-        ("arm64-dotprod", HalfFormat.FP16, Source.PADDED_HALF, Destination.PADDED_HALF),
+        ("arm64-dotprod", HalfFormat.FP16, Source.PADDED_FP16, Destination.PADDED_FP16),
         ("arm64-dotprod", HalfFormat.BF16, Source.PADDED, Destination.PADDED),
         ("arm64", HalfFormat.FP16, Source.PADDED, Destination.PADDED),
         ("x86-64-v3", HalfFormat.FP16, Source.PADDED, Destination.PADDED),

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from levit_deploy.compiler.kernels.attention import bf16 as attention_bf16
-from levit_deploy.compiler.kernels.attention import half as attention_half
-from levit_deploy.compiler.kernels.attention.spec import AttentionBf16Spec, AttentionHalfSpec
+from levit_deploy.compiler.kernels.attention import fp16 as attention_fp16
+from levit_deploy.compiler.kernels.attention.spec import AttentionBf16Spec, AttentionFp16Spec
 from levit_deploy.compiler.tuning.specs import distinct_specs
 from levit_deploy.deploy import Deployment, deploy
 from levit_deploy.errors import DeployError
@@ -76,7 +76,7 @@ def test_attention_is_16_bits_where_kernels_take_its_heads(key_dim: int, formats
     network = random_network(0, key_dim=key_dim, channels=(80, 80, 80))
     spec = vars(plain(4, key_dim=key_dim, value_dim=2 * key_dim))
     taken = {
-        HalfFormat.FP16: attention_half.is_supported(AttentionHalfSpec(**spec)),
+        HalfFormat.FP16: attention_fp16.is_supported(AttentionFp16Spec(**spec)),
         HalfFormat.BF16: attention_bf16.is_supported(AttentionBf16Spec(**spec)),
     }
     for format in HalfFormat:

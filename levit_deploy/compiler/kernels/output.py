@@ -30,20 +30,20 @@ from levit_deploy.half_format import HalfFormat
 
 
 class Stored(StrEnum):
-    """What a kernel makes of its result: the tensor, its copy in 8 bits, in float16 (`half`) or in
+    """What a kernel makes of its result: the tensor, its copy in 8 bits, in float16 or in
     bfloat16, or both."""
 
     FLOAT = "float"
     QUANTIZED = "quantized"
     BOTH = "float and quantized"
-    HALF = "half"
-    FLOAT_AND_HALF = "float and half"
+    FP16 = "fp16"
+    FLOAT_AND_FP16 = "float and fp16"
     BF16 = "bf16"
     FLOAT_AND_BF16 = "float and bf16"
 
     @property
     def float(self) -> bool:
-        return self not in (Stored.QUANTIZED, Stored.HALF, Stored.BF16)
+        return self not in (Stored.QUANTIZED, Stored.FP16, Stored.BF16)
 
     @property
     def quantized(self) -> bool:
@@ -56,7 +56,7 @@ class Stored(StrEnum):
     @property
     def half_format(self) -> HalfFormat | None:
         """Of the copy in 16-bit floats."""
-        if self in (Stored.HALF, Stored.FLOAT_AND_HALF):
+        if self in (Stored.FP16, Stored.FLOAT_AND_FP16):
             return HalfFormat.FP16
         return HalfFormat.BF16 if self in (Stored.BF16, Stored.FLOAT_AND_BF16) else None
 
@@ -78,7 +78,7 @@ class Stored(StrEnum):
 
 _WITH_FLOAT = {
     Stored.QUANTIZED: Stored.BOTH,
-    Stored.HALF: Stored.FLOAT_AND_HALF,
+    Stored.FP16: Stored.FLOAT_AND_FP16,
     Stored.BF16: Stored.FLOAT_AND_BF16,
 }
 

@@ -13,10 +13,10 @@ from math import isqrt
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.attention import bf16, half, int8
+from levit_deploy.compiler.kernels.attention import bf16, fp16, int8
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
-    AttentionHalfSpec,
+    AttentionFp16Spec,
     AttentionInt8Spec,
     AttentionSpec,
     is_supported,
@@ -49,8 +49,8 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
     match spec:
         case AttentionInt8Spec():
             supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
-        case AttentionHalfSpec():
-            supported, bias = half.is_supported(spec), pack_bias(table, spec)
+        case AttentionFp16Spec():
+            supported, bias = fp16.is_supported(spec), pack_bias(table, spec)
             operands = [calls.halved(x, HalfFormat.FP16, block.name) for x in inputs]
         case AttentionBf16Spec():
             supported, bias = bf16.is_supported(spec), pack_bias(table, spec)
@@ -94,5 +94,5 @@ def _kind(arithmetic: AttentionArithmetic, target: Target) -> type[AttentionSpec
         case DynamicInt8():
             return AttentionInt8Spec
         case Half(format=format) if format in target.halves:
-            return AttentionHalfSpec if format is HalfFormat.FP16 else AttentionBf16Spec
+            return AttentionFp16Spec if format is HalfFormat.FP16 else AttentionBf16Spec
     return AttentionSpec

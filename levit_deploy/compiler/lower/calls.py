@@ -32,7 +32,7 @@ from levit_deploy.targets.target import Target
 
 IMAGE = Value(Space.IMAGE)
 
-_HALVED = {HalfFormat.FP16: Stored.HALF, HalfFormat.BF16: Stored.BF16}
+_HALVED = {HalfFormat.FP16: Stored.FP16, HalfFormat.BF16: Stored.BF16}
 
 Make = Callable[[str, Stored], Kernel]
 

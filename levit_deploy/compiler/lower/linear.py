@@ -10,7 +10,7 @@ from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
 from levit_deploy.compiler.kernels.gemm.spec import (
     GemmBf16Spec,
-    GemmHalfSpec,
+    GemmFp16Spec,
     GemmInt8Spec,
     GemmSpec,
     GemmStoredHalfSpec,
@@ -25,8 +25,8 @@ from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
 
-_MULTIPLIED: dict[HalfFormat, type[GemmHalfSpec | GemmBf16Spec]] = {
-    kind.format: kind for kind in (GemmHalfSpec, GemmBf16Spec)
+_MULTIPLIED: dict[HalfFormat, type[GemmFp16Spec | GemmBf16Spec]] = {
+    kind.format: kind for kind in (GemmFp16Spec, GemmBf16Spec)
 }
 
 
@@ -86,7 +86,7 @@ def _half(
 ) -> Value:
     """On a CPU that multiplies `format`, or in float32 on weights that are stored in it."""
     native = format in calls.target.halves
-    own: GemmHalfSpec | GemmBf16Spec | GemmStoredHalfSpec
+    own: GemmFp16Spec | GemmBf16Spec | GemmStoredHalfSpec
     if native:
         own, a = _MULTIPLIED[format](**vars(spec)), calls.halved(x, format, layer.name)
     else:

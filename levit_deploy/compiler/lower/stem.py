@@ -46,7 +46,7 @@ _WRITTEN = {
     Source.PADDED: Destination.PADDED,
     Source.PADDED_INT16: Destination.PADDED_INT16,
     Source.PADDED_INT16_BYTES: Destination.PADDED_INT16,
-    Source.PADDED_HALF: Destination.PADDED_HALF,
+    Source.PADDED_FP16: Destination.PADDED_FP16,
     Source.PADDED_BF16: Destination.PADDED_BF16,
 }
 
@@ -125,7 +125,7 @@ def _source(conv: Conv, target: Target) -> Source:
             by_bytes = conv.weight.dtype == np.int8
             return Source.PADDED_INT16_BYTES if by_bytes else Source.PADDED_INT16
         case Half(format=format) if format in target.halves:
-            return Source.PADDED_HALF if format is HalfFormat.FP16 else Source.PADDED_BF16
+            return Source.PADDED_FP16 if format is HalfFormat.FP16 else Source.PADDED_BF16
     return Source.PADDED
 
 

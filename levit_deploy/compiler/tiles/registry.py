@@ -7,7 +7,7 @@ from typing import Any
 from levit_deploy.compiler.kernels.attention.family import (
     ATTENTION,
     ATTENTION_BF16,
-    ATTENTION_HALF,
+    ATTENTION_FP16,
     ATTENTION_INT8,
 )
 from levit_deploy.compiler.kernels.attention.spec import AttentionSpec, AttentionTile
@@ -17,7 +17,7 @@ from levit_deploy.compiler.kernels.family import Family
 from levit_deploy.compiler.kernels.gemm.family import (
     GEMM,
     GEMM_BF16,
-    GEMM_HALF,
+    GEMM_FP16,
     GEMM_INT8,
     GEMM_STORED_HALF,
 )
@@ -32,7 +32,7 @@ Tile = GemmTile | ConvTile | AttentionTile
 AnyFamily = Family[Any, Any]
 FAMILIES: tuple[AnyFamily, ...] = (
     GEMM,
-    GEMM_HALF,
+    GEMM_FP16,
     GEMM_BF16,
     GEMM_STORED_HALF,
     GEMM_INT8,
@@ -40,7 +40,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     CONV,
     ATTENTION,
     ATTENTION_BF16,
-    ATTENTION_HALF,
+    ATTENTION_FP16,
     ATTENTION_INT8,
 )
 

@@ -23,7 +23,7 @@ from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8
 from levit_deploy.compiler.kernels.gemm.spec import (
     GemmBf16Spec,
-    GemmHalfSpec,
+    GemmFp16Spec,
     GemmInt8Spec,
     GemmSpec,
     GemmStoredHalfSpec,
@@ -120,7 +120,7 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             multiplier = np.full(spec.columns, 1e-5, np.float32)
             bias = floats(spec.columns)
             return pack_weights_int8(weights, multiplier, bias, _ZERO_POINT, tile, target)
-        case GemmHalfSpec() | GemmBf16Spec() | GemmStoredHalfSpec(), GemmTile():
+        case GemmFp16Spec() | GemmBf16Spec() | GemmStoredHalfSpec(), GemmTile():
             format = spec.format
             return pack_halves(format.rounded(floats(spec.depth, spec.columns)), format, tile)
         case GemmSpec(), GemmTile():

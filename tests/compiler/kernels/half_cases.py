@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from levit_deploy.compiler.kernels.gemm.family import GEMM_HALF, GEMM_STORED_HALF
+from levit_deploy.compiler.kernels.fp16_chains import LANES
+from levit_deploy.compiler.kernels.gemm.family import GEMM_FP16, GEMM_STORED_HALF
 from levit_deploy.compiler.kernels.gemm.spec import (
-    GemmHalfSpec,
+    GemmFp16Spec,
     GemmSpec,
     GemmStoredHalfSpec,
     GemmTile,
     Layout,
 )
 from levit_deploy.compiler.kernels.gemm.stored_half import pack_bias, pack_halves
-from levit_deploy.compiler.kernels.half_chains import LANES
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.half_format import HALF_CHAIN, HalfFormat
+from levit_deploy.half_format import FP16_CHAIN, HalfFormat
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels import gemm_cases
@@ -104,7 +104,7 @@ STORED_SUITE = Suite(
 class HalfLayer:
     """a and weights are float16."""
 
-    spec: GemmHalfSpec
+    spec: GemmFp16Spec
     stored: Stored
     a: Buffer
     weights: Buffer
@@ -115,7 +115,7 @@ class HalfLayer:
 def make_layer(
     base: GemmSpec, stored: Stored = Stored.FLOAT, scale: float = 1.0, **shape: object
 ) -> HalfLayer:
-    spec = GemmHalfSpec(**vars(replace(base, **shape)))
+    spec = GemmFp16Spec(**vars(replace(base, **shape)))
     a, weights, bias, residual = make_inputs(spec)
     return HalfLayer(
         spec, stored, (a * scale).astype(np.float16), weights.astype(np.float16), bias, residual
@@ -123,7 +123,7 @@ def make_layer(
 
 
 def chained(a: Buffer, w: Buffer, start: Buffer, group: int = 2) -> Array:
-    """start + a @ w in float16 chains, as half_chains says.
+    """start + a @ w in float16 chains, as fp16_chains says.
 
     The product of two float16 and its sum with a third are exact in float64 for numbers of one
     size, so that the one rounding is that of the fused operation.
@@ -133,15 +133,15 @@ def chained(a: Buffer, w: Buffer, start: Buffer, group: int = 2) -> Array:
 
     def chain(first: int) -> Buffer:
         h = np.zeros(shape, np.float16)
-        for k in range(first, min(first + HALF_CHAIN, depth)):
+        for k in range(first, min(first + FP16_CHAIN, depth)):
             h = (np.outer(a[:, k], w[k]) + h.astype(np.float64)).astype(np.float16)
         return h
 
-    return added_up(start, [chain(first) for first in range(0, depth, HALF_CHAIN)], group)
+    return added_up(start, [chain(first) for first in range(0, depth, FP16_CHAIN)], group)
 
 
 def added_up(start: Buffer, chains: Sequence[Buffer], group: int = 2) -> Array:
-    """start + float16 chains, as half_chains says: 2 or 4 at a time."""
+    """start + float16 chains, as fp16_chains says: 2 or 4 at a time."""
     total = start
     for first in range(0, len(chains), group):
         some = chains[first : first + group]
@@ -153,7 +153,7 @@ def added_up(start: Buffer, chains: Sequence[Buffer], group: int = 2) -> Array:
 
 
 def exact_sums(layer: HalfLayer) -> Array:
-    """What gemm.half promises."""
+    """What gemm.fp16 promises."""
     return chained(gathered(layer.spec, layer.a), layer.weights, layer.bias, group=4)
 
 
@@ -171,7 +171,7 @@ def half_case(layer: HalfLayer, tile: Callable[[Target], GemmTile] | None = None
     def check(written: Sequence[Buffer], target: Target) -> None:
         sums = exact_sums(layer)
         hardswish = spec.activation is Activation.HARDSWISH and not spec.residual
-        if hardswish and layer.stored is Stored.HALF:
+        if hardswish and layer.stored is Stored.FP16:
             expected = hardswish_float16(sums).reshape(-1)
             np.testing.assert_array_equal(written[0], expected)
             return
@@ -202,9 +202,9 @@ def own(mr: int, vectors: int) -> Callable[[Target], GemmTile]:
 
 PLAIN = replace(gemm_cases.PLAIN, depth=72)
 STREAM = replace(PLAIN, activation=Activation.HARDSWISH, residual=True)
-BOTH = Stored.FLOAT_AND_HALF
-HALF_SUITE = Suite(
-    GEMM_HALF,
+BOTH = Stored.FLOAT_AND_FP16
+FP16_SUITE = Suite(
+    GEMM_FP16,
     NATIVE_TARGETS,
     {
         "in many ways": half_case(make_layer(STREAM, BOTH, rows=23, columns=75, depth=149)),
@@ -218,7 +218,7 @@ HALF_SUITE = Suite(
             for n in (3, 8, 23, 33)
         },
         "half only": half_case(
-            make_layer(replace(PLAIN, activation=Activation.HARDSWISH), Stored.HALF)
+            make_layer(replace(PLAIN, activation=Activation.HARDSWISH), Stored.FP16)
         ),
         "small numbers": half_case(make_layer(PLAIN, scale=2.0**-18)),
         "large numbers": half_case(make_layer(PLAIN, scale=2.0**8)),
@@ -230,8 +230,8 @@ HALF_SUITE = Suite(
         **{
             f"shared panels, {n} columns": half_case(
                 make_layer(STREAM, rows=rows, columns=n),
-                lambda target, n=n: GEMM_HALF.shared_tile(
-                    GemmHalfSpec(**vars(replace(STREAM, columns=n))), target
+                lambda target, n=n: GEMM_FP16.shared_tile(
+                    GemmFp16Spec(**vars(replace(STREAM, columns=n))), target
                 ),
             )
             for rows, n in ((5, 7), (5, 24), (2, 130))

@@ -11,12 +11,12 @@ from levit_deploy.targets.target import Target
 from tests.compiler.kernels import (
     attention_bf16_cases,
     attention_cases,
-    attention_half_cases,
+    attention_fp16_cases,
     attention_int8_cases,
     bf16_cases,
     conv_bf16_cases,
     conv_cases,
-    conv_half_cases,
+    conv_fp16_cases,
     conv_int16_cases,
     gemm_cases,
     half_cases,
@@ -28,18 +28,18 @@ from tests.compiler.kernels.suite import Suite, assert_same_bytes, written
 
 SUITES = {
     "gemm": gemm_cases.SUITE,
-    "gemm half": half_cases.HALF_SUITE,
+    "gemm fp16": half_cases.FP16_SUITE,
     "gemm bf16": bf16_cases.SUITE,
     "gemm stored half": half_cases.STORED_SUITE,
     "gemm int8": int8_cases.SUITE,
     "head": head_cases.SUITE,
     "conv": conv_cases.SUITE,
     "conv int16": conv_int16_cases.SUITE,
-    "conv half": conv_half_cases.SUITE,
+    "conv fp16": conv_fp16_cases.SUITE,
     "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention bf16": attention_bf16_cases.SUITE,
-    "attention half": attention_half_cases.SUITE,
+    "attention fp16": attention_fp16_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }
 # What others cover: the instructions in registers of another size; armv7's run in whole nets too.

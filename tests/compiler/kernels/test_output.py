@@ -156,6 +156,6 @@ def test_the_copy_is_that_of_the_float_result(
         stored = unpack(isa_of(target).storage, buffer, rows, channels)
         np.testing.assert_array_equal(stored, q)
     if target.halves:
-        np.testing.assert_array_equal(written[name, Stored.FLOAT_AND_HALF][0], x)
-        for half in (written[name, Stored.FLOAT_AND_HALF][1], written[name, Stored.HALF][0]):
+        np.testing.assert_array_equal(written[name, Stored.FLOAT_AND_FP16][0], x)
+        for half in (written[name, Stored.FLOAT_AND_FP16][1], written[name, Stored.FP16][0]):
             np.testing.assert_array_equal(half, x.astype(np.float16))

@@ -6,17 +6,17 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from levit_deploy.compiler.kernels.attention import bf16, float32, half, int8, spec
+from levit_deploy.compiler.kernels.attention import bf16, float32, fp16, int8, spec
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
-    AttentionHalfSpec,
+    AttentionFp16Spec,
     AttentionInt8Spec,
     AttentionSpec,
     AttentionTile,
 )
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family
-from levit_deploy.compiler.kernels.half_chains import LANES
+from levit_deploy.compiler.kernels.fp16_chains import LANES
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
 from levit_deploy.targets.target import Target
@@ -45,7 +45,7 @@ def _near(spec: AttentionSpec, default: AttentionTile, target: Target) -> Iterat
             yield replace(default, value_rows=other[0], value_columns=other[1])
 
 
-def _is_legal_half(tile: AttentionTile, spec: AttentionHalfSpec, target: Target) -> bool:
+def _is_legal_fp16(tile: AttentionTile, spec: AttentionFp16Spec, target: Target) -> bool:
     shapes = ((tile.score_rows, tile.score_columns), (tile.value_rows, tile.value_columns))
     return 1 <= tile.rows <= spec.query_side and all(
         rows >= 1
@@ -55,8 +55,8 @@ def _is_legal_half(tile: AttentionTile, spec: AttentionHalfSpec, target: Target)
     )
 
 
-def _near_half(
-    spec: AttentionHalfSpec, default: AttentionTile, target: Target
+def _near_fp16(
+    spec: AttentionFp16Spec, default: AttentionTile, target: Target
 ) -> Iterator[AttentionTile]:
     yield from (replace(default, rows=n) for n in (default.rows // 2 or 1, 1) if n != default.rows)
     for rows, vectors in ((7, 2), (5, 4), (4, 4), (6, 3)):
@@ -67,7 +67,7 @@ def _near_half(
 def _symbol(spec: AttentionSpec, tile: AttentionTile) -> str:
     """Such as attention_h4_q196_k196_d16_v32_b14_4x32_4x32."""
     words = ["attention" if spec.fused_qkv else "shrinking"]
-    words += ["half"] * isinstance(spec, AttentionHalfSpec)
+    words += ["fp16"] * isinstance(spec, AttentionFp16Spec)
     words += ["int8"] * isinstance(spec, AttentionInt8Spec)
     words += ["bf16"] * isinstance(spec, AttentionBf16Spec)
     words += [f"h{spec.heads}", f"q{spec.queries}", f"k{spec.keys}"]
@@ -97,14 +97,14 @@ ATTENTION_BF16 = Family(
     generate=bf16.attention_bf16_kernel,
     symbol=_symbol,
 )
-ATTENTION_HALF = Family(
-    name="attention half",
-    spec=AttentionHalfSpec,
+ATTENTION_FP16 = Family(
+    name="attention fp16",
+    spec=AttentionFp16Spec,
     tile=AttentionTile,
-    default_tile=half.default_tile,
-    is_legal=_is_legal_half,
-    neighbours=_near_half,
-    generate=half.attention_half_kernel,
+    default_tile=fp16.default_tile,
+    is_legal=_is_legal_fp16,
+    neighbours=_near_fp16,
+    generate=fp16.attention_fp16_kernel,
     symbol=_symbol,
 )
 ATTENTION_INT8 = Family(

@@ -74,7 +74,7 @@ class AttentionSpec(CutBy[AttentionTile]):
         return PositionBias(self.query_side, self.key_side, self.stride)
 
 
-class AttentionHalfSpec(AttentionSpec):
+class AttentionFp16Spec(AttentionSpec):
     """Attention of float16 queries, keys and values, multiplied as they are; else as
     `AttentionSpec`."""
 

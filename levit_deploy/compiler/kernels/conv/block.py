@@ -3,7 +3,7 @@
     start; then acc += input value * weight for one tap and input channel after the other; finish
 
 What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`, of
-16-bit floats in `block_half` and `block_bf16`.
+16-bit floats in `block_fp16` and `block_bf16`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
-image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_half` and
+image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_fp16` and
 `block_bf16`.
 """
 
@@ -48,11 +48,11 @@ from levit_deploy.targets.target import Target
 _KINDS = {
     Source.PADDED_INT16: "conv int16",
     Source.PADDED_INT16_BYTES: "conv int16",
-    Source.PADDED_HALF: "conv half",
+    Source.PADDED_FP16: "conv fp16",
     Source.PADDED_BF16: "conv bf16",
 }
 
-_COPIES = {Destination.PADDED_HALF: Stored.HALF, Destination.PADDED_BF16: Stored.BF16}
+_COPIES = {Destination.PADDED_FP16: Stored.FP16, Destination.PADDED_BF16: Stored.BF16}
 
 
 def pack_weights(

@@ -14,7 +14,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
 from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
-from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
+from levit_deploy.compiler.kernels.conv.block_fp16 import Fp16Block
 from levit_deploy.compiler.kernels.conv.image import Planes
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
@@ -37,8 +37,8 @@ def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     match spec.source:
         case Source.PADDED_INT16 | Source.PADDED_INT16_BYTES as source:
             return isa.int16_block(spec.in_channels, source is Source.PADDED_INT16_BYTES)
-        case Source.PADDED_HALF:
-            return HalfBlock
+        case Source.PADDED_FP16:
+            return Fp16Block
         case Source.PADDED_BF16:
             return Bf16Block
     return FloatBlock

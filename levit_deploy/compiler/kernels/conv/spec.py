@@ -23,7 +23,7 @@ class Source(StrEnum):
     PADDED = "padded"
     PADDED_INT16 = "int16"  # multiplied by 16-bit integers
     PADDED_INT16_BYTES = "int16_by_int8"  # the same steps, multiplied by weights of 8 bits
-    PADDED_HALF = "half"  # multiplied in float16
+    PADDED_FP16 = "fp16"  # multiplied in float16
     PADDED_BF16 = "bf16"  # multiplied in bfloat16
 
     @property
@@ -45,7 +45,7 @@ class Source(StrEnum):
     @property
     def half(self) -> HalfFormat | None:
         """Of what is multiplied in 16-bit floats."""
-        return {Source.PADDED_HALF: HalfFormat.FP16, Source.PADDED_BF16: HalfFormat.BF16}.get(self)
+        return {Source.PADDED_FP16: HalfFormat.FP16, Source.PADDED_BF16: HalfFormat.BF16}.get(self)
 
     @property
     def integers(self) -> bool:
@@ -55,7 +55,7 @@ class Source(StrEnum):
 class Destination(StrEnum):
     PADDED = "padded"  # the next convolution's input, with its zero border written here
     PADDED_INT16 = "to int16"  # the same for one that reads 16-bit integers
-    PADDED_HALF = "to half"  # the same for one that reads float16
+    PADDED_FP16 = "to fp16"  # the same for one that reads float16
     PADDED_BF16 = "to bf16"  # the same for one that reads bfloat16
     TOKENS = "tokens"  # (size * size, channels) row-major, no border
 
@@ -71,7 +71,7 @@ class Destination(StrEnum):
 
 _NARROW = {
     Destination.PADDED_INT16: "int16",
-    Destination.PADDED_HALF: STORED[HalfFormat.FP16],
+    Destination.PADDED_FP16: STORED[HalfFormat.FP16],
     Destination.PADDED_BF16: STORED[HalfFormat.BF16],
 }
 

@@ -8,17 +8,17 @@ from functools import partial
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family, float_only
-from levit_deploy.compiler.kernels.gemm import bf16, float32, half, int8, stored_half
+from levit_deploy.compiler.kernels.fp16_chains import LANES
+from levit_deploy.compiler.kernels.gemm import bf16, float32, fp16, int8, stored_half
 from levit_deploy.compiler.kernels.gemm.spec import (
     GemmBf16Spec,
-    GemmHalfSpec,
+    GemmFp16Spec,
     GemmInt8Spec,
     GemmSpec,
     GemmStoredHalfSpec,
     GemmTile,
     Layout,
 )
-from levit_deploy.compiler.kernels.half_chains import LANES
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
@@ -60,16 +60,15 @@ def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterato
     yield from (replace(default, mr=mr, nr=nr) for mr, nr in near)
 
 
-def _is_legal_half(tile: GemmTile, spec: GemmHalfSpec, target: Target) -> bool:
+def _is_legal_fp16(tile: GemmTile, spec: GemmFp16Spec, target: Target) -> bool:
     shares = not tile.shared or tile == tile.for_sharing()
     vectors, rest = divmod(tile.nr, LANES)
-    fitting = 1 <= tile.mr <= half.ROWS and tile.mr * vectors <= most_accumulators(target)
-    return (
-        shares and tile.lanes == LANES and tile.depth_unroll == half.UNROLL and not rest and fitting
-    )
+    fitting = 1 <= tile.mr <= fp16.ROWS and tile.mr * vectors <= most_accumulators(target)
+    own = tile.lanes == LANES and tile.depth_unroll == fp16.UNROLL
+    return shares and own and not rest and fitting
 
 
-def _near_half(spec: GemmHalfSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+def _near_fp16(spec: GemmFp16Spec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
     yield default
     for mr, vectors in ((4, 4), (4, 6), (5, 4), (6, 4), (7, 4), (8, 2), (8, 3)):
         yield replace(default, mr=Blocks.of(spec.group_rows, mr).size, nr=vectors * LANES)
@@ -78,7 +77,7 @@ def _near_half(spec: GemmHalfSpec, default: GemmTile, target: Target) -> Iterato
 def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
     words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
-    words += ["half"] * isinstance(spec, GemmHalfSpec)
+    words += ["fp16"] * isinstance(spec, GemmFp16Spec)
     words += ["bf16"] * isinstance(spec, GemmBf16Spec)
     if isinstance(spec, GemmStoredHalfSpec):
         words += ["stored", spec.format.value]
@@ -112,16 +111,16 @@ GEMM_STORED_HALF = Family(
     symbol=_symbol,
     shared_tile=partial(float32.default_tile, shared=True),
 )
-GEMM_HALF = Family(
-    name="gemm half",
-    spec=GemmHalfSpec,
+GEMM_FP16 = Family(
+    name="gemm fp16",
+    spec=GemmFp16Spec,
     tile=GemmTile,
-    default_tile=half.default_tile,
-    is_legal=_is_legal_half,
-    neighbours=_near_half,
-    generate=half.half_kernel,
+    default_tile=fp16.default_tile,
+    is_legal=_is_legal_fp16,
+    neighbours=_near_fp16,
+    generate=fp16.fp16_kernel,
     symbol=_symbol,
-    shared_tile=partial(half.default_tile, shared=True),
+    shared_tile=partial(fp16.default_tile, shared=True),
 )
 GEMM_BF16 = Family(
     name="gemm bf16",

@@ -112,7 +112,7 @@ class GemmStoredHalfSpec(GemmSpec):
         return [*super().words(layout), f"{self.format} weights"]
 
 
-class GemmHalfSpec(GemmSpec):
+class GemmFp16Spec(GemmSpec):
     """a and w are float16, and multiplied as they are; else as `GemmSpec`."""
 
     format: ClassVar = HalfFormat.FP16

@@ -1,4 +1,4 @@
-"""Attention in float16, computed by numpy as attention.half defines it, to the bit."""
+"""Attention in float16, computed by numpy as attention.fp16 defines it, to the bit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from levit_deploy.compiler.kernels.attention.family import ATTENTION_HALF
-from levit_deploy.compiler.kernels.attention.spec import AttentionHalfSpec, AttentionSpec
+from levit_deploy.compiler.kernels.attention.family import ATTENTION_FP16
+from levit_deploy.compiler.kernels.attention.spec import AttentionFp16Spec, AttentionSpec
 from levit_deploy.compiler.kernels.exponential import ShortExpConstants
 from levit_deploy.compiler.kernels.output import Stored
 from tests.compiler.kernels.attention_cases import (
@@ -26,7 +26,7 @@ from tests.compiler.kernels.suite import Case, Suite
 
 def in_half(layer: AttentionLayer) -> AttentionLayer:
     """The same with queries, keys and values rounded."""
-    spec = AttentionHalfSpec(**vars(layer.spec))
+    spec = AttentionFp16Spec(**vars(layer.spec))
     q, k, v = (x.astype(np.float16).astype(np.float32) for x in (layer.q, layer.k, layer.v))
     return replace(layer, spec=spec, q=q, k=k, v=v)
 
@@ -77,7 +77,7 @@ def same_bits(layer: AttentionLayer, stored: Stored) -> Callable[[list[Buffer]],
     return check
 
 
-def case(layer: AttentionLayer, stored: Stored = Stored.HALF) -> Case:
+def case(layer: AttentionLayer, stored: Stored = Stored.FP16) -> Case:
     layer = in_half(layer)
     size = layer.output_size
     outputs = [undefined(size)] * stored.float + [undefined(size, "float16")] * stored.half
@@ -110,10 +110,10 @@ SPECS: tuple[AttentionSpec, ...] = (
     plain(36, heads=1, value_dim=16),  # 21 chains
 )
 SUITE = Suite(
-    ATTENTION_HALF,
+    ATTENTION_FP16,
     NATIVE_TARGETS,
     {
-        "both": case(AttentionLayer.random(plain(7)), Stored.FLOAT_AND_HALF),
+        "both": case(AttentionLayer.random(plain(7)), Stored.FLOAT_AND_FP16),
         **{name_of(spec): case(AttentionLayer.random(spec)) for spec in SPECS},
         "scores of 1e4": case(AttentionLayer.random(plain(7), scale=2e3)),
         "small queries": case(AttentionLayer.random(plain(7), scale=2.0**-18)),

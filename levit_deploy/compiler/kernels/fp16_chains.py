@@ -1,6 +1,6 @@
 """Sums of float16 products, in registers: float16 chains, which are added up in float32.
 
-Chain n is of the terms from n * HALF_CHAIN on:
+Chain n is of the terms from n * FP16_CHAIN on:
 
     h = a * w of its first term, then h = fma(a, w, h)         each rounded to float16
     total = start; total = total + (h of chain 2 n + h of chain 2 n + 1), the sum in brackets
@@ -23,7 +23,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.isa.lanes import lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd, unknown
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators
-from levit_deploy.half_format import HALF_CHAIN
+from levit_deploy.half_format import FP16_CHAIN
 
 LANES = 8  # of a register
 _UNROLLED_CHAINS = 16
@@ -33,11 +33,11 @@ Steps = Callable[[Expr, int, bool], None]
 
 
 def chain_memory(rows: int, vectors: int, depth: int) -> int:
-    """Float16 values that `HalfChains` of so many rows and vectors keep in memory."""
-    return rows * vectors * LANES * -(-depth // HALF_CHAIN)
+    """Float16 values that `Fp16Chains` of so many rows and vectors keep in memory."""
+    return rows * vectors * LANES * -(-depth // FP16_CHAIN)
 
 
-class HalfChains:
+class Fp16Chains:
     """Sums of `depth` products for `rows` rows x `vectors` vectors of LANES columns.
 
     `memory`: where chains wait, from `at` on, `chain_memory` values; None if there is one chain,
@@ -64,12 +64,12 @@ class HalfChains:
 
     def add(self, steps: Steps) -> None:
         """Emit all steps."""
-        whole, rest = divmod(self.depth, HALF_CHAIN)
+        whole, rest = divmod(self.depth, FP16_CHAIN)
         if whole:
             with T.serial(whole) as number:
-                self._chain(steps, T.bind(number * HALF_CHAIN), HALF_CHAIN, number)
+                self._chain(steps, T.bind(number * FP16_CHAIN), FP16_CHAIN, number)
         if rest:
-            self._chain(steps, T.int32(whole * HALF_CHAIN), rest, whole)
+            self._chain(steps, T.int32(whole * FP16_CHAIN), rest, whole)
 
     def _chain(self, steps: Steps, first: Expr, count: int, number: Expr | int) -> None:
         turns, rest = divmod(count, self.together)
@@ -120,7 +120,7 @@ class HalfChains:
             assert isinstance(row, int)
             return add_up(start, [self.simd.load(self.acc[row][vector], 0)])
         simd, at = self.simd, self.at + self._place(row, vector)
-        count = -(-self.depth // HALF_CHAIN)
+        count = -(-self.depth // FP16_CHAIN)
         if count > _UNROLLED_CHAINS:
             total, group = simd.register(), self.group
             simd.store(total, 0, simd.splat(0.0) if start is None else start)
@@ -152,7 +152,7 @@ def add_up(start: Expr | None, chains: Sequence[Expr], group: int = 2) -> Expr:
 def by_lane(
     simd: Simd, values: tirx.Buffer, rows: Sequence[Expr], count: int, padded: bool = False
 ) -> list[list[Expr]]:
-    """The values of `count` steps, at most LANES, for `HalfChains.multiply`: those of a row lie
+    """The values of `count` steps, at most LANES, for `Fp16Chains.multiply`: those of a row lie
     side by side, from where `rows` says on. `padded`: behind them lies enough to read vectors."""
     if count == LANES or padded:
         vectors = [T.bind(simd.load(values, at)) for at in rows]

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
+from levit_deploy.compiler.kernels.conv.block_fp16 import Fp16Block
 from levit_deploy.compiler.kernels.conv.family import default_tile
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.tuning.assembly import assembly, hot_loops, spills
-from levit_deploy.half_format import HALF_CHAIN
+from levit_deploy.half_format import FP16_CHAIN
 from levit_deploy.models.spec import IMAGENET
 from levit_deploy.targets.table import get_target
 from tests.compiler.kernels.conv_cases import FIRST, make_layer
-from tests.compiler.kernels.conv_half_cases import LAYERS, SUITE, convolution
+from tests.compiler.kernels.conv_fp16_cases import LAYERS, SUITE, convolution
 from tests.compiler.kernels.harness import Call, run, undefined
 from tests.compiler.kernels.suite import assert_same_bytes, written
 
@@ -41,7 +41,7 @@ def test_the_sums_are_those_of_a_convolution(name: str) -> None:
     exact = convolve(*arrays)
     magnitude = convolve(*map(np.abs, arrays))
     off = np.abs(convolution(layer) - exact)
-    bound = 1.01 * HALF_CHAIN * HALF_UNIT * magnitude + layer.spec.depth * LEAST_HALF
+    bound = 1.01 * FP16_CHAIN * HALF_UNIT * magnitude + layer.spec.depth * LEAST_HALF
     assert (off <= bound).all()
     assert np.linalg.norm(off) < 2e-3 * np.linalg.norm(exact)  # a wrong product is far above
 
@@ -77,8 +77,8 @@ def test_the_first_convolution_rounds_its_result() -> None:
 
     ways = [
         (Source.IMAGE_F32, Destination.PADDED),
-        (Source.IMAGE_F32, Destination.PADDED_HALF),
-        (Source.IMAGE_RGB8, Destination.PADDED_HALF),
+        (Source.IMAGE_F32, Destination.PADDED_FP16),
+        (Source.IMAGE_RGB8, Destination.PADDED_FP16),
     ]
     [floats], *others = run([call(*way) for way in ways], target)
     for [halves] in others:
@@ -90,16 +90,16 @@ def test_the_first_convolution_rounds_its_result() -> None:
     [(12, [12]), (48, [48]), (72, [40, 32]), (96, [48, 48]), (132, [48, 48, 36]), (192, [64] * 3)],
 )
 def test_chains(depth: int, chains: list[int]) -> None:
-    assert HalfBlock.chains(depth) == chains
+    assert Fp16Block.chains(depth) == chains
 
 
 def stem(channels: int) -> list[ConvSpec]:
     """The three convolutions behind the first one of a LeViT at 224 x 224."""
-    half, hardswish = Source.PADDED_HALF, Activation.HARDSWISH
+    half, hardswish = Source.PADDED_FP16, Activation.HARDSWISH
     c8, c4, c2 = channels // 8, channels // 4, channels // 2
     return [
-        ConvSpec(112, c8, c4, hardswish, half, Destination.PADDED_HALF),
-        ConvSpec(56, c4, c2, hardswish, half, Destination.PADDED_HALF),
+        ConvSpec(112, c8, c4, hardswish, half, Destination.PADDED_FP16),
+        ConvSpec(56, c4, c2, hardswish, half, Destination.PADDED_FP16),
         ConvSpec(28, c2, channels, Activation.NONE, half, Destination.TOKENS),
     ]
 

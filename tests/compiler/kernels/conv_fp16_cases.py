@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
+from levit_deploy.compiler.kernels.conv.block_fp16 import Fp16Block
 from levit_deploy.compiler.kernels.conv.family import CONV
 from levit_deploy.compiler.kernels.conv.kernel import pack_weights_half
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
@@ -70,7 +70,7 @@ def convolution(layer: Layer) -> Float32:
         weights = layer.weights[:, :, row].transpose(2, 1, 0).reshape(-1, spec.out_channels)
         weights = weights.astype(np.float64)
         done = 0
-        for count in HalfBlock.chains(len(weights)):
+        for count in Fp16Block.chains(len(weights)):
             chain = np.zeros((side, side, spec.out_channels), np.float16)
             for k in range(done, done + count):
                 product = values[:, :, k, None] * weights[k]
@@ -87,8 +87,8 @@ def reference(layer: Layer) -> Float32:
     return hardswish(z) if layer.spec.activation is Activation.HARDSWISH else z
 
 
-_HALF = Source.PADDED_HALF
-MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, _HALF, Destination.PADDED_HALF)
+_HALF = Source.PADDED_FP16
+MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, _HALF, Destination.PADDED_FP16)
 LAST = ConvSpec(8, 16, 32, Activation.NONE, _HALF, Destination.TOKENS)
 
 LAYERS = {
@@ -109,7 +109,7 @@ LAYERS = {
 
 def case(layer: Layer, stored: Stored = Stored.FLOAT) -> Case:
     spec = layer.spec
-    border = spec.destination is Destination.PADDED_HALF
+    border = spec.destination is Destination.PADDED_FP16
     types = [np.float32] * (stored.float and not border) + [np.float16] * (stored.half or border)
 
     @np.errstate(over="ignore")
@@ -135,7 +135,7 @@ SUITE = Suite(
     (get_target("arm64-dotprod"),),
     {
         **{name: case(layer) for name, layer in LAYERS.items()},
-        "as tokens of both types": case(make_layer(LAST), Stored.FLOAT_AND_HALF),
+        "as tokens of both types": case(make_layer(LAST), Stored.FLOAT_AND_FP16),
     },
     cut="in many ways",
 )

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from levit_deploy.compiler.kernels.gemm.family import GEMM_HALF
-from levit_deploy.compiler.kernels.gemm.spec import GemmHalfSpec
+from levit_deploy.compiler.kernels.gemm.family import GEMM_FP16
+from levit_deploy.compiler.kernels.gemm.spec import GemmFp16Spec
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
@@ -23,9 +23,9 @@ def test_inner_loops_multiply_in_registers(name: str) -> None:
     """Eight products in each of at least 0.8 of the instructions."""
     target = get_target(name)
     for rows, columns, depth in LAYERS:
-        spec = GemmHalfSpec(**vars(replace(STREAM, rows=rows, columns=columns, depth=depth)))
-        tile = GEMM_HALF.default_tile(spec, target)
-        kernel = GEMM_HALF.generate("kernel", spec, tile, target, Stored.FLOAT_AND_HALF)
+        spec = GemmFp16Spec(**vars(replace(STREAM, rows=rows, columns=columns, depth=depth)))
+        tile = GEMM_FP16.default_tile(spec, target)
+        kernel = GEMM_FP16.generate("kernel", spec, tile, target, Stored.FLOAT_AND_FP16)
         loops = innermost_loops(assembly(kernel, target))
         products = [sum(bool(PRODUCT.match(line)) for line in loop) for loop in loops]
         hot = [(loop, count) for loop, count in zip(loops, products, strict=True) if count > 100]

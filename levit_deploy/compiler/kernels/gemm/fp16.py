@@ -4,7 +4,7 @@
 
 The work is cut as in `gemm.float32`. The first tile that reads some rows puts the values that they
 have for one step side by side, so that a load serves them all. Every output is the bias and
-float16 chains of at most HALF_CHAIN terms (see half_chains), so the result depends neither on the
+float16 chains of at most FP16_CHAIN terms (see fp16_chains), so the result depends neither on the
 tile nor on the CPU; then the activation; then + residual (in one rounding with the product that
 ends an activation). A hardswish of which only the float16 copy is stored is computed in float16,
 from the rounded sum.
@@ -22,17 +22,17 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.activation import hardswish_float16
 from levit_deploy.compiler.kernels.blocks import Blocks
+from levit_deploy.compiler.kernels.fp16_chains import LANES, Fp16Chains, chain_memory
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
-from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmHalfSpec, GemmTile, Layout
-from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
+from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmFp16Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.neon64 import Neon64
 from levit_deploy.compiler.kernels.isa.simd import Simd, unknown
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.register_tiles import MOST_VECTORS
-from levit_deploy.half_format import HALF_CHAIN
+from levit_deploy.half_format import FP16_CHAIN
 from levit_deploy.targets.target import Target
 
 ROWS = 8  # whose values of a step are one register
@@ -42,7 +42,7 @@ PART = 16  # of these steps: ldp reaches their weights from one address
 LINE_HALVES = 32
 
 
-def default_tile(spec: GemmHalfSpec, target: Target, shared: bool = False) -> GemmTile:
+def default_tile(spec: GemmFp16Spec, target: Target, shared: bool = False) -> GemmTile:
     """24 accumulators, two steps' values of eight rows, 2 weights: 28 of 32 registers. With more
     LLVM spills. `shared`: one that reads shared panels.
     """
@@ -51,9 +51,9 @@ def default_tile(spec: GemmHalfSpec, target: Target, shared: bool = False) -> Ge
     return tile.for_sharing() if shared else tile
 
 
-def half_kernel(
+def fp16_kernel(
     symbol: str,
-    spec: GemmHalfSpec,
+    spec: GemmFp16Spec,
     tile: GemmTile,
     target: Target,
     stored: Stored = Stored.FLOAT,
@@ -71,7 +71,7 @@ class _Generator(FloatGemm):
     scratch_type = "float16"
 
     def __init__(
-        self, symbol: str, spec: GemmHalfSpec, tile: GemmTile, target: Target, stored: Stored
+        self, symbol: str, spec: GemmFp16Spec, tile: GemmTile, target: Target, stored: Stored
     ) -> None:
         super().__init__(symbol, spec, tile, target, stored)
         self.simd = Simd(isa_of(target), LANES)
@@ -96,7 +96,7 @@ class _Generator(FloatGemm):
         rows_at = T.bind(place.number * self.tile_rows_size)
         with T.If(place.new_rows), T.Then():
             self.pack(place, rows_at)
-        chains = HalfChains(
+        chains = Fp16Chains(
             simd,
             place.mr,
             vectors,
@@ -133,7 +133,7 @@ class _Generator(FloatGemm):
 
     def steps(
         self,
-        chains: HalfChains,
+        chains: Fp16Chains,
         place: TilePlace,
         rows_at: Expr,
         first: Expr,
@@ -178,13 +178,13 @@ class _Generator(FloatGemm):
         """Of this tile's share of the panels that follow, what belongs to a chain: see
         RegisterTile."""
         depth = self.spec.depth
-        mine = -(-min(depth, HALF_CHAIN) * width // (LINE_HALVES * self.tiles_per_panel))
+        mine = -(-min(depth, FP16_CHAIN) * width // (LINE_HALVES * self.tiles_per_panel))
         start = T.bind(at + parts * depth * width + place.number * (mine * LINE_HALVES))
         for line in range(mine):
             for part in range(parts):
                 self.simd.prefetch(self.w, start + part * depth * width + line * LINE_HALVES)
 
-    def finish(self, chains: HalfChains, place: TilePlace, i: Expr) -> None:
+    def finish(self, chains: Fp16Chains, place: TilePlace, i: Expr) -> None:
         """The epilogue of row `i` of the tile: activation -> + residual -> stored."""
         simd, spec = self.simd, self.spec
         row = T.bind(place.row + i)
@@ -207,6 +207,6 @@ class _Generator(FloatGemm):
         """As `finished`; float16 where that is all that is stored of a hardswish."""
         spec = self.spec
         hardswish = spec.activation is Activation.HARDSWISH and not spec.residual
-        if hardswish and self.stored is Stored.HALF:
+        if hardswish and self.stored is Stored.FP16:
             return hardswish_float16(self.simd, T.bind(T.cast(total, f"float16x{LANES}")))
         return self.finished(total, at, count)

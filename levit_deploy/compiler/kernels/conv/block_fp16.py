@@ -2,9 +2,9 @@
 
     for each chain:  s = input value * weight for the first of its products,
                      s = fma(input value, weight, s) for the others, in float16
-    total = bias + the sums of all chains, as half_chains says
+    total = bias + the sums of all chains, as fp16_chains says
 
-A row of the kernel, 3 x channels products, is cut into the fewest chains of at most HALF_CHAIN,
+A row of the kernel, 3 x channels products, is cut into the fewest chains of at most FP16_CHAIN,
 nearly equal in units of eight: 96 -> 48 + 48. Chains that are done wait in the worker's memory;
 those of rows outside the image are 0.
 
@@ -23,14 +23,14 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, Value, lane_of
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE
-from levit_deploy.compiler.kernels.half_chains import add_up
+from levit_deploy.compiler.kernels.fp16_chains import add_up
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import concat
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.half_format import HALF_CHAIN
+from levit_deploy.half_format import FP16_CHAIN
 
 
-class HalfBlock(FloatBlock):
+class Fp16Block(FloatBlock):
     """NEON with FEAT_FP16. Eight input channels of a pixel are one load, then used by lane."""
 
     dtype = "float16"
@@ -45,7 +45,7 @@ class HalfBlock(FloatBlock):
     @classmethod
     def chains(cls, depth: int) -> list[int]:
         unit = cls.load_depth
-        cut = Blocks.of(-(-depth // unit), HALF_CHAIN // unit)
+        cut = Blocks.of(-(-depth // unit), FP16_CHAIN // unit)
         sizes = [unit * size for size, count in cut.sizes for _ in range(count)]
         sizes[-1] -= -depth % unit
         return sizes

@@ -7,7 +7,7 @@
     e[row, key]      = exp(score - maximum of the row)        float32, see softmax, exponential
     out[row]         = hardswish((float16 chains of float16(e) * value) * (1 / sum of e))
 
-Chains, and how they are added up, are those of half_chains; all else is float32. So the result
+Chains, and how they are added up, are those of fp16_chains; all else is float32. So the result
 depends neither on the tile nor on the CPU.
 """
 
@@ -19,25 +19,25 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.attention import spec as attention_spec
 from levit_deploy.compiler.kernels.attention.base import AttentionKernel, QueryTile
 from levit_deploy.compiler.kernels.attention.softmax import softmax_rows
-from levit_deploy.compiler.kernels.attention.spec import AttentionHalfSpec, AttentionTile
+from levit_deploy.compiler.kernels.attention.spec import AttentionFp16Spec, AttentionTile
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.exponential import ShortExpConstants
-from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, by_lane, chain_memory
+from levit_deploy.compiler.kernels.fp16_chains import LANES, Fp16Chains, by_lane, chain_memory
 from levit_deploy.compiler.kernels.isa.lanes import concat, transpose_square
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.half_format import HALF_CHAIN
+from levit_deploy.half_format import FP16_CHAIN
 from levit_deploy.targets.target import Target
 
 
-def is_supported(spec: AttentionHalfSpec) -> bool:
-    """Whether `attention_half_kernel` can make it: heads whose parts are whole registers."""
+def is_supported(spec: AttentionFp16Spec) -> bool:
+    """Whether `attention_fp16_kernel` can make it: heads whose parts are whole registers."""
     whole = spec.key_dim % LANES == spec.value_dim % attention_spec.PANEL == 0
-    return whole and spec.key_dim <= HALF_CHAIN
+    return whole and spec.key_dim <= FP16_CHAIN
 
 
-def default_tile(spec: AttentionHalfSpec, target: Target) -> AttentionTile:
+def default_tile(spec: AttentionFp16Spec, target: Target) -> AttentionTile:
     """The rows of the float kernel; register tiles of 14 or 16 accumulators, which divide 7, 14 and
     4 rows: few enough for every CPU's schedule of two vectors and a value of each row."""
     rows = attention_spec.default_tile(spec, target).rows
@@ -46,19 +46,19 @@ def default_tile(spec: AttentionHalfSpec, target: Target) -> AttentionTile:
     return AttentionTile(rows, mr, columns, mr, min(columns, spec.value_dim))
 
 
-def attention_half_kernel(
+def attention_fp16_kernel(
     symbol: str,
-    spec: AttentionHalfSpec,
+    spec: AttentionFp16Spec,
     tile: AttentionTile,
     target: Target,
     stored: Stored = Stored.FLOAT,
 ) -> Kernel:
     """Parameters: as `attention_kernel`, but queries, keys and values are float16."""
-    return _HalfAttention(symbol, spec, tile, target, stored).kernel()
+    return _Fp16Attention(symbol, spec, tile, target, stored).kernel()
 
 
-class _HalfAttention(AttentionKernel):
-    kind = "attention half"
+class _Fp16Attention(AttentionKernel):
+    kind = "attention fp16"
     constants = ShortExpConstants()
     input_type = "float16"
     lanes = LANES
@@ -102,7 +102,7 @@ class _HalfAttention(AttentionKernel):
         query = T.bind((tile.y + tile.row) * spec.query_side + tile.x)
         tokens = [query + i * spec.query_side for i in range(tile.mr)]
         panel = T.bind(self.keys_at + tile.vector * (LANES * spec.key_dim))
-        chain = HalfChains(simd, tile.mr, tile.vectors, spec.key_dim, None)
+        chain = Fp16Chains(simd, tile.mr, tile.vectors, spec.key_dim, None)
 
         def steps(first: Expr, count: int, starts: bool) -> None:
             at = [T.bind(self.q.at(tile.head, first, token)) for token in tokens]
@@ -142,8 +142,8 @@ class _HalfAttention(AttentionKernel):
 
     def values(self, tile: QueryTile) -> None:
         simd, keys = self.simd, self.spec.keys
-        memory = self.halves if keys > HALF_CHAIN else None
-        chains = HalfChains(simd, tile.mr, tile.vectors, keys, memory, self.chains_at)
+        memory = self.halves if keys > FP16_CHAIN else None
+        chains = Fp16Chains(simd, tile.mr, tile.vectors, keys, memory, self.chains_at)
         weights = T.bind(self.weights_at + tile.row * self.padded_keys)
         columns = [(tile.vector + v) * LANES for v in range(tile.vectors)]
 
