@@ -34,7 +34,8 @@ with a unit's noise in each input; with its largest of few errors against the li
 twice it is never reached. In float16 it may sum up to FP16_CHAIN products in 16 bits. The rounding
 errors of such a chain are, as above, random numbers of half a unit of what has been summed so far:
 the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in each
-term; adding two chains in 16 bits is one rounding more. So there it is 8 times the distance.
+term; adding chains in 16 bits is one rounding more, of four two, and an activation in them three.
+So there it is 8 times the distance.
 
 EXACT: the same bits, as of two machines with one artifact.
 

@@ -12,7 +12,6 @@ from the rounded sum.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from functools import partial
 
@@ -28,7 +27,7 @@ from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmFp16Spec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.neon64 import Neon64
-from levit_deploy.compiler.kernels.isa.simd import Simd, unknown
+from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.register_tiles import MOST_VECTORS
@@ -37,8 +36,7 @@ from levit_deploy.targets.target import Target
 
 ROWS = 8  # whose values of a step are one register
 GROUP = 4  # of chains that are added in float16
-UNROLL = 32
-PART = 16  # of these steps: ldp reaches their weights from one address
+UNROLL = 16
 LINE_HALVES = 32
 
 
@@ -110,7 +108,6 @@ class _Generator(FloatGemm):
             self.finish(chains, place, i)
 
     def begin_range(self) -> None:
-        self.part = unknown(PART)
         size = self.tiles_per_panel * self.tile_rows_size
         self.packed, _ = self.simd.isa.window(self.scratch, self.rows_at, size)
 
@@ -146,17 +143,16 @@ class _Generator(FloatGemm):
         width = panels.width(place.width)
         parts = max(place.width // width, 1)
         columns = [divmod(v * LANES, width) for v in range(chains.vectors)]
-        base = (place.column - start) * depth + first * width
+        base = T.bind((place.column - start) * depth + first * width)
         if starts:
             self.prefetch(place, base, parts, width)
+        w, w_at = self.weights(base, parts, count * width)
+        places = [
+            [w_at + part * depth * width + k * width + at + start for part, at in columns]
+            for k in range(count)
+        ]
         values = self.values(place.mr, T.bind(rows_at + first * ROWS), count)
-        for begin in range(0, count, PART):
-            w, w_at = self.weights(T.bind(base + begin // PART * self.part * width), parts)
-            places = [
-                [w_at + part * depth * width + k * width + at + start for part, at in columns]
-                for k in range(min(PART, count - begin))
-            ]
-            chains.multiply(itertools.islice(values, PART), w, places, starts and not begin)
+        chains.multiply(values, w, places, starts)
 
     def values(self, mr: int, at: Expr, count: int) -> Iterator[list[Expr]]:
         """Of `mr` rows, step after step. Two steps' are one load (ldp). The last row's are also in
@@ -168,11 +164,11 @@ class _Generator(FloatGemm):
             for vector in loaded:
                 yield [simd.lane(vector, i) for i in lanes]
 
-    def weights(self, at: Expr, parts: int) -> tuple[tirx.Buffer, Expr | int]:
-        """Those of some steps, where they are one piece."""
+    def weights(self, at: Expr, parts: int, size: int) -> tuple[tirx.Buffer, Expr | int]:
+        """Those of one turn, where they are one piece."""
         if self.tile.shared or parts > 1:
             return self.w, at
-        return self.simd.isa.window(self.w, at, 1)
+        return self.simd.isa.window(self.w, at, size)
 
     def prefetch(self, place: TilePlace, at: Expr, parts: int, width: int) -> None:
         """Of this tile's share of the panels that follow, what belongs to a chain: see
@@ -188,6 +184,7 @@ class _Generator(FloatGemm):
         """The epilogue of row `i` of the tile: activation -> + residual -> stored."""
         simd, spec = self.simd, self.spec
         row = T.bind(place.row + i)
+        # 64 bits wide, LLVM adds what follows inside of addresses.
         start = T.bind(T.cast(row * spec.columns + place.column, "int64"))
         for v in range(chains.vectors):
             column = place.column + v * LANES
