@@ -37,7 +37,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Float32, Half, Int16
 from levit_deploy.network.network import Conv
-from levit_deploy.targets.target import Target
+from levit_deploy.targets.target import Arch, Target
 
 SMALLEST_IMAGE = 16
 CHANNEL_MULTIPLE = 4  # of what the convolution kernels write
@@ -79,7 +79,7 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     bias = conv.bias.astype(np.float32)
     match conv.arithmetic:
         case Half(format=format) if spec.source.half:
-            panels = pack_weights_half(conv.weight.astype(np.float32), bias, format, tile)
+            panels = pack_weights_half(conv.weight.astype(np.float32), bias, format, tile, target)
         case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:
@@ -124,7 +124,10 @@ def _source(conv: Conv, target: Target) -> Source:
         case Int16():
             by_bytes = conv.weight.dtype == np.int8
             return Source.PADDED_INT16_BYTES if by_bytes else Source.PADDED_INT16
-        case Half(format=format) if format in target.halves:
+        case Half(format=format) if format in target.halves and (format, target.arch) != (
+            HalfFormat.BF16,
+            Arch.AARCH64,
+        ):
             return Source.PADDED_HALF if format is HalfFormat.FP16 else Source.PADDED_BF16
     return Source.PADDED
 

@@ -17,6 +17,7 @@ from levit_deploy.compiler.kernels.family import Family
 from levit_deploy.compiler.kernels.gemm.family import (
     GEMM,
     GEMM_BF16,
+    GEMM_BFMMLA,
     GEMM_HALF,
     GEMM_INT8,
     GEMM_STORED_HALF,
@@ -34,6 +35,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     GEMM,
     GEMM_HALF,
     GEMM_BF16,
+    GEMM_BFMMLA,
     GEMM_STORED_HALF,
     GEMM_INT8,
     HEAD,

@@ -32,7 +32,7 @@ class Layer:
 
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         x = in_zero_border(self.x.astype(HalfFormat.BF16.dtype)).view(np.uint16)
-        return [x, pack_weights_half(self.weights, self.bias, HalfFormat.BF16, tile)]
+        return [x, pack_weights_half(self.weights, self.bias, HalfFormat.BF16, tile, target)]
 
 
 def make_layer(spec: ConvSpec, scale: float = 1) -> Layer:

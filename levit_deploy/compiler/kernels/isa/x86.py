@@ -15,6 +15,7 @@ from levit_deploy.compiler.kernels.attention.packed_dot import PackedPmaddwd, Pa
 from levit_deploy.compiler.kernels.conv.block_int16 import PmaddwdBlock, VpdpwssdBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile, VpdpbusdTile
 from levit_deploy.compiler.kernels.gemm.int8_pair_tile import MaddubsPairTile
+from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtneps2bf16
 from levit_deploy.compiler.kernels.isa.integer_instructions import packssdw
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts, Isa
 from levit_deploy.compiler.kernels.isa.lanes import half, lanes_of, shuffle
@@ -46,6 +47,9 @@ class X86(Isa):
     @property
     def widens_float16(self) -> bool:
         return self.fma  # F16C is in x86-64-v3 with it
+
+    def to_bf16(self, x: Expr) -> Expr:
+        return vcvtneps2bf16(x)
 
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         x = simd.minimum(x, simd.splat(high))  # any overflow gives the smallest int32
