@@ -37,7 +37,7 @@ from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Float32, Half, Int16
 from levit_deploy.network.network import Conv
-from levit_deploy.targets.target import Arch, Target
+from levit_deploy.targets.target import Target
 
 SMALLEST_IMAGE = 16
 CHANNEL_MULTIPLE = 4  # of what the convolution kernels write
@@ -124,10 +124,7 @@ def _source(conv: Conv, target: Target) -> Source:
         case Int16():
             by_bytes = conv.weight.dtype == np.int8
             return Source.PADDED_INT16_BYTES if by_bytes else Source.PADDED_INT16
-        case Half(format=format) if format in target.halves and (format, target.arch) != (
-            HalfFormat.BF16,
-            Arch.AARCH64,
-        ):
+        case Half(format=format) if format in target.halves:
             return Source.PADDED_HALF if format is HalfFormat.FP16 else Source.PADDED_BF16
     return Source.PADDED
 

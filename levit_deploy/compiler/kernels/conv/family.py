@@ -77,7 +77,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     """
     image = spec.source.image
     block = block_family(spec, isa)
-    if block.sums > 1:
+    if block.products > 1:
         # Two registers of weights.
         pixels = int((isa.registers - 2) // (block.sums * vectors + block.input_registers))
         # Where an odd one takes the sums of two, the last one would be too much.
@@ -97,7 +97,7 @@ def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa
     cut = Blocks.of(spec.out_size, pixels)
     panels = spec.out_channels // sum(vectors)
     block = block_family(spec, isa)
-    if block.sums > 1:
+    if block.products > 1:
         rows = sum(count * block(isa, vectors, size).rows for size, count in cut.sizes)
         weights = block.weight_parts * cut.count * len(vectors)  # in pairs
         loads = weights + block.input_cost * rows

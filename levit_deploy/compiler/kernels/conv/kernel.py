@@ -8,8 +8,8 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
-image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_half` and
-`block_bf16`.
+image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_half`,
+`block_bf16` and `block_bfmmla`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from levit_deploy.targets.target import Int8Dot, Target
 
 if TYPE_CHECKING:
     from levit_deploy.compiler.kernels.attention.packed_dot import PackedDot
+    from levit_deploy.compiler.kernels.conv.block import FloatBlock
     from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
     from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile
     from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -65,8 +66,9 @@ class Isa(ABC):
     multiplies_by_lane: ClassVar[bool]
     # Vectors of one operand that an inner kernel loads together.
     load_group: ClassVar[int]
-    # Neighbouring k of bfloat16 weights that lie side by side for each column, and how tokens lie:
-    # as the CPUs want it that multiply bfloat16.
+    # What CPUs that multiply bfloat16 have for convolutions; how many neighbouring k of weights lie
+    # side by side for each column, and how tokens lie, as they want it.
+    bf16_block: ClassVar[type[FloatBlock]]
     bf16_step: ClassVar[int] = 2
     bf16_storage: ClassVar[HalfStorage] = HalfStorage.ROWS
     # The core runs far enough ahead to hide the end of a loop, and to fall idle for weights and

@@ -13,6 +13,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedFloat, PackedSdot
+from levit_deploy.compiler.kernels.conv.block_bfmmla import BfmmlaBlock
 from levit_deploy.compiler.kernels.conv.block_bytes import (
     SdotBlock,
     SdotByteBlock,
@@ -48,6 +49,7 @@ class Neon64(Neon):
             (SmmlaByteBlock, LaneBlock),
         ),
     }
+    bf16_block = BfmmlaBlock
     bf16_step = QUAD
     bf16_storage = HalfStorage.PAIRS
     NARROW = "llvm.aarch64.neon.sqxtn"

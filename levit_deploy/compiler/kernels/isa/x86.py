@@ -12,6 +12,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedPmaddwd, PackedVpdpbusd
+from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.conv.block_int16 import PmaddwdBlock, VpdpwssdBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile, VpdpbusdTile
 from levit_deploy.compiler.kernels.gemm.int8_pair_tile import MaddubsPairTile
@@ -36,6 +37,7 @@ class X86(Isa):
             VpdpbusdTile, VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,), (VpdpwssdBlock,)
         ),
     }
+    bf16_block = Bf16Block
     multiplies_by_lane = False
     load_group = 4
     runs_ahead = True
