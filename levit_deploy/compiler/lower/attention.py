@@ -16,6 +16,7 @@ import numpy as np
 from levit_deploy.compiler.kernels.attention import bf16, half, int8
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
+    AttentionBfmmlaSpec,
     AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
@@ -31,6 +32,12 @@ from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import AttentionArithmetic, DynamicInt8, Half
 from levit_deploy.network.network import Attention, ShrinkingAttention
 from levit_deploy.targets.target import Arch, Target
+
+_MULTIPLIED: dict[tuple[HalfFormat, Arch], type[AttentionSpec]] = {
+    (HalfFormat.FP16, Arch.AARCH64): AttentionHalfSpec,
+    (HalfFormat.BF16, Arch.AARCH64): AttentionBfmmlaSpec,
+    (HalfFormat.BF16, Arch.X86_64): AttentionBf16Spec,
+}
 
 
 def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tensor) -> Tensor:
@@ -93,9 +100,6 @@ def _kind(arithmetic: AttentionArithmetic, target: Target) -> type[AttentionSpec
     match arithmetic:
         case DynamicInt8():
             return AttentionInt8Spec
-        case Half(format=format) if format in target.halves and (format, target.arch) != (
-            HalfFormat.BF16,
-            Arch.AARCH64,
-        ):
-            return AttentionHalfSpec if format is HalfFormat.FP16 else AttentionBf16Spec
+        case Half(format=format) if format in target.halves:
+            return _MULTIPLIED[format, target.arch]
     return AttentionSpec

@@ -7,6 +7,7 @@ from typing import Any
 from levit_deploy.compiler.kernels.attention.family import (
     ATTENTION,
     ATTENTION_BF16,
+    ATTENTION_BFMMLA,
     ATTENTION_HALF,
     ATTENTION_INT8,
 )
@@ -42,6 +43,7 @@ FAMILIES: tuple[AnyFamily, ...] = (
     CONV,
     ATTENTION,
     ATTENTION_BF16,
+    ATTENTION_BFMMLA,
     ATTENTION_HALF,
     ATTENTION_INT8,
 )

@@ -40,6 +40,7 @@ SUITES = {
     "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention bf16": attention_bf16_cases.SUITE,
+    "attention bfmmla": attention_bf16_cases.ARM_SUITE,
     "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }

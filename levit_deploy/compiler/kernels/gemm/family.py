@@ -90,8 +90,8 @@ def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
     words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
     words += ["half"] * isinstance(spec, GemmHalfSpec)
-    words += ["bf16"] * isinstance(spec, GemmBf16Spec)
     words += ["bfmmla"] * isinstance(spec, GemmBfmmlaSpec)
+    words += ["bf16"] * (type(spec) is GemmBf16Spec)
     if isinstance(spec, GemmStoredHalfSpec):
         words += ["stored", spec.format.value]
     words += [f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
