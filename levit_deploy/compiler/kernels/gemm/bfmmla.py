@@ -12,6 +12,9 @@ ends an activation). Zeros fill up the last four.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -95,10 +98,14 @@ class _Generator(FloatGemm):
             with T.serial(turns) as turn:
                 first = T.bind(turn * unroll)
                 self.prefetch(place, w_at, first)
+                w = self.weights(place, w_at, first, unroll)
                 for quad in range(unroll):
-                    self.step(acc, rows, place, w_at, first + quad)
-        for quad in range(turns * unroll, self.quads):
-            self.step(acc, rows, place, w_at, T.int32(quad), whole=quad < whole)
+                    self.step(acc, rows, first + quad, partial(w, quad))
+        rest = turns * unroll
+        if rest < self.quads:
+            w = self.weights(place, w_at, T.int32(rest), self.quads - rest)
+            for quad in range(rest, self.quads):
+                self.step(acc, rows, T.int32(quad), partial(w, quad - rest), whole=quad < whole)
         self.finish(acc, place)
 
     def started(self, place: TilePlace) -> Accumulators:
@@ -122,23 +129,38 @@ class _Generator(FloatGemm):
             rows[-1] = T.bind(T.min(rows[-1], T.int32(last)))
         return rows
 
+    def weights(
+        self, place: TilePlace, w_at: Expr, first: Expr, count: int
+    ) -> Callable[[int, int], Expr]:
+        """What loads four k of a pair of columns, by number, from `first` on."""
+        width = self.panels.width(place.width)
+        w, start = self.w, w_at + QUAD * width * first
+        if place.width == width:
+            w, start = self.simd.isa.window(w, start, QUAD * width * count)
+
+        def load(quad: int, pair: int) -> Expr:
+            panel, column = divmod(PAIR * pair, width)
+            at = start + QUAD * ((panel * self.quads + quad) * width + column)
+            return T.bind(w.vload([at], f"{self.input_type}x{REGISTER}"))
+
+        return load
+
     def step(
         self,
         acc: Accumulators,
         rows: list[Expr],
-        place: TilePlace,
-        w_at: Expr,
         quad: Expr,
+        weight: Callable[[int], Expr],
         whole: bool = True,
     ) -> None:
         """Four steps of the depth; `whole`: whether all of them are there."""
         simd = self.simd
-        values = [self.pair(rows[i : i + PAIR], quad, whole) for i in range(0, place.mr, PAIR)]
+        values = [self.pair(rows[i : i + PAIR], quad, whole) for i in range(0, len(rows), PAIR)]
         for some in simd.load_groups(len(acc[0])):
-            weights = [self.weight(place, w_at, quad, pair) for pair in some]
+            weights = [weight(pair) for pair in some]
             for registers, value in zip(acc, values, strict=True):
-                for j, weight in zip(some, weights, strict=True):
-                    total = bfmmla(simd.load(registers[j], 0), value, weight)
+                for j, factor in zip(some, weights, strict=True):
+                    total = bfmmla(simd.load(registers[j], 0), value, factor)
                     simd.store(registers[j], 0, total)
 
     def pair(self, rows: list[Expr], quad: Expr, whole: bool) -> Expr:
@@ -154,13 +176,6 @@ class _Generator(FloatGemm):
             bits = T.reinterpret("int64x2", value) & T.broadcast(mask, 2)
             value = T.reinterpret(f"{self.input_type}x{REGISTER}", bits)
         return T.bind(value)
-
-    def weight(self, place: TilePlace, w_at: Expr, quad: Expr, pair: int) -> Expr:
-        """The same of a pair of columns."""
-        width = self.panels.width(place.width)
-        panel, column = divmod(PAIR * pair, width)
-        at = w_at + QUAD * ((panel * self.quads + quad) * width + column)
-        return T.bind(self.w.vload([at], f"{self.input_type}x{REGISTER}"))
 
     def prefetch(self, place: TilePlace, w_at: Expr, first: Expr) -> None:
         """Of this tile's share of the panels that follow, what belongs to a turn: see
