@@ -40,11 +40,11 @@ LINE_HALVES = 32
 
 
 def default_tile(spec: GemmBfmmlaSpec, target: Target, shared: bool = False) -> GemmTile:
-    """24 sums of 2x2, 4 times two rows, 2 weights; wider where there are too few rows to fill it.
+    """24 sums of 2x2, 3 times two rows, 2 weights; wider where there are too few rows to fill it.
 
     `shared`: one that reads shared panels.
     """
-    pairs, vectors = 4, 3
+    pairs, vectors = 3, 4
     rows = Blocks.of(-(-spec.group_rows // PAIR), pairs)
     wanted = -(-MIN_ACCUMULATORS // (PAIR * rows.smallest))
     width = max(vectors, min(wanted, pairs * vectors // rows.size)) * target.float_lanes
