@@ -138,5 +138,5 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16
             wide = numbers.integers(-_WIDE_WEIGHT, _WIDE_WEIGHT + 1, shape, dtype)
             multiplier = np.full(spec.out_channels, 1e-5, np.float32)
-            return int16.pack_weights_int16(wide, multiplier, bias, tile, target)
+            return int16.pack_weights_int16(wide, multiplier, bias, spec, tile, target)
     raise AssertionError(f"`{tile}` is no tile of `{spec}`, or that has no weights")
