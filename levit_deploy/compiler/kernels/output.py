@@ -21,6 +21,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import CHANNEL_ALIGNMENT
+from levit_deploy.compiler.kernels.isa.half_storage import HalfStorage
 from levit_deploy.compiler.kernels.isa.lanes import concat, lanes_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import parameter
@@ -91,6 +92,7 @@ class Output:
     out: tirx.Buffer | None
     quantizer: Quantizer | None
     half: tirx.Buffer | None
+    half_storage: HalfStorage
 
     @staticmethod
     def declare(
@@ -105,20 +107,24 @@ class Output:
         if float, out_quantized if quantized, out_half if half.
 
         `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
-        size of `out` and `out_half` where their rows are padded.
+        size of `out` and `out_half` where rows are padded; `out_half` then lies as `out` does, else
+        as the target stores tokens.
         """
-        out, quantizer, half = None, None, None
+        out, quantizer, half, storage = None, None, None, HalfStorage.ROWS
         if stored.quantized:
             constants = parameter("quantization", quantization_size(channels))
         if stored.float:
             out = parameter("out", floats or rows * channels)
         if stored.quantized:
-            storage = simd.isa.storage
-            copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
+            quantized = simd.isa.storage
+            copy = parameter("out_quantized", quantized.size(rows, channels), quantized.dtype)
             quantizer = Quantizer(simd, channels, constants, copy, alignment)
         if stored.half_format is not None:
-            half = parameter("out_half", floats or rows * channels, STORED[stored.half_format])
-        return Output(channels, out, quantizer, half)
+            if floats is None:
+                storage = simd.isa.half_storage(stored.half_format)
+            size = floats or storage.size(rows, channels)
+            half = parameter("out_half", size, STORED[stored.half_format])
+        return Output(channels, out, quantizer, half, storage)
 
     def store(
         self,
@@ -132,8 +138,9 @@ class Output:
         one are channels (default: all)."""
         lanes = simd.lanes
         values = [T.bind(x) for x in registers]
-        if self.out is None and self.half is not None and lanes == 4 and last is None:
-            # Two registers of float32 are one of the copy.
+        fp16 = self.half is not None and self.half.dtype == "float16"
+        if self.out is None and fp16 and lanes == 4 and last is None:
+            # Two registers of float32 are one of float16.
             for i in range(0, len(values), 2):
                 pair = concat(*values[i : i + 2])
                 at = row * self.channels + channel + i * lanes
@@ -141,7 +148,11 @@ class Output:
             return
         for i, x in enumerate(values):
             count = last if last and i == len(values) - 1 else lanes
-            self.store_at(simd, row * self.channels + channel + i * lanes, x, count)
+            if self.out is not None:
+                simd.store_first(self.out, row * self.channels + channel + i * lanes, x, count)
+            if self.half is not None:
+                at = self.half_storage.place(row, channel + i * lanes, self.channels)
+                simd.store_first(self.half, at, narrowed(simd, x, self.half.dtype), count)
         if self.quantizer is not None:
             quantizer = self.quantizer.of_registers(simd)
             factors = quantizer.factors(channel, len(values))
@@ -149,8 +160,9 @@ class Output:
             quantizer.store(row, channel, steps)
 
     def store_at(self, simd: Simd, at: Expr, x: Expr, count: int | None = None) -> None:
-        """The first lanes (default: all) of a register, from float number `at` on, unquantized."""
+        """The first lanes (default: all) of a register, from float number `at` on, unquantized, of
+        one that is flat."""
         if self.out is not None:
             simd.store_first(self.out, at, x, count or simd.lanes)
         if self.half is not None:
-            simd.store_first(self.half, at, narrowed(x, self.half.dtype), count or simd.lanes)
+            simd.store_first(self.half, at, narrowed(simd, x, self.half.dtype), count or simd.lanes)

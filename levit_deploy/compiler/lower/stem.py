@@ -79,12 +79,12 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     bias = conv.bias.astype(np.float32)
     match conv.arithmetic:
         case Half(format=format) if spec.source.half:
-            panels = pack_weights_half(conv.weight.astype(np.float32), bias, format, tile)
+            panels = pack_weights_half(conv.weight.astype(np.float32), bias, format, tile, target)
         case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:
             multiplier = (int16.weight_scales * np.float64(int16.scale)).astype(np.float32)
-            panels = pack_weights_int16(_steps(conv), multiplier, bias, tile, target)
+            panels = pack_weights_int16(_steps(conv), multiplier, bias, spec, tile, target)
             proof = partial(
                 prove_exact, spec=spec, tile=tile, target=target, largest=int16.largest_step
             )

@@ -44,7 +44,9 @@ class Layer:
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         spec = self.spec
         if spec.source.integers:
-            panels = pack_weights_int16(self.weights, self.multiplier, self.bias, tile, target)
+            panels = pack_weights_int16(
+                self.weights, self.multiplier, self.bias, spec, tile, target
+            )
             inputs = [stored(in_zero_border(self.x), target), panels]
         else:
             image = np.ascontiguousarray(self.x.transpose(2, 0, 1))

@@ -3,7 +3,7 @@
     start; then acc += input value * weight for one tap and input channel after the other; finish
 
 What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`, of
-16-bit floats in `block_fp16` and `block_bf16`.
+16-bit floats in `block_fp16`, `block_bf16` and `block_bfmmla`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PixelBlock(ABC):
     half_suffices: ClassVar[bool] = False
     # Accumulators of one output.
     sums: ClassVar[int] = 1
-    # Instructions of one step for four outputs, where they have several sums.
+    # Instructions of one step for four outputs.
     products: ClassVar[int] = 1
     # Instructions that the input of a pixel takes in such a step.
     input_cost: ClassVar[float] = 1
@@ -141,6 +141,23 @@ class PixelBlock(ABC):
         self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
         """One step: its values for each pixel (None: outside the image)."""
+
+    def steps(
+        self,
+        acc: tirx.Buffer,
+        source: tirx.Buffer,
+        pixels: Sequence[Expr],
+        w: tirx.Buffer,
+        weights_at: Expr,
+        k: Expr | int,
+        count: int,
+    ) -> None:
+        """The products of `count` input channels from number `k` on. `pixels`: where the first
+        channel of each is in `source`."""
+        loaded = [self.values(source, pixel + k, count) for pixel in pixels]
+        for step, values in enumerate(zip(*loaded, strict=True)):
+            before = self.weight_size(k + step * self.step_depth)
+            self.multiply(acc, w, weights_at + before * self.width, values)
 
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
         """The sums of a register of channels."""

@@ -8,8 +8,8 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
-image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_fp16` and
-`block_bf16`.
+image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_fp16`,
+`block_bf16` and `block_bfmmla`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from levit_deploy.compiler.kernels.conv.image import (
     whole_image,
 )
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
-from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family
+from levit_deploy.compiler.kernels.conv.row import (
+    RowWriter,
+    block_family,
+    panel_depth,
+    row_height,
+)
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
     ConvSpec,
@@ -36,11 +41,12 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
+from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TileWriter
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.compiler.kernels.widen import STEP, STORED
+from levit_deploy.compiler.kernels.widen import STORED, step_of
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
@@ -70,16 +76,20 @@ def pack_weights(
 
 
 def pack_weights_half(
-    weights: NDArray[np.float32], bias: NDArray[np.float32], format: HalfFormat, tile: ConvTile
+    weights: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    format: HalfFormat,
+    tile: ConvTile,
+    target: Target,
 ) -> NDArray[np.generic]:
     """The same for a kernel whose source is of `format`, as `weights` are.
 
-    Panel after panel, in `format`: the float32 bias[channels], then of float16
-    [depth][panel channels], of bfloat16 [depth / 2][panel channels][2].
+    Panel after panel, in `format`: the float32 bias[channels], then
+    [depth / step][panel channels][step], with the step of `step_of`.
     """
     stored = STORED[format]
     values = weights.transpose(2, 3, 1, 0).astype(format.dtype).view(stored)
-    steps = values.reshape(-1, STEP[format], len(weights)).transpose(0, 2, 1)
+    steps = values.reshape(-1, step_of(format, isa_of(target)), len(weights)).transpose(0, 2, 1)
     parts: list[NDArray[np.generic]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)
@@ -127,9 +137,10 @@ class _Generator:
         self.stored = stored
         self.side = spec.out_size
         self.panels = spec.out_channels // tile.width
-        self.band_rows = -(-self.side // tile.bands)
+        self.row_height = row_height(spec, self.isa)
+        self.band_rows = -(-self.side // self.row_height // tile.bands)
         self.block = block_family(spec, self.isa)(self.isa, tile.vectors, tile.pixels)
-        self.panel_size = self.block.panel_size(spec.depth)
+        self.panel_size = self.block.panel_size(panel_depth(spec, self.isa))
 
     def kernel(self) -> Kernel:
         spec = self.spec
@@ -138,6 +149,8 @@ class _Generator:
         if spec.source.eight_bit:
             rows = 2 * self.band_rows + 1
             scratch = scratch_floats(spec.in_size, spec.in_channels, rows)
+        elif self.row_height == OUTPUTS:
+            scratch = TileWriter.scratch_size(spec, self.tile)
         with kernel_function(self.symbol) as builder:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)
@@ -170,26 +183,22 @@ class _Generator:
         rows = spec.destination_size // spec.out_channels
         if spec.destination is Destination.PADDED_INT16:
             return Int16Output.declare(rows, spec.out_channels, simd, self.tile.width)
-        return Output.declare(self.stored, rows, spec.out_channels, simd, self.tile.width)
+        floats = None if spec.destination is Destination.TOKENS else spec.destination_size
+        return Output.declare(
+            self.stored, rows, spec.out_channels, simd, self.tile.width, floats=floats
+        )
 
     def task(self, task: Expr) -> None:
         bands = self.tile.bands
         band = T.bind(task % bands)
-        y0 = T.bind(band * self.side // bands)
-        rows = T.bind((band + 1) * self.side // bands - y0)
-        writer = RowWriter(
-            self.spec,
-            self.tile,
-            self.isa,
-            self.float_rows(y0, rows),
-            self.w,
-            self.output,
-            self.scratch if self.block.in_memory else None,
-        )
+        all_rows = self.side // self.row_height
+        y0 = T.bind(band * all_rows // bands)
+        rows = T.bind((band + 1) * all_rows // bands - y0)
+        writer = self.writer(y0, rows)
 
         def panel_of_band(panel: Expr | int) -> None:
             if self.spec.destination is not Destination.TOKENS:
-                self.border(panel, y0, rows)
+                self.border(panel, y0 * self.row_height, rows * self.row_height)
             with T.serial(rows) as row:
                 writer.emit(T.bind(y0 + row), panel)
 
@@ -200,6 +209,18 @@ class _Generator:
         else:
             with T.serial(self.panels) as panel:
                 panel_of_band(panel)
+
+    def writer(self, y0: Expr, rows: Expr) -> RowWriter | TileWriter:
+        """What writes rows y0 ... y0 + rows - 1, of pixels or of tiles."""
+        spec, tile, isa = self.spec, self.tile, self.isa
+        if self.row_height == OUTPUTS:
+            assert self.scratch is not None
+            family = block_family(spec, isa)
+            return TileWriter(
+                spec, tile, isa, family, self.source, self.w, self.output, self.scratch
+            )
+        source, memory = self.float_rows(y0, rows), self.scratch if self.block.in_memory else None
+        return RowWriter(spec, tile, isa, source, self.w, self.output, memory)
 
     def float_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes:
         """What output rows y0 ... y0 + rows - 1 are computed from."""

@@ -13,7 +13,6 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
-from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.conv.block_fp16 import Fp16Block
 from levit_deploy.compiler.kernels.conv.image import Planes
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
@@ -21,10 +20,10 @@ from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
     ConvSpec,
     ConvTile,
-    Destination,
     Source,
     padded_size,
 )
+from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TAPS
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.output import Output
@@ -40,8 +39,19 @@ def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
         case Source.PADDED_FP16:
             return Fp16Block
         case Source.PADDED_BF16:
-            return Bf16Block
+            return isa.bf16_block
     return FloatBlock
+
+
+def row_height(spec: ConvSpec, isa: Isa) -> int:
+    """Of a row of the output that is written at once: 2 for tiles of `winograd`, else 1."""
+    multiplies_words = spec.source.integers and not isa.int16_block(spec.in_channels).splits_bytes
+    return OUTPUTS if multiplies_words and spec.out_size % OUTPUTS == 0 else 1
+
+
+def panel_depth(spec: ConvSpec, isa: Isa) -> int:
+    """Weights of an output channel in a panel."""
+    return spec.depth if row_height(spec, isa) == 1 else TAPS**2 * spec.in_channels
 
 
 @dataclass(frozen=True)
@@ -115,19 +125,12 @@ class RowWriter:
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
-        row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
+        row, first = T.bind(self.spec.output_row(y, x)), T.bind(panel * block.width)
 
         def store(pixel: Expr | int, channel: int, simd: Simd, values: list[Expr]) -> None:
             self.output.store(simd, row + pixel, first + channel, values)
 
         block.finish(acc, self.w, panel_at, self.spec.activation, store)
-
-    def pixel(self, y: Expr, x: Expr) -> Expr:
-        """Which row of the output is pixel (y, x)."""
-        side = self.spec.out_size
-        if self.spec.destination is Destination.TOKENS:
-            return y * side + x
-        return (y + 1) * padded_size(side) + x + 1
 
     def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
         """The first kernel row that lies inside the image at output row y, and how many do.
@@ -193,15 +196,10 @@ class RowWriter:
         ahead: Expr,
     ) -> None:
         """`depth` products of each sum: of values from `at` and weights from `w_at` on."""
-        apart = 2 * self.spec.in_channels
+        pixels = [at + pixel * 2 * self.spec.in_channels for pixel in range(block.pixels)]
 
         def steps(k: Expr | int, count: int) -> None:
-            pixels = [
-                block.values(source, at + pixel * apart + k, count) for pixel in range(block.pixels)
-            ]
-            for step, values in enumerate(zip(*pixels, strict=True)):
-                before = block.weight_size(k + step * block.step_depth)
-                block.multiply(sums, self.w, w_at + before * block.width, values)
+            block.steps(sums, source, pixels, self.w, w_at, k, count)
 
         unroll, begun = self.depth_unroll, 0
         if block.in_memory:  # LLVM sees what sums start from: the first product is no addition
