@@ -130,8 +130,9 @@ def call_of(symbol: str, producer: Producer, stored: Stored, target: Target) -> 
     if stored.quantized:
         storage = isa_of(target).storage
         written.append(undefined(storage.size(rows, channels), storage.dtype))
-    if stored.half:
-        written.append(undefined(rows * channels, "float16"))
+    if stored.half_format is not None:
+        copy = isa_of(target).half_storage(stored.half_format)
+        written.append(undefined(copy.size(rows, channels), "float16"))
     return Call(kernel, constants, written)
 
 
