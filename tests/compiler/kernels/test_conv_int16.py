@@ -82,7 +82,7 @@ def test_the_proof_reads_the_weights_back(target: Target) -> None:
     weights[7, 3, 1, 1] = -8191
     largest_sum = np.abs(weights.astype(np.int64)).sum(axis=(1, 2, 3)).max()
     tile, ones = default_tile(LAST, target), np.ones(LAST.out_channels, np.float32)
-    panels = pack_weights_int16(weights, ones, ones, tile, target).view(np.int8)
+    panels = pack_weights_int16(weights, ones, ones, LAST, tile, target).view(np.int8)
     most = largest_step(weights)
     low_parts = 64 * 64 * LAST.depth
     assert most == (INT32_MAX - low_parts) // largest_sum

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from levit_deploy.compiler.kernels.conv.image_int16 import weights_of_steps
+from levit_deploy.compiler.kernels.conv.row import int16_block
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.target import Target
@@ -40,6 +42,7 @@ def pack_weights_int16(
     weights: Steps,
     multiplier: NDArray[np.float32],
     bias: NDArray[np.float32],
+    spec: ConvSpec,
     tile: ConvTile,
     target: Target,
 ) -> NDArray[np.int16]:
@@ -48,8 +51,12 @@ def pack_weights_int16(
     `weights` (out, in, 3, 3), of 8 bits for a kernel that reads PADDED_INT16_BYTES; `multiplier`
     (out,): what one step of the input times one step of the weights is worth; `bias` (out,).
     """
-    family = isa_of(target).int16_block(weights.shape[1], weights.dtype == np.int8)
-    columns = weights.astype(np.int16).transpose(2, 3, 1, 0).reshape(-1, len(weights))
+    family = int16_block(spec, isa_of(target))
+    weights = weights.astype(np.int16)
+    if spec.source.image:
+        columns = weights_of_steps(weights, family.step_depth, spec)
+    else:
+        columns = weights.transpose(2, 3, 1, 0).reshape(-1, len(weights))
     parts: list[NDArray[np.int16]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)
@@ -67,11 +74,9 @@ def prove_exact(
     Raises AssertionError if one could leave its type: a mistake in a kernel or its packing.
     """
     by_bytes = spec.source is Source.PADDED_INT16_BYTES
-    family = isa_of(target).int16_block(spec.in_channels, by_bytes)
+    family = int16_block(spec, isa_of(target))
     header = family.header * tile.width
-    by_panel = panels.view(np.int16).reshape(
-        -1, header + family.weight_size(spec.depth) * tile.width
-    )
+    by_panel = panels.view(np.int16).reshape(spec.out_channels // tile.width, -1)
     weights = np.stack([family.unpack(panel[header:], tile.width) for panel in by_panel])
     magnitudes = np.abs(weights.astype(np.int64))
     assert max(largest, int(magnitudes.max())) <= LARGEST, "a byte does not hold its half"

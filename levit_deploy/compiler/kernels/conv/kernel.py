@@ -26,8 +26,13 @@ from levit_deploy.compiler.kernels.conv.image import (
     scratch_floats,
     whole_image,
 )
+from levit_deploy.compiler.kernels.conv.image_int16 import (
+    StepRows,
+    convert_to_steps,
+    scratch_steps,
+)
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
-from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family
+from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family, panel_depth
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
     ConvSpec,
@@ -46,8 +51,6 @@ from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
 _KINDS = {
-    Source.PADDED_INT16: "conv int16",
-    Source.PADDED_INT16_BYTES: "conv int16",
     Source.PADDED_HALF: "conv half",
     Source.PADDED_BF16: "conv bf16",
 }
@@ -95,8 +98,9 @@ def conv_kernel(
     normalization: Normalization | None = None,
     stored: Stored = Stored.FLOAT,
 ) -> Kernel:
-    """Parameters: source, panels (of `pack_weights` and its like), those of an `Output` of pixels
-    (padded ones as the destination says), scratch if any, begin, end.
+    """Parameters: source, panels (of `pack_weights` and its like), of an image that is multiplied
+    in integers `limits` (of `pack_limits`), those of an `Output` of pixels (padded ones as the
+    destination says), scratch if any, begin, end.
 
     `normalization`: of an 8-bit image, applied before the padding; the result has the bits that a
     float image normalised by the same formula gives. The result does not depend on `tile`, nor on
@@ -129,18 +133,22 @@ class _Generator:
         self.panels = spec.out_channels // tile.width
         self.band_rows = -(-self.side // tile.bands)
         self.block = block_family(spec, self.isa)(self.isa, tile.vectors, tile.pixels)
-        self.panel_size = self.block.panel_size(spec.depth)
+        self.panel_size = self.block.panel_size(panel_depth(spec, type(self.block)))
 
     def kernel(self) -> Kernel:
         spec = self.spec
         panels_size = self.panels * self.panel_size
         scratch = self.block.memory_size(KERNEL_SIDE * spec.in_channels)
-        if spec.source.eight_bit:
-            rows = 2 * self.band_rows + 1
+        rows = 2 * self.band_rows + 1
+        if spec.source.image and spec.source.integers:
+            scratch = scratch_steps(spec, rows)
+        elif spec.source.eight_bit:
             scratch = scratch_floats(spec.in_size, spec.in_channels, rows)
         with kernel_function(self.symbol) as builder:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)
+            if spec.source.image and spec.source.integers:
+                self.limits = parameter("limits", 2 * spec.in_channels)
             self.output = self.declare_output()
             self.scratch = parameter("scratch", scratch, self.block.dtype) if scratch else None
             with T.serial(*task_range()) as task:
@@ -154,7 +162,7 @@ class _Generator:
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
             scratch_bytes=_bytes_of(self.block.dtype) * scratch,
             unaligned=(0,) if spec.source.image else (),
-            kind=_KINDS.get(spec.source, "conv"),
+            kind="conv int16" if spec.source.integers else _KINDS.get(spec.source, "conv"),
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
             f"{spec.activation.value} {spec.source.value}"
             + (f" {spec.destination}" if narrow else self.stored.words),
@@ -181,7 +189,7 @@ class _Generator:
             self.spec,
             self.tile,
             self.isa,
-            self.float_rows(y0, rows),
+            self.source_rows(y0, rows),
             self.w,
             self.output,
             self.scratch if self.block.in_memory else None,
@@ -201,23 +209,24 @@ class _Generator:
             with T.serial(self.panels) as panel:
                 panel_of_band(panel)
 
-    def float_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes:
+    def source_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes | StepRows:
         """What output rows y0 ... y0 + rows - 1 are computed from."""
         spec = self.spec
         if not spec.source.image:
             return self.source
         if spec.source is Source.IMAGE_F32:
             return whole_image(self.source, spec.in_size)
-        assert self.normalization is not None, "an 8-bit image needs its normalization"
+        assert self.normalization or not spec.source.eight_bit, "it needs its normalization"
+        normalization = self.normalization if spec.source.eight_bit else None
         assert self.scratch is not None
+        begin, end = T.bind(2 * y0 - 1), 2 * (y0 + rows)
+        if spec.source.integers:
+            return convert_to_steps(
+                self.source, self.limits, self.scratch, spec, begin, end, normalization, self.isa
+            )
+        assert normalization is not None
         return convert_rows(
-            self.source,
-            self.scratch,
-            spec.in_size,
-            T.bind(2 * y0 - 1),
-            2 * (y0 + rows),
-            self.normalization,
-            self.isa,
+            self.source, self.scratch, spec.in_size, begin, end, normalization, self.isa
         )
 
     def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:

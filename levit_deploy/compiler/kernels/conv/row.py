@@ -15,7 +15,9 @@ from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
 from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
+from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
 from levit_deploy.compiler.kernels.conv.image import Planes
+from levit_deploy.compiler.kernels.conv.image_int16 import StepRows, depth_of_steps, strips
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
@@ -35,13 +37,27 @@ CACHE_LINE_BYTES = 64
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
     match spec.source:
-        case Source.PADDED_INT16 | Source.PADDED_INT16_BYTES as source:
-            return isa.int16_block(spec.in_channels, source is Source.PADDED_INT16_BYTES)
         case Source.PADDED_HALF:
             return HalfBlock
         case Source.PADDED_BF16:
             return Bf16Block
+        case source if source.integers:
+            return int16_block(spec, isa)
     return FloatBlock
+
+
+def int16_block(spec: ConvSpec, isa: Isa) -> type[Int16Block]:
+    """The same of 16-bit integers."""
+    if spec.source.image:
+        return isa.image_block
+    return isa.int16_block(spec.in_channels, spec.source is Source.PADDED_INT16_BYTES)
+
+
+def panel_depth(spec: ConvSpec, family: type[PixelBlock]) -> int:
+    """Weights of an output channel in a panel."""
+    if spec.source.image and spec.source.integers:
+        return depth_of_steps(spec, family.step_depth)
+    return spec.depth
 
 
 @dataclass(frozen=True)
@@ -71,13 +87,13 @@ def _blocks(spec: ConvSpec, tile: ConvTile, image: bool) -> Iterator[_Block]:
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Emits rows of the output. `source`: a padded buffer, or the planes of an image. `memory`: of
-    sums that are `in_memory`."""
+    """Emits rows of the output. `source`: a padded buffer, or the planes or steps of an image.
+    `memory`: of sums that are `in_memory`."""
 
     spec: ConvSpec
     tile: ConvTile
     isa: Isa
-    source: tirx.Buffer | Planes
+    source: tirx.Buffer | Planes | StepRows
     w: tirx.Buffer
     output: Output | Int16Output
     memory: tirx.Buffer | None
@@ -104,7 +120,7 @@ class RowWriter:
     def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
         """`number`: of the block in its panel."""
         block = self.family(self.isa, self.tile.vectors, kind.pixels)
-        panel_at = T.bind(panel * block.panel_size(self.spec.depth))
+        panel_at = T.bind(panel * block.panel_size(panel_depth(self.spec, self.family)))
         if self.memory is None:
             acc = block.start(self.w, panel_at)
         else:
@@ -113,6 +129,8 @@ class RowWriter:
         weights_at = panel_at + block.header * block.width
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
+        elif isinstance(self.source, StepRows):
+            self.step_taps(block, acc, weights_at, y, x, self.source)
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
         row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
@@ -290,6 +308,32 @@ class RowWriter:
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]
                     step = channel * KERNEL_SIDE + tap
                     block.multiply(acc, self.w, w_at + step * block.width, values)
+
+    def step_taps(
+        self,
+        block: PixelBlock,
+        acc: tirx.Buffer,
+        weights_at: Expr,
+        y: Expr,
+        x: Expr,
+        rows: StepRows,
+    ) -> None:
+        """The columns from 2 x - 1 on of each strip are read once."""
+        size = block.step_depth
+        in_row = strips(self.spec, size)
+        row_size = size * sum(strip.steps for strip in in_row) * block.width
+        first, count = self.kernel_rows(y)
+        with T.serial(count) as turn:
+            row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+            w_at = T.bind(weights_at + row * row_size)
+            for strip in in_row:
+                at = T.bind(rows.at(2 * y + row - 1, 2 * x - 1, strip))
+                needed = (strip.apart * (block.pixels - 1) + strip.steps) * size
+                values = block.values(rows.buffer, at, -(-needed // 4) * 4)
+                for step in range(strip.steps):
+                    of_pixels = values[step :: strip.apart][: block.pixels]
+                    block.multiply(acc, self.w, w_at, of_pixels)
+                    w_at = w_at + size * block.width
 
 
 def _clear(buffer: tirx.Buffer) -> None:
