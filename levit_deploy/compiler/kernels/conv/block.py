@@ -145,6 +145,23 @@ class PixelBlock(ABC):
     ) -> None:
         """One step: its values for each pixel (None: outside the image)."""
 
+    def steps(
+        self,
+        acc: tirx.Buffer,
+        source: tirx.Buffer,
+        pixels: Sequence[Expr],
+        w: tirx.Buffer,
+        weights_at: Expr,
+        k: Expr | int,
+        count: int,
+    ) -> None:
+        """The products of `count` input channels from number `k` on. `pixels`: where the first
+        channel of each is in `source`."""
+        loaded = [self.values(source, pixel + k, count) for pixel in pixels]
+        for step, values in enumerate(zip(*loaded, strict=True)):
+            before = self.weight_size(k + step * self.step_depth)
+            self.multiply(acc, w, weights_at + before * self.width, values)
+
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
         """The sums of a register of channels."""
         return simd.load(acc, pixel * self.width + channel)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.kernel import conv_kernel
-from levit_deploy.compiler.kernels.conv.row import block_family
+from levit_deploy.compiler.kernels.conv.row import block_family, row_height
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.family import Family
 from levit_deploy.compiler.kernels.isa.isa import Isa
@@ -23,15 +23,16 @@ from levit_deploy.targets.target import Target
 TASKS = 28
 MOST_BAND_ROWS = 4  # of an image: what a band converts of it stays in the first cache
 SSE_BYTES = 16
+SUBTRACTION = 80 / 25  # loads, differences and stores of a tile, for each that is multiplied
 MOST_VECTORS = 4  # of a panel: more leave so few pixels that LLVM runs out of registers on NEON
 
 
 def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     """The tile that computes a row of the output with the fewest instructions.
 
-    There are 28 tasks or a little more: they divide evenly among 2, 4 or 7 threads and well among
-    16. Of a padded source a task takes one panel, whose weights then stay in a near cache while
-    the input streams by. An 8-bit image is converted once for all panels.
+    There are 28 tasks or a little more, if there are so many rows: they divide evenly among 2, 4 or
+    7 threads and well among 16. Of a padded source a task takes one panel, whose weights then stay
+    in a near cache while the input streams by. An 8-bit image is converted once for all panels.
     """
     isa = isa_of(target)
     fitting = [
@@ -41,12 +42,17 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
         and (pixels := _pixels_in_registers(len(vectors), spec, isa)) > 0
     ]
     pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, isa))
-    side = spec.out_size
+    rows = _rows(spec, isa)
     if not spec.source.image:
         panels = spec.out_channels // sum(vectors)
-        return ConvTile(pixels, vectors, min(side, -(-TASKS // panels)), True)
-    bands = max(TASKS, -(-side // MOST_BAND_ROWS))
-    return ConvTile(pixels, vectors, min(side, bands), False)
+        return ConvTile(pixels, vectors, min(rows, -(-TASKS // panels)), True)
+    bands = max(TASKS, -(-rows // MOST_BAND_ROWS))
+    return ConvTile(pixels, vectors, min(rows, bands), False)
+
+
+def _rows(spec: ConvSpec, isa: Isa) -> int:
+    """Of the output, of pixels or of tiles; so many a row has, too."""
+    return spec.out_size // row_height(spec, isa)
 
 
 def _vectors(spec: ConvSpec, isa: Isa) -> list[tuple[int, ...]]:
@@ -73,7 +79,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
     pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
     two registers for the next ones; of float16 one more, or some CPUs' schedules spill. Without
-    FMA, two hold products of floats.
+    FMA, two hold products of floats. Of tiles, LLVM wants two more, broadcast ahead.
     """
     image = spec.source.image
     block = block_family(spec, isa)
@@ -88,7 +94,8 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
         return isa.registers // 2 // vectors
     spare = isa.registers - (0 if isa.fma or (image and spec.source.integers) else 2)
     if not isa.multiplies_by_lane:
-        return (spare - vectors - 1) // (vectors + image)
+        ahead = 0 if row_height(spec, isa) == 1 else 2
+        return (spare - vectors - 1 - ahead) // (vectors + image)
     if image:
         return (2 * (spare - 4) - 1) // (2 * vectors + 1)
     return (spare - 4 - block.in_memory) // (vectors + 1)
@@ -96,7 +103,8 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
 
 def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa: Isa) -> float:
     """Multiply-adds and loads for a row of the output, all channels, one step of the depth."""
-    cut = Blocks.of(spec.out_size, pixels)
+    row = _rows(spec, isa)
+    cut = Blocks.of(row, pixels)
     panels = spec.out_channels // sum(vectors)
     block = block_family(spec, isa)
     if block.sums > 1:
@@ -104,16 +112,18 @@ def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa
         weights = block.weight_parts * cut.count * len(vectors)  # in pairs
         loads = weights + block.input_cost * rows
         return panels * (block.products * rows * len(vectors) + loads)
-    multiply_adds = spec.out_size * len(vectors)
+    multiply_adds = row * len(vectors)
     weights = cut.count * len(vectors)
     new_values = 2 / 3 if spec.source.image else 1  # of three columns, two are new
-    values = spec.out_size * new_values
+    values = row * new_values
     if isa.multiplies_by_lane:
         loads = weights / 2 + values / 4  # pairs, and four lanes
     elif isa.vector_bytes == SSE_BYTES:
         loads = weights + 2 * values  # a load and a shuffle
     else:
         loads = weights + values
+    if row_height(spec, isa) > 1:
+        loads += row * block.step_depth * SUBTRACTION / (isa.vector_bytes // 2)
     return panels * (multiply_adds + loads)
 
 
@@ -127,24 +137,24 @@ def _is_legal(tile: ConvTile, spec: ConvSpec, target: Target) -> bool:
     return (
         tile.pixels >= 1
         and block.sums * block.rows * len(tile.vectors) <= most_accumulators(target)
-        and 1 <= tile.bands <= spec.out_size
+        and 1 <= tile.bands <= _rows(spec, isa)
     )
 
 
 def _near(spec: ConvSpec, default: ConvTile, target: Target) -> list[ConvTile]:
     isa = isa_of(target)
-    sums = block_family(spec, isa).sums
+    sums, rows = block_family(spec, isa).sums, _rows(spec, isa)
     shapes = [
-        (Blocks.of(spec.out_size, pixels).size, vectors)
+        (Blocks.of(rows, pixels).size, vectors)
         for vectors in _vectors(spec, isa)
-        for pixels in range(1, min(spec.out_size, target.vector_registers) + 1)
+        for pixels in range(1, min(rows, target.vector_registers) + 1)
         if sums * pixels * len(vectors) >= MIN_ACCUMULATORS
     ]
     now = (default.pixels, default.width)
     shapes.sort(key=lambda shape: distance((shape[0], sum(shape[1])), now))
     cuts = [
         (default.bands, default.panels_apart),
-        (min(2 * default.bands, spec.out_size), default.panels_apart),
+        (min(2 * default.bands, rows), default.panels_apart),
         (-(-default.bands // 2), default.panels_apart),
         (default.bands, not default.panels_apart),
     ]

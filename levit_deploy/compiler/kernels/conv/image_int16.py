@@ -27,6 +27,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
+from levit_deploy.compiler.kernels.conv.block import PixelBlock
 from levit_deploy.compiler.kernels.conv.image import CONVERTED_PIXELS, normalized
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec
 from levit_deploy.compiler.kernels.isa.isa import Isa
@@ -183,3 +184,35 @@ def _words(channels: Sequence[Sequence[Expr]], isa: Isa) -> list[Expr]:
     halves = [T.reinterpret(f"int16x{2 * lanes_of(r)}", r) for r in registers]
     pairs = [halves[i : i + 2] for i in range(0, len(halves), 2)]
     return [shuffle(pair, range(0, sum(map(lanes_of, pair)), 2)) for pair in pairs]
+
+
+def multiply_steps(
+    block: PixelBlock,
+    acc: tirx.Buffer,
+    w: tirx.Buffer,
+    weights_at: Expr,
+    spec: ConvSpec,
+    rows: StepRows,
+    y: Expr,
+    x: Expr,
+    kernel_rows: tuple[Expr, Expr],
+) -> None:
+    """Add the products of a block whose first pixel is (y, x).
+
+    `kernel_rows`: the first that lies inside the image, and how many do. The columns from 2 x - 1
+    on of each strip are read once.
+    """
+    size = block.step_depth
+    in_row = strips(spec, size)
+    row_size = size * sum(strip.steps for strip in in_row) * block.width
+    first, count = kernel_rows
+    with T.serial(count) as turn:
+        row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
+        w_at = T.bind(weights_at + row * row_size)
+        for strip in in_row:
+            at = T.bind(rows.at(2 * y + row - 1, 2 * x - 1, strip))
+            needed = (strip.apart * (block.pixels - 1) + strip.steps) * size
+            values = block.values(rows.buffer, at, -(-needed // 4) * 4)
+            for step in range(strip.steps):
+                block.multiply(acc, w, w_at, values[step :: strip.apart][: block.pixels])
+                w_at = w_at + size * block.width

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.conv.image_int16 import weights_of_steps
-from levit_deploy.compiler.kernels.conv.row import int16_block
-from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Source
+from levit_deploy.compiler.kernels.conv.row import int16_block, panel_depth, row_height
+from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
+from levit_deploy.compiler.kernels.conv.winograd import TAPS, weight_sums
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.targets.target import Target
 
@@ -51,12 +52,14 @@ def pack_weights_int16(
     `weights` (out, in, 3, 3), of 8 bits for a kernel that reads PADDED_INT16_BYTES; `multiplier`
     (out,): what one step of the input times one step of the weights is worth; `bias` (out,).
     """
-    family = int16_block(spec, isa_of(target))
-    weights = weights.astype(np.int16)
+    isa = isa_of(target)
+    family = int16_block(spec, isa)
+    wide = weights.astype(np.int16)
     if spec.source.image:
-        columns = weights_of_steps(weights, family.step_depth, spec)
+        columns = weights_of_steps(wide, family.step_depth, spec)
     else:
-        columns = weights.transpose(2, 3, 1, 0).reshape(-1, len(weights))
+        taps = wide if row_height(spec, isa) == 1 else weight_sums(wide)
+        columns = taps.transpose(2, 3, 1, 0).reshape(-1, len(weights))
     parts: list[NDArray[np.int16]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)
@@ -74,13 +77,27 @@ def prove_exact(
     Raises AssertionError if one could leave its type: a mistake in a kernel or its packing.
     """
     by_bytes = spec.source is Source.PADDED_INT16_BYTES
-    family = int16_block(spec, isa_of(target))
+    isa = isa_of(target)
+    family = int16_block(spec, isa)
     header = family.header * tile.width
-    by_panel = panels.view(np.int16).reshape(spec.out_channels // tile.width, -1)
+    weights_size = family.weight_size(panel_depth(spec, isa)) * tile.width
+    by_panel = panels.view(np.int16).reshape(-1, header + weights_size)
     weights = np.stack([family.unpack(panel[header:], tile.width) for panel in by_panel])
+    if row_height(spec, isa) > 1:
+        weights = _summed(weights, spec.in_channels)
     magnitudes = np.abs(weights.astype(np.int64))
     assert max(largest, int(magnitudes.max())) <= LARGEST, "a byte does not hold its half"
     largest_of_all = int(magnitudes.sum(axis=1).max())
     reached = largest_sum(largest, largest_of_all, spec.depth, by_bytes)
     assert reached <= INT32_MAX, f"a sum of 32 bits can reach {reached}"
     return f"{family.instruction}, 32 bits: at most {reached / 1e6:.1f} million"
+
+
+def _summed(columns: NDArray[np.int16], channels: int) -> NDArray[np.int16]:
+    """The weights (panels, 9 * channels, width) of which `columns` (panels, 16 * channels, width)
+    are the sums of `winograd`; no sum has wrapped."""
+    taps = columns.reshape(len(columns), TAPS, TAPS, channels, -1).transpose(0, 4, 3, 1, 2)
+    weights = taps[..., :KERNEL_SIDE, :KERNEL_SIDE]
+    sums = weight_sums(weights.reshape(-1, channels, KERNEL_SIDE, KERNEL_SIDE))
+    assert np.array_equal(sums.reshape(taps.shape), taps), "weights are not the sums of others"
+    return weights.transpose(0, 3, 4, 2, 1).reshape(len(columns), -1, columns.shape[-1])

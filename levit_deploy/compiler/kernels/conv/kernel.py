@@ -32,7 +32,12 @@ from levit_deploy.compiler.kernels.conv.image_int16 import (
     scratch_steps,
 )
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
-from levit_deploy.compiler.kernels.conv.row import RowWriter, block_family, panel_depth
+from levit_deploy.compiler.kernels.conv.row import (
+    RowWriter,
+    block_family,
+    panel_depth,
+    row_height,
+)
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
     ConvSpec,
@@ -41,6 +46,7 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
+from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TileWriter
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
@@ -131,9 +137,10 @@ class _Generator:
         self.stored = stored
         self.side = spec.out_size
         self.panels = spec.out_channels // tile.width
-        self.band_rows = -(-self.side // tile.bands)
+        self.row_height = row_height(spec, self.isa)
+        self.band_rows = -(-self.side // self.row_height // tile.bands)
         self.block = block_family(spec, self.isa)(self.isa, tile.vectors, tile.pixels)
-        self.panel_size = self.block.panel_size(panel_depth(spec, type(self.block)))
+        self.panel_size = self.block.panel_size(panel_depth(spec, self.isa))
 
     def kernel(self) -> Kernel:
         spec = self.spec
@@ -144,6 +151,8 @@ class _Generator:
             scratch = scratch_steps(spec, rows)
         elif spec.source.eight_bit:
             scratch = scratch_floats(spec.in_size, spec.in_channels, rows)
+        elif self.row_height == OUTPUTS:
+            scratch = TileWriter.scratch_size(spec, self.tile)
         with kernel_function(self.symbol) as builder:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)
@@ -183,21 +192,14 @@ class _Generator:
     def task(self, task: Expr) -> None:
         bands = self.tile.bands
         band = T.bind(task % bands)
-        y0 = T.bind(band * self.side // bands)
-        rows = T.bind((band + 1) * self.side // bands - y0)
-        writer = RowWriter(
-            self.spec,
-            self.tile,
-            self.isa,
-            self.source_rows(y0, rows),
-            self.w,
-            self.output,
-            self.scratch if self.block.in_memory else None,
-        )
+        all_rows = self.side // self.row_height
+        y0 = T.bind(band * all_rows // bands)
+        rows = T.bind((band + 1) * all_rows // bands - y0)
+        writer = self.writer(y0, rows)
 
         def panel_of_band(panel: Expr | int) -> None:
             if self.spec.destination is not Destination.TOKENS:
-                self.border(panel, y0, rows)
+                self.border(panel, y0 * self.row_height, rows * self.row_height)
             with T.serial(rows) as row:
                 writer.emit(T.bind(y0 + row), panel)
 
@@ -208,6 +210,18 @@ class _Generator:
         else:
             with T.serial(self.panels) as panel:
                 panel_of_band(panel)
+
+    def writer(self, y0: Expr, rows: Expr) -> RowWriter | TileWriter:
+        """What writes rows y0 ... y0 + rows - 1, of pixels or of tiles."""
+        spec, tile, isa = self.spec, self.tile, self.isa
+        if self.row_height == OUTPUTS:
+            assert self.scratch is not None
+            family = block_family(spec, isa)
+            return TileWriter(
+                spec, tile, isa, family, self.source, self.w, self.output, self.scratch
+            )
+        source, memory = self.source_rows(y0, rows), self.scratch if self.block.in_memory else None
+        return RowWriter(spec, tile, isa, source, self.w, self.output, memory)
 
     def source_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes | StepRows:
         """What output rows y0 ... y0 + rows - 1 are computed from."""

@@ -17,16 +17,20 @@ from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
 from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
 from levit_deploy.compiler.kernels.conv.image import Planes
-from levit_deploy.compiler.kernels.conv.image_int16 import StepRows, depth_of_steps, strips
+from levit_deploy.compiler.kernels.conv.image_int16 import (
+    StepRows,
+    depth_of_steps,
+    multiply_steps,
+)
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
     ConvSpec,
     ConvTile,
-    Destination,
     Source,
     padded_size,
 )
+from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TAPS
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.output import Output
@@ -53,11 +57,19 @@ def int16_block(spec: ConvSpec, isa: Isa) -> type[Int16Block]:
     return isa.int16_block(spec.in_channels, spec.source is Source.PADDED_INT16_BYTES)
 
 
-def panel_depth(spec: ConvSpec, family: type[PixelBlock]) -> int:
+def row_height(spec: ConvSpec, isa: Isa) -> int:
+    """Of a row of the output that is written at once: 2 for tiles of `winograd`, else 1."""
+    if not spec.source.integers or spec.source.image:
+        return 1
+    multiplies_words = not isa.int16_block(spec.in_channels).splits_bytes
+    return OUTPUTS if multiplies_words and spec.out_size % OUTPUTS == 0 else 1
+
+
+def panel_depth(spec: ConvSpec, isa: Isa) -> int:
     """Weights of an output channel in a panel."""
-    if spec.source.image and spec.source.integers:
-        return depth_of_steps(spec, family.step_depth)
-    return spec.depth
+    if spec.source.integers and spec.source.image:
+        return depth_of_steps(spec, isa.image_block.step_depth)
+    return spec.depth if row_height(spec, isa) == 1 else TAPS**2 * spec.in_channels
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,7 @@ class RowWriter:
     def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
         """`number`: of the block in its panel."""
         block = self.family(self.isa, self.tile.vectors, kind.pixels)
-        panel_at = T.bind(panel * block.panel_size(panel_depth(self.spec, self.family)))
+        panel_at = T.bind(panel * block.panel_size(panel_depth(self.spec, self.isa)))
         if self.memory is None:
             acc = block.start(self.w, panel_at)
         else:
@@ -130,22 +142,18 @@ class RowWriter:
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
         elif isinstance(self.source, StepRows):
-            self.step_taps(block, acc, weights_at, y, x, self.source)
+            kernel_rows = self.kernel_rows(y)
+            multiply_steps(
+                block, acc, self.w, weights_at, self.spec, self.source, y, x, kernel_rows
+            )
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
-        row, first = T.bind(self.pixel(y, x)), T.bind(panel * block.width)
+        row, first = T.bind(self.spec.output_row(y, x)), T.bind(panel * block.width)
 
         def store(pixel: int, channel: int, simd: Simd, values: list[Expr]) -> None:
             self.output.store(simd, row + pixel, first + channel, values)
 
         block.finish(acc, self.w, panel_at, self.spec.activation, store)
-
-    def pixel(self, y: Expr, x: Expr) -> Expr:
-        """Which row of the output is pixel (y, x)."""
-        side = self.spec.out_size
-        if self.spec.destination is Destination.TOKENS:
-            return y * side + x
-        return (y + 1) * padded_size(side) + x + 1
 
     def kernel_rows(self, y: Expr) -> tuple[Expr, Expr]:
         """The first kernel row that lies inside the image at output row y, and how many do.
@@ -211,15 +219,10 @@ class RowWriter:
         ahead: Expr,
     ) -> None:
         """`depth` products of each sum: of values from `at` and weights from `w_at` on."""
-        apart = 2 * self.spec.in_channels
+        pixels = [at + pixel * 2 * self.spec.in_channels for pixel in range(block.pixels)]
 
         def steps(k: Expr | int, count: int) -> None:
-            pixels = [
-                block.values(source, at + pixel * apart + k, count) for pixel in range(block.pixels)
-            ]
-            for step, values in enumerate(zip(*pixels, strict=True)):
-                before = block.weight_size(k + step * block.step_depth)
-                block.multiply(sums, self.w, w_at + before * block.width, values)
+            block.steps(sums, source, pixels, self.w, w_at, k, count)
 
         unroll, begun = self.depth_unroll, 0
         if block.in_memory:  # LLVM sees what sums start from: the first product is no addition
@@ -308,32 +311,6 @@ class RowWriter:
                     values = [columns[c - inside.start] if c in inside else None for c in wanted]
                     step = channel * KERNEL_SIDE + tap
                     block.multiply(acc, self.w, w_at + step * block.width, values)
-
-    def step_taps(
-        self,
-        block: PixelBlock,
-        acc: tirx.Buffer,
-        weights_at: Expr,
-        y: Expr,
-        x: Expr,
-        rows: StepRows,
-    ) -> None:
-        """The columns from 2 x - 1 on of each strip are read once."""
-        size = block.step_depth
-        in_row = strips(self.spec, size)
-        row_size = size * sum(strip.steps for strip in in_row) * block.width
-        first, count = self.kernel_rows(y)
-        with T.serial(count) as turn:
-            row = T.bind(T.min(first + turn, KERNEL_SIDE - 1))
-            w_at = T.bind(weights_at + row * row_size)
-            for strip in in_row:
-                at = T.bind(rows.at(2 * y + row - 1, 2 * x - 1, strip))
-                needed = (strip.apart * (block.pixels - 1) + strip.steps) * size
-                values = block.values(rows.buffer, at, -(-needed // 4) * 4)
-                for step in range(strip.steps):
-                    of_pixels = values[step :: strip.apart][: block.pixels]
-                    block.multiply(acc, self.w, w_at, of_pixels)
-                    w_at = w_at + size * block.width
 
 
 def _clear(buffer: tirx.Buffer) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tvm.ir import Expr
+
 from levit_deploy.compiler.kernels.family import CutBy
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.widen import STORED
@@ -142,6 +144,12 @@ class ConvSpec(CutBy[ConvTile]):
         """Elements of the source buffer."""
         side = self.in_size if self.source.image else padded_size(self.in_size)
         return side**2 * self.in_channels
+
+    def output_row(self, y: Expr, x: Expr) -> Expr:
+        """Which row of the output is pixel (y, x)."""
+        if self.destination is Destination.TOKENS:
+            return y * self.out_size + x
+        return (y + 1) * self.padded_out_size + x + 1
 
     @property
     def destination_size(self) -> int:
