@@ -161,6 +161,16 @@ def test_a_stem_whose_sums_might_wrap_is_refused() -> None:
         compile_network(replace(network, stem=stem))
 
 
+def test_an_image_in_steps_that_are_no_powers_of_two_is_refused() -> None:
+    network = quantized_tiny().network
+    first = network.stem[0]
+    assert isinstance(first.arithmetic, arithmetic.Int16)
+    odd = replace(first.arithmetic, scale=1.5 * first.arithmetic.scale)
+    stem = (replace(first, arithmetic=odd), *network.stem[1:])
+    with pytest.raises(DeployError, match=r"`patch_embed\.0` reads steps that are no powers"):
+        compile_network(replace(network, stem=stem))
+
+
 def test_weights_whose_sums_might_wrap_are_refused() -> None:
     """Neighbours too large for a sum of 16 bits."""
     network = quantized_tiny().network
