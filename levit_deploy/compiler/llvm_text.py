@@ -3,6 +3,7 @@
     define dllexport i32 @f(..) #0 !dbg !5      define hidden i32 @f(..) #0
     define weak i16 @__truncsfhf2(..) {..}  ->  (gone)
     call @x86.avx512bf16.f(..)              ->  call @llvm.x86.avx512bf16.f(..)
+    %2 = call @fptrunc.bfloat.4(.. %1)      ->  %bf2 = fptrunc .. %1 to ..; %2 = bitcast .. %bf2
     attributes #0 = { .. }                      attributes #0 = { .. "branch-target-enforcement" }
 
 TVM gives every function default visibility, describes it to debuggers by names of its own, and adds
@@ -17,7 +18,11 @@ from __future__ import annotations
 
 import re
 
-from levit_deploy.compiler.kernels.isa.bf16_instructions import PREFIX as BF16_PREFIX
+from levit_deploy.compiler.kernels.isa.bf16_instructions import (
+    ARM_PREFIX,
+    ROUNDING,
+    X86_PREFIX,
+)
 from levit_deploy.compiler.small_code import small_code
 from levit_deploy.targets.system import ObjectFormat
 from levit_deploy.targets.target import Arch, Target
@@ -27,6 +32,10 @@ _DEBUG_LOCATION = re.compile(r",? !dbg !\d+")
 _DEBUG_UNITS = re.compile(r"^!llvm\.dbg\.cu = .*\n", re.MULTILINE)
 _CONVERSION = re.compile(
     r"^define weak .*@__(?:truncsfhf2|extendhfsf2)\(.*\{\n(?:.*\n)*?^\}\n", re.MULTILINE
+)
+_ROUNDED = re.compile(
+    rf"^( *)%(\d+) = (?:tail )?call <(\d+) x i16> @{re.escape(ROUNDING)}\.\d+\((.*)\)[^)\n]*$",
+    re.MULTILINE,
 )
 _DEFINED = re.compile(r'^(attributes #\d+ = \{)(?=.*"target-cpu")', re.MULTILINE)
 _MODULE_FLAGS = re.compile(r"^!llvm\.module\.flags = !\{", re.MULTILINE)
@@ -46,7 +55,12 @@ def finish_text(text: str, target: Target) -> str:
     for pattern in (_DEBUG_RECORD, _DEBUG_LOCATION, _DEBUG_UNITS, _CONVERSION):
         text = pattern.sub("", text)
     text = text.replace("define dllexport ", "define hidden ")
-    text = text.replace(f"@{BF16_PREFIX}", f"@llvm.{BF16_PREFIX}")
+    for prefix in (X86_PREFIX, ARM_PREFIX):
+        text = text.replace(f"@{prefix}", f"@llvm.{prefix}")
+    text = _ROUNDED.sub(
+        r"\1%bf\2 = fptrunc \4 to <\3 x bfloat>\n\1%\2 = bitcast <\3 x bfloat> %bf\2 to <\3 x i16>",
+        text,
+    )
     if target.arch is Arch.ARMV7:
         text = small_code(text)
     match target.system.format:

@@ -19,7 +19,7 @@ _GOVERNOR_FILES = "/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
 # What tells the classes of CPUs apart, of all that /proc/cpuinfo lists.
 _TELLING = (
     *("sse4_2", "avx2", "fma", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16"),
-    *("neon", "asimd", "asimddp", "i8mm", "sve"),
+    *("neon", "asimd", "asimddp", "i8mm", "bf16", "sve"),
 )
 
 # Bits of `vcgencmd get_throttled`, of now; 16 higher of any time since the machine was started

@@ -150,14 +150,15 @@ _CPUS = (
     ),
     _AARCH64(
         name="arm64-i8mm",
-        description="ARMv8.6 with 8-bit matrix multiply (Neoverse V1, Cortex-A710 and newer)",
+        description="ARMv8.6 with matrix multiply (Neoverse V1, Cortex-A710 and newer)",
         cpu="neoverse-v1",
         features=("-sve",),  # fixed-width kernels; SVE is not in every such core
         int8_dot=Int8Dot.SMMLA,
-        halves=frozenset({HalfFormat.FP16}),
+        halves=frozenset({HalfFormat.FP16, HalfFormat.BF16}),
         l1d_bytes=64 * KIB,
         l2_bytes=512 * KIB,  # Cortex-A710: 256 or 512; Neoverse V1 has 1024
-        required_features=("asimdhp", "asimddp", "i8mm"),
+        # Both are mandatory there, and no core has one of them only.
+        required_features=("asimdhp", "asimddp", "i8mm", "bf16"),
         emulator=Emulator("qemu-aarch64", "max,sve=off"),
     ),
     Target(

@@ -14,7 +14,7 @@ A76 = Cpu(Arch.AARCH64, "Cortex-A76", frozenset({"fp", "asimd", "asimdhp", "asim
 @pytest.mark.parametrize(
     ("target", "system", "message", "hint"),
     [
-        ("graviton3", "musl", "it lacks i8mm", "--target arm64-dotprod"),
+        ("graviton3", "musl", "it lacks bf16, i8mm", "--target arm64-dotprod"),
         ("x86-64", "musl", "it is aarch64", "--target arm64-dotprod"),
         ("arm64", "windows", "does not run windows programs", "--os linux"),
     ],

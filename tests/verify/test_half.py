@@ -105,7 +105,12 @@ def made(tiny: Checkpoint, target: str, format: HalfFormat, parent: Path) -> Dep
 
 @pytest.mark.parametrize(
     ("target", "format"),
-    [("host", HalfFormat.FP16), ("host", HalfFormat.BF16), ("arm64-dotprod", HalfFormat.FP16)],
+    [
+        ("host", HalfFormat.FP16),
+        ("host", HalfFormat.BF16),
+        ("arm64-dotprod", HalfFormat.FP16),
+        ("arm64-i8mm", HalfFormat.BF16),
+    ],
 )
 def test_libraries_are_half_the_size_and_right(
     target: str, format: HalfFormat, tiny: Checkpoint, host_artifact: Artifact, tmp_path: Path
@@ -128,15 +133,18 @@ def test_libraries_are_half_the_size_and_right(
     assert not verify_artifact(artifact, replace(reference, model=model), images=1)
 
 
-def test_attention_in_bf16_is_executed(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("target", "kernel"), [("host", "attention_bf16"), ("arm64-i8mm", "attention_bfmmla")]
+)
+def test_attention_in_bf16_is_executed(target: str, kernel: str, tmp_path: Path):
     """Heads of the tiny net's size are none of its kernels'."""
-    host = get_target("host")
+    prefix_for(get_target(target))
     model = with_half(exported_tiny(key_dim=16), HalfFormat.BF16)
-    deployment = deploy(model, find_toolchain(host), tmp_path)
+    deployment = deploy(model, find_toolchain(get_target(target)), tmp_path)
     attentions = [c.symbol for c in deployment.program.calls if "_h4_" in c.symbol]
     assert attentions
-    native = HalfFormat.BF16 in host.halves
-    assert all("attention_bf16" in symbol for symbol in attentions) == native
+    native = HalfFormat.BF16 in get_target(target).halves
+    assert all(kernel in symbol for symbol in attentions) == native
     outcomes = {check.outcome for check in deployment.verification.checks}
     assert outcomes == {Outcome.PASSED}
 
@@ -177,6 +185,7 @@ def test_libraries_of_every_target(
         ("x86-64-any", HalfFormat.FP16),
         ("x86-64-any", HalfFormat.BF16),
         ("arm64-any", HalfFormat.FP16),
+        ("arm64-any", HalfFormat.BF16),
     ],
 )
 def test_one_library_for_every_cpu(

@@ -21,6 +21,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import CHANNEL_ALIGNMENT
+from levit_deploy.compiler.kernels.isa.half_storage import HalfStorage
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import parameter
 from levit_deploy.compiler.kernels.quantize import Quantizer, quantization_size
@@ -90,6 +91,7 @@ class Output:
     out: tirx.Buffer | None
     quantizer: Quantizer | None
     half: tirx.Buffer | None
+    half_storage: HalfStorage
 
     @staticmethod
     def declare(
@@ -104,20 +106,24 @@ class Output:
         if float, out_quantized if quantized, out_half if half.
 
         `alignment`: what the first channels of all that is stored are multiples of. `floats`: the
-        size of `out` and `out_half` where their rows are padded.
+        size of `out` and `out_half` where rows are padded; `out_half` then lies as `out` does, else
+        as the target stores tokens.
         """
-        out, quantizer, half = None, None, None
+        out, quantizer, half, storage = None, None, None, HalfStorage.ROWS
         if stored.quantized:
             constants = parameter("quantization", quantization_size(channels))
         if stored.float:
             out = parameter("out", floats or rows * channels)
         if stored.quantized:
-            storage = simd.isa.storage
-            copy = parameter("out_quantized", storage.size(rows, channels), storage.dtype)
+            quantized = simd.isa.storage
+            copy = parameter("out_quantized", quantized.size(rows, channels), quantized.dtype)
             quantizer = Quantizer(simd, channels, constants, copy, alignment)
         if stored.half_format is not None:
-            half = parameter("out_half", floats or rows * channels, STORED[stored.half_format])
-        return Output(channels, out, quantizer, half)
+            if floats is None:
+                storage = simd.isa.half_storage(stored.half_format)
+            size = floats or storage.size(rows, channels)
+            half = parameter("out_half", size, STORED[stored.half_format])
+        return Output(channels, out, quantizer, half, storage)
 
     def store(
         self,
@@ -133,7 +139,11 @@ class Output:
         values = [T.bind(x) for x in registers]
         for i, x in enumerate(values):
             count = last if last and i == len(values) - 1 else lanes
-            self.store_at(simd, row * self.channels + channel + i * lanes, x, count)
+            if self.out is not None:
+                simd.store_first(self.out, row * self.channels + channel + i * lanes, x, count)
+            if self.half is not None:
+                at = self.half_storage.place(row, channel + i * lanes, self.channels)
+                simd.store_first(self.half, at, narrowed(simd, x, self.half.dtype), count)
         if self.quantizer is not None:
             quantizer = self.quantizer.of_registers(simd)
             factors = quantizer.factors(channel, len(values))
@@ -141,8 +151,9 @@ class Output:
             quantizer.store(row, channel, steps)
 
     def store_at(self, simd: Simd, at: Expr, x: Expr, count: int | None = None) -> None:
-        """The first lanes (default: all) of a register, from float number `at` on, unquantized."""
+        """The first lanes (default: all) of a register, from float number `at` on, unquantized, of
+        one that is flat."""
         if self.out is not None:
             simd.store_first(self.out, at, x, count or simd.lanes)
         if self.half is not None:
-            simd.store_first(self.half, at, narrowed(x, self.half.dtype), count or simd.lanes)
+            simd.store_first(self.half, at, narrowed(simd, x, self.half.dtype), count or simd.lanes)

@@ -12,30 +12,40 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtneps2bf16
-from levit_deploy.compiler.kernels.isa.lanes import lanes_of
+from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of, shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.half_format import HalfFormat
 
 # Types of buffers.
 STORED = {HalfFormat.FP16: "float16", HalfFormat.BF16: "uint16"}
-# Weights of so many steps of the depth lie side by side, as AVX512_BF16 multiplies them.
-STEP = {HalfFormat.FP16: 1, HalfFormat.BF16: 2}
-
 _REBIASED = 112 << 23  # 127 - 15, as a float32's exponent
 _ONE_EXPONENT = 1 << 23
+
+
+def step_of(format: HalfFormat, isa: Isa) -> int:
+    """Weights of so many steps of the depth lie side by side."""
+    return isa.bf16_step if format is HalfFormat.BF16 else 1
 
 
 def load_widened(
     simd: Simd, buffer: tirx.Buffer, at: Expr | int, format: HalfFormat
 ) -> tuple[Expr, ...]:
-    """Registers of float32 from a buffer of type `STORED[format]`: of the values from `buffer[at]`
-    on, or, of bfloat16, of the first and of the second ones of so many pairs."""
+    """Registers of float32 from a buffer of type `STORED[format]`, from `buffer[at]` on, where
+    there are as many groups of `step_of` values as lanes: of the first ones of all groups, of the
+    second ones ..."""
     if format is HalfFormat.FP16:
         return (_widened(simd, simd.load(buffer, at)),)
-    halves = buffer.vload([at], f"{buffer.dtype}x{2 * simd.lanes}")
-    pairs = T.bind(T.reinterpret(f"int32x{simd.lanes}", halves))
-    parts = _shifted(simd, pairs, 16), pairs & _splat(simd, -0x10000)
+    lanes, count = simd.lanes, simd.isa.bf16_step // 2
+    places = [at + i * 2 * lanes for i in range(count)]
+    loaded = [buffer.vload([place], f"{buffer.dtype}x{2 * lanes}") for place in places]
+    words = [T.bind(T.reinterpret(f"int32x{lanes}", pairs)) for pairs in loaded]
+    parts: list[Expr] = []
+    for i in range(count):
+        pairs = words[0]
+        if count > 1:
+            pairs = T.bind(shuffle(words, range(i, count * lanes, count)))
+        parts += [_shifted(simd, pairs, 16), pairs & _splat(simd, -0x10000)]
     return tuple(T.reinterpret(simd.type(), part) for part in parts)
 
 
@@ -52,10 +62,10 @@ def _widened(simd: Simd, half: Expr) -> Expr:
     return T.reinterpret(simd.type(), T.reinterpret(f"int32x{simd.lanes}", value) | sign)
 
 
-def narrowed(x: Expr, stored: str) -> Expr:
+def narrowed(simd: Simd, x: Expr, stored: str) -> Expr:
     """float32 -> the nearest of a type of `STORED`, where the CPU multiplies that."""
     if stored == STORED[HalfFormat.BF16]:
-        return vcvtneps2bf16(x)
+        return simd.isa.to_bf16(x)
     return T.cast(x, f"{stored}x{lanes_of(x)}")
 
 

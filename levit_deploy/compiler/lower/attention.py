@@ -16,6 +16,7 @@ import numpy as np
 from levit_deploy.compiler.kernels.attention import bf16, half, int8
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
+    AttentionBfmmlaSpec,
     AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
@@ -30,7 +31,13 @@ from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import AttentionArithmetic, DynamicInt8, Half
 from levit_deploy.network.network import Attention, ShrinkingAttention
-from levit_deploy.targets.target import Target
+from levit_deploy.targets.target import Arch, Target
+
+_MULTIPLIED: dict[tuple[HalfFormat, Arch], type[AttentionSpec]] = {
+    (HalfFormat.FP16, Arch.AARCH64): AttentionHalfSpec,
+    (HalfFormat.BF16, Arch.AARCH64): AttentionBfmmlaSpec,
+    (HalfFormat.BF16, Arch.X86_64): AttentionBf16Spec,
+}
 
 
 def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tensor) -> Tensor:
@@ -51,10 +58,10 @@ def lower_attention(calls: Calls, block: Attention | ShrinkingAttention, x: Tens
             supported, bias = int8.is_supported(spec), int8.pack_bias(table, spec)
         case AttentionHalfSpec():
             supported, bias = half.is_supported(spec), pack_bias(table, spec)
-            operands = [calls.halved(x, HalfFormat.FP16, block.name) for x in inputs]
+            operands = [calls.halved(x, HalfFormat.FP16, block.name, Layout.PANELS) for x in inputs]
         case AttentionBf16Spec():
             supported, bias = bf16.is_supported(spec), pack_bias(table, spec)
-            operands = [calls.halved(x, HalfFormat.BF16, block.name) for x in inputs]
+            operands = [calls.halved(x, HalfFormat.BF16, block.name, Layout.PANELS) for x in inputs]
         case _:
             supported, bias = is_supported(spec), pack_bias(table, spec)
     if bias is None or not supported:
@@ -94,5 +101,5 @@ def _kind(arithmetic: AttentionArithmetic, target: Target) -> type[AttentionSpec
         case DynamicInt8():
             return AttentionInt8Spec
         case Half(format=format) if format in target.halves:
-            return AttentionHalfSpec if format is HalfFormat.FP16 else AttentionBf16Spec
+            return _MULTIPLIED[format, target.arch]
     return AttentionSpec

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Constant, FlatProgram, QuantizedCopy, Step, Value
+from levit_deploy.compiler.kernels.gemm.spec import Layout
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel
 from levit_deploy.compiler.kernels.output import Stored
@@ -141,14 +142,20 @@ class Calls:
         self._quantized[copy.index].readers.append(reader)
         return copy
 
-    def halved(self, x: Tensor, format: HalfFormat, reader: str) -> Value:
-        """The copy of x in `format`, in its layout, for the layer or attention `reader`.
+    def halved(
+        self, x: Tensor, format: HalfFormat, reader: str, layout: Layout = Layout.ROWS
+    ) -> Value:
+        """The copy of x in `format`, in its `layout`, for the layer or attention `reader`.
 
         Raises DeployError if what makes x does not make such a copy.
         """
         writer = next(call for call in self._calls if call.out == x.value)
         if writer.copy is None and writer.stores_copies:
-            self._buffer_bytes.append(self._buffer_bytes[x.value.index] // 2)
+            size = self._buffer_bytes[x.value.index] // 2
+            if layout is Layout.ROWS:
+                storage = isa_of(self.target).half_storage(format)
+                size = format.dtype.itemsize * storage.size(x.rows, x.channels)
+            self._buffer_bytes.append(size)
             out = Value(Space.ARENA, len(self._buffer_bytes) - 1)
             writer.copy = _Copy(_HALVED[format], (), out)
         if writer.copy is None or writer.copy.stored is not _HALVED[format]:

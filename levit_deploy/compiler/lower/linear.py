@@ -10,6 +10,7 @@ from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8, within_limits
 from levit_deploy.compiler.kernels.gemm.spec import (
     GemmBf16Spec,
+    GemmBfmmlaSpec,
     GemmHalfSpec,
     GemmInt8Spec,
     GemmSpec,
@@ -24,9 +25,12 @@ from levit_deploy.errors import DeployError
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.network.arithmetic import Float32, Half, Int8
 from levit_deploy.network.network import Linear
+from levit_deploy.targets.target import Arch
 
-_MULTIPLIED: dict[HalfFormat, type[GemmHalfSpec | GemmBf16Spec]] = {
-    kind.format: kind for kind in (GemmHalfSpec, GemmBf16Spec)
+_MULTIPLIED: dict[tuple[HalfFormat, Arch], type[GemmHalfSpec | GemmBf16Spec]] = {
+    (HalfFormat.FP16, Arch.AARCH64): GemmHalfSpec,
+    (HalfFormat.BF16, Arch.AARCH64): GemmBfmmlaSpec,
+    (HalfFormat.BF16, Arch.X86_64): GemmBf16Spec,
 }
 
 
@@ -88,11 +92,14 @@ def _half(
     native = format in calls.target.halves
     own: GemmHalfSpec | GemmBf16Spec | GemmStoredHalfSpec
     if native:
-        own, a = _MULTIPLIED[format](**vars(spec)), calls.halved(x, format, layer.name)
+        own, a = (
+            _MULTIPLIED[format, calls.target.arch](**vars(spec)),
+            calls.halved(x, format, layer.name),
+        )
     else:
         own, a = GemmStoredHalfSpec(**vars(spec), format=format), x.value
     family, tile = family_of(own), calls.tiles.tile(own, calls.target)
-    panels = pack_halves(layer.weight.T.astype(np.float32), format, tile)
+    panels = pack_halves(layer.weight.T.astype(np.float32), format, tile, calls.target)
     bias = pack_bias(layer.bias.astype(np.float32), tile)
     return calls.call(
         family.symbol(own, tile),

@@ -7,6 +7,7 @@ from typing import Any
 from levit_deploy.compiler.kernels.attention.family import (
     ATTENTION,
     ATTENTION_BF16,
+    ATTENTION_BFMMLA,
     ATTENTION_HALF,
     ATTENTION_INT8,
 )
@@ -17,6 +18,7 @@ from levit_deploy.compiler.kernels.family import Family
 from levit_deploy.compiler.kernels.gemm.family import (
     GEMM,
     GEMM_BF16,
+    GEMM_BFMMLA,
     GEMM_HALF,
     GEMM_INT8,
     GEMM_STORED_HALF,
@@ -34,12 +36,14 @@ FAMILIES: tuple[AnyFamily, ...] = (
     GEMM,
     GEMM_HALF,
     GEMM_BF16,
+    GEMM_BFMMLA,
     GEMM_STORED_HALF,
     GEMM_INT8,
     HEAD,
     CONV,
     ATTENTION,
     ATTENTION_BF16,
+    ATTENTION_BFMMLA,
     ATTENTION_HALF,
     ATTENTION_INT8,
 )

@@ -18,7 +18,7 @@ STACK = re.compile(r"%[xyz]mm.*\(%rsp|\(%rsp.*%[xyz]mm|\tv?(?:ld|st)\S*\t[qvd{].
 _BRANCH = re.compile(r"\t(?:j[a-z]+|b|b\.?[a-z]{2}|cbn?z|tbn?z)\t.*?(\.LBB\w+)")
 _MULTIPLY_ADD = re.compile(
     r"\t(?:vfmadd\d+ps|v?mulps|fmla|vmul\.f32|vmla\.f32|vfma\.f32"
-    r"|v?pmaddwd|vpdpbusd|vpdpwssd|vdpbf16ps|sdot|smmla|smlal2?|vmlal\.s\d+)\t"
+    r"|v?pmaddwd|vpdpbusd|vpdpwssd|vdpbf16ps|sdot|smmla|bfmmla|smlal2?|vmlal\.s\d+)\t"
 )
 
 

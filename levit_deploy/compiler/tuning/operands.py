@@ -126,7 +126,8 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             return pack_weights_int8(weights, multiplier, bias, _ZERO_POINT, tile, target)
         case GemmHalfSpec() | GemmBf16Spec() | GemmStoredHalfSpec(), GemmTile():
             format = spec.format
-            return pack_halves(format.rounded(floats(spec.depth, spec.columns)), format, tile)
+            weight = format.rounded(floats(spec.depth, spec.columns))
+            return pack_halves(weight, format, tile, target)
         case GemmSpec(), GemmTile():
             return pack_weights(floats(spec.depth, spec.columns), floats(spec.columns), tile)
         case HeadSpec(), GemmTile():
@@ -135,7 +136,7 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             shape = (spec.out_channels, spec.in_channels, KERNEL_SIDE, KERNEL_SIDE)
             bias = floats(spec.out_channels)
             if spec.source.half:
-                return conv.pack_weights_half(floats(*shape), bias, spec.source.half, tile)
+                return conv.pack_weights_half(floats(*shape), bias, spec.source.half, tile, target)
             if not spec.source.integers:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
             dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16

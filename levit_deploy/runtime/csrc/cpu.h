@@ -17,7 +17,7 @@ static inline int has(uint32_t bits, uint32_t required)
 }
 
 /* Of REQUIRED_HWCAP and REQUIRED_HWCAP2, as Linux numbers them: all that targets ask for. */
-enum { DOT_PRODUCT_BIT = 1 << 20, MATRIX_MULTIPLY_BIT = 1 << 13 };
+enum { DOT_PRODUCT_BIT = 1 << 20, MATRIX_MULTIPLY_BIT = 1 << 13, BFLOAT16_BIT = 1 << 14 };
 
 #if defined(__x86_64__)
 
@@ -77,6 +77,8 @@ static inline int cpu_is_supported(void)
         return 0;
     if (REQUIRED_HWCAP2 & MATRIX_MULTIPLY_BIT && !says_yes("hw.optional.arm.FEAT_I8MM"))
         return 0;
+    if (REQUIRED_HWCAP2 & BFLOAT16_BIT && !says_yes("hw.optional.arm.FEAT_BF16"))
+        return 0;
     return 1;
 }
 
@@ -85,13 +87,15 @@ static inline int cpu_is_supported(void)
 #define WIN32_LEAN_AND_MEAN
 #include <windows.h>
 
-enum { DOT_PRODUCT = 43, MATRIX_MULTIPLY = 66 }; /* PF_ARM_V82_.._INSTRUCTIONS_AVAILABLE */
+enum { DOT_PRODUCT = 43, MATRIX_MULTIPLY = 66, BFLOAT16 = 68 }; /* PF_ARM_V8.._AVAILABLE */
 
 static inline int cpu_is_supported(void)
 {
     if (REQUIRED_HWCAP & DOT_PRODUCT_BIT && !IsProcessorFeaturePresent(DOT_PRODUCT))
         return 0;
     if (REQUIRED_HWCAP2 & MATRIX_MULTIPLY_BIT && !IsProcessorFeaturePresent(MATRIX_MULTIPLY))
+        return 0;
+    if (REQUIRED_HWCAP2 & BFLOAT16_BIT && !IsProcessorFeaturePresent(BFLOAT16))
         return 0;
     return 1;
 }

@@ -13,11 +13,11 @@ from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destinat
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.half_format import HalfFormat
-from levit_deploy.targets.target import Target
-from tests.compiler.kernels.bf16_cases import TARGET
+from levit_deploy.targets.target import Arch, Target
+from tests.compiler.kernels.bf16_cases import ARM_TARGET, TARGET, of_pairs
 from tests.compiler.kernels.conv_cases import in_zero_border
 from tests.compiler.kernels.harness import Buffer, undefined
-from tests.compiler.kernels.rounding import Float32, bf16_bits, hardswish, vdpbf16ps
+from tests.compiler.kernels.rounding import Float32, bf16_bits, bfmmla, hardswish, vdpbf16ps
 from tests.compiler.kernels.suite import Case, Suite
 
 
@@ -32,7 +32,7 @@ class Layer:
 
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         x = in_zero_border(self.x.astype(HalfFormat.BF16.dtype)).view(np.uint16)
-        return [x, pack_weights_half(self.weights, self.bias, HalfFormat.BF16, tile)]
+        return [x, pack_weights_half(self.weights, self.bias, HalfFormat.BF16, tile, target)]
 
 
 def make_layer(spec: ConvSpec, scale: float = 1) -> Layer:
@@ -45,7 +45,7 @@ def make_layer(spec: ConvSpec, scale: float = 1) -> Layer:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def reference(layer: Layer) -> Float32:
+def reference(layer: Layer, arch: Arch) -> Float32:
     """(y, x, out) as float32, by the definition of the sums. Rows of the kernel outside the
     image are left out, which a sum of -0 shows."""
     spec, side = layer.spec, layer.spec.out_size
@@ -57,9 +57,10 @@ def reference(layer: Layer) -> Float32:
         lines = padded[row : row + 2 * side : 2]
         values = np.concatenate([lines[:, x : x + 2 * side : 2] for x in range(3)], axis=2)
         weights = layer.weights[:, :, row].transpose(0, 2, 1).reshape(spec.out_channels, -1)
-        for k in range(0, values.shape[2], 2):
-            pairs = values[inside, :, None, k : k + 2]
-            total[inside] = vdpbf16ps(total[inside], pairs, weights[:, k : k + 2])
+        step, multiply = (2, vdpbf16ps) if arch is Arch.X86_64 else (4, bfmmla)
+        for k in range(0, values.shape[2], step):
+            some = values[inside, :, None, k : k + step]
+            total[inside] = multiply(total[inside], some, weights[:, k : k + step])
     return hardswish(total) if spec.activation is Activation.HARDSWISH else total
 
 
@@ -85,11 +86,14 @@ def case(layer: Layer, stored: Stored = Stored.FLOAT) -> Case:
     types = ["float32"] * (stored.float and not border) + ["uint16"] * (stored.half or border)
 
     def check(outputs: Sequence[Buffer], target: Target) -> None:
-        z = reference(layer)
+        arch = target.arch
+        z = reference(layer, arch)
         for output, dtype in zip(outputs, types, strict=True):
-            numbers = z if dtype == "float32" else bf16_bits(z)
+            numbers = z if dtype == "float32" else bf16_bits(z, flush=arch is Arch.X86_64)
+            if dtype == "uint16" and not border and arch is Arch.AARCH64:
+                output = of_pairs(output, spec.out_size**2, spec.out_channels)
             expected = in_zero_border(numbers) if border else numbers
-            np.testing.assert_array_equal(output, expected.ravel())
+            np.testing.assert_array_equal(output.ravel(), expected.ravel())
 
     return Case(
         spec,
@@ -103,7 +107,7 @@ def case(layer: Layer, stored: Stored = Stored.FLOAT) -> Case:
 
 SUITE = Suite(
     CONV,
-    (TARGET,),
+    (TARGET, ARM_TARGET),
     {
         **{name: case(layer) for name, layer in LAYERS.items()},
         "as tokens of both types": case(make_layer(LAST), Stored.FLOAT_AND_BF16),

@@ -37,7 +37,7 @@ class Layer:
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         return [
             in_zero_border(self.x),
-            pack_weights_half(self.weights, self.bias, HalfFormat.FP16, tile),
+            pack_weights_half(self.weights, self.bias, HalfFormat.FP16, tile, target),
         ]
 
 

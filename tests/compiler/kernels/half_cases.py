@@ -50,7 +50,7 @@ def stored_case(
 ) -> Case:
     def inputs(tile: GemmTile, target: Target) -> list[Buffer]:
         a, weights, bias, residual = stored_inputs(spec, hostile)
-        panels = pack_halves(weights, spec.format, tile)
+        panels = pack_halves(weights, spec.format, tile, target)
         return [a, panels, pack_bias(bias, tile), *[residual] * spec.residual]
 
     def check(outputs: Sequence[Buffer], target: Target) -> None:
@@ -153,7 +153,7 @@ def half_case(layer: HalfLayer, tile: Callable[[Target], GemmTile] | None = None
     spec = layer.spec
 
     def inputs(tile: GemmTile, target: Target) -> list[Buffer]:
-        panels = pack_halves(layer.weights.astype(np.float32), FP16, tile)
+        panels = pack_halves(layer.weights.astype(np.float32), FP16, tile, target)
         return [layer.a, panels, pack_bias(layer.bias, tile), *[layer.residual] * spec.residual]
 
     def outputs(target: Target) -> list[Buffer]:

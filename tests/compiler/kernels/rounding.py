@@ -26,10 +26,15 @@ def fma(a: Float32, b: Float32, c: Float32, *, fused: bool = True) -> Float32:
     total = product + addend
     shift = total - product
     error = (product - (total - shift)) + (addend - shift)
+    return odd(total, error).astype(np.float32)
+
+
+def odd(total: NDArray[np.float64], error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`total`, which is the nearest to what it should be, from which `error` is missing, rounded to
+    odd instead."""
     even = total.view(np.int64) % 2 == 0
     toward = np.where(error > 0, np.inf, -np.inf)
-    odd = np.where((error != 0) & even, np.nextafter(total, toward), total)
-    return odd.astype(np.float32)
+    return np.where((error != 0) & even, np.nextafter(total, toward), total)
 
 
 def hardswish(z: Float32, *, fused: bool = True) -> Float32:
@@ -61,9 +66,44 @@ def vdpbf16ps(total: Float32, a: Float32, b: Float32) -> Float32:
     return total
 
 
-def bf16_bits(x: Float32) -> NDArray[np.uint16]:
-    """The nearest bfloat16, ties to even; denormal numbers are zeros."""
-    return flushed(x).astype(ml_dtypes.bfloat16).view(np.uint16)
+@np.errstate(over="ignore", invalid="ignore", under="ignore")
+def bfmmla(total: Float32, a: Float32, b: Float32) -> Float32:
+    """What `bf16_instructions` says of four k, a[..., 4] and b[..., 4], bfloat16 numbers: BFDotAdd
+    of the Arm Architecture Reference Manual (shared/functions/float/bfloat), twice.
+
+    The products of two bfloat16 are exact in float32, unless they leave its range.
+    """
+    for k in (0, 2):
+        products = [
+            to_odd(np.multiply(flushed(a[..., i]), flushed(b[..., i]), dtype=np.float64))
+            for i in (k, k + 1)
+        ]
+        total = add_to_odd(flushed(total), add_to_odd(*products))
+    return total
+
+
+def add_to_odd(a: Float32, b: Float32) -> Float32:
+    """FPAdd_BF16: the sum, which float64 may not hold, is rounded to odd twice, which is once."""
+    a, b = np.float64(a), np.float64(b)
+    total = a + b
+    shift = total - a
+    error = (a - (total - shift)) + (b - shift)
+    return to_odd(odd(total, error))
+
+
+def to_odd(x: NDArray[np.float64]) -> Float32:
+    """BFRound: cut to float32, with its last bit set if anything was lost; denormal numbers become
+    zeros, what is too large infinite."""
+    bits = x.view(np.int64)
+    lost = bits & (1 << 29) - 1
+    cut = (bits - lost | (lost != 0).astype(np.int64) << 29).view(np.float64)
+    large = np.abs(x) >= 2.0**128
+    return flushed(np.where(large, np.copysign(np.inf, x), cut).astype(np.float32))
+
+
+def bf16_bits(x: Float32, *, flush: bool = True) -> NDArray[np.uint16]:
+    """The nearest bfloat16, ties to even; denormal numbers are zeros, if they `flush` to them."""
+    return (flushed(x) if flush else x).astype(ml_dtypes.bfloat16).view(np.uint16)
 
 
 def quantize(x: Float32, factors: Float32, zero_point: int) -> NDArray[np.uint8]:

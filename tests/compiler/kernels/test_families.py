@@ -30,6 +30,7 @@ SUITES = {
     "gemm": gemm_cases.SUITE,
     "gemm half": half_cases.HALF_SUITE,
     "gemm bf16": bf16_cases.SUITE,
+    "gemm bfmmla": bf16_cases.ARM_SUITE,
     "gemm stored half": half_cases.STORED_SUITE,
     "gemm int8": int8_cases.SUITE,
     "head": head_cases.SUITE,
@@ -39,6 +40,7 @@ SUITES = {
     "conv bf16": conv_bf16_cases.SUITE,
     "attention": attention_cases.SUITE,
     "attention bf16": attention_bf16_cases.SUITE,
+    "attention bfmmla": attention_bf16_cases.ARM_SUITE,
     "attention half": attention_half_cases.SUITE,
     "attention int8": attention_int8_cases.SUITE,
 }

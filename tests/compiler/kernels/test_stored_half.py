@@ -21,14 +21,14 @@ from tests.compiler.kernels.harness import Call, run, undefined
 SHAPE = (9, 40, 33, Activation.HARDSWISH, True, Layout.ROWS)
 
 
-@pytest.mark.parametrize("name", ["x86-64", "x86-64-v4", "armv7"])
+@pytest.mark.parametrize("name", ["x86-64", "x86-64-v4", "arm64", "armv7"])
 @pytest.mark.parametrize("format", HalfFormat)
 def test_the_bits_are_those_of_the_widened_weights(format: HalfFormat, name: str) -> None:
     """Denormal weights of float16 included, where it is widened by an instruction and by hand."""
     target, spec = get_target(name), GemmStoredHalfSpec(*SHAPE, format=format)
     tile = default_tile(spec, target)
     a, weights, bias, residual = stored_inputs(spec, hostile=True)
-    halves = [a, pack_halves(weights, format, tile), pack_bias(bias, tile), residual]
+    halves = [a, pack_halves(weights, format, tile, target), pack_bias(bias, tile), residual]
     floats = [a, pack_weights(weights, bias, tile), residual]
     kernels = [
         stored_half_kernel("stored", spec, tile, target),

@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -81,6 +82,7 @@ class AttentionKernel(ABC):
     keys_at: int
     constants: tuple[Expr | float, ...]
     input_type: ClassVar[str] = "float32"  # of queries, keys and values
+    row_alignment: ClassVar[int] = 1  # queries that belong together in a register tile
     lanes: ClassVar[int | None] = None  # of vectors of keys and columns; default: a register's
 
     def __init__(
@@ -129,6 +131,10 @@ class AttentionKernel(ABC):
     def reserve_weights(self) -> None:
         """Reserve scratch for weights, unless they take the place of their scores."""
 
+    def reserve_halves(self, size: int) -> int:
+        """As `reserve`, of 16-bit values."""
+        return 2 * self.reserve(-(-size // 2))
+
     @property
     def exactness(self) -> str:
         """See Kernel."""
@@ -137,6 +143,10 @@ class AttentionKernel(ABC):
     @abstractmethod
     def start_head(self, head: Expr) -> None:
         """Emit what is done for a head."""
+
+    def start_block(self, head: Expr, x: Expr, y: Expr) -> None:
+        """Emit what is done for a block of queries, from (y, x) down: nothing."""
+        return
 
     @abstractmethod
     def scores(self, tile: QueryTile) -> None:
@@ -217,19 +227,20 @@ class AttentionKernel(ABC):
         with T.serial(-(-side // rows)) as index:
             y = T.bind(T.min(index * rows, side - rows))
 
-            def scores(vector: Expr | int, vectors: int) -> None:
-                Blocks.of(rows, self.tile.score_rows).each(
-                    lambda row, mr: self.scores(QueryTile(head, x, y, row, mr, vector, vectors))
+            def each_tile(
+                body: Callable[[QueryTile], None], at_most: int, vector: Expr | int, vectors: int
+            ) -> None:
+                together = self.row_alignment
+                Blocks.of(-(-rows // together), -(-at_most // together)).each(
+                    lambda row, mr: body(
+                        QueryTile(head, x, y, row * together, mr * together, vector, vectors)
+                    )
                 )
 
-            def values(vector: Expr | int, vectors: int) -> None:
-                Blocks.of(rows, self.tile.value_rows).each(
-                    lambda row, mr: self.values(QueryTile(head, x, y, row, mr, vector, vectors))
-                )
-
-            self.key_panels.each(scores)
+            self.start_block(head, x, y)
+            self.key_panels.each(partial(each_tile, self.scores, self.tile.score_rows))
             self.weights()
-            self.value_blocks.each(values)
+            self.value_blocks.each(partial(each_tile, self.values, self.tile.value_rows))
 
     def loaded_constants(self) -> list[Expr]:
         return self.simd.load_constants(self.scratch, self.constants_at, len(self.constants))

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
-from levit_deploy.compiler.kernels.attention import bf16, float32, half, int8, spec
+from levit_deploy.compiler.kernels.attention import bf16, bfmmla, float32, half, int8, spec
 from levit_deploy.compiler.kernels.attention.spec import (
     AttentionBf16Spec,
+    AttentionBfmmlaSpec,
     AttentionHalfSpec,
     AttentionInt8Spec,
     AttentionSpec,
@@ -64,12 +65,30 @@ def _near_half(
         yield replace(default, value_rows=rows, value_columns=vectors * LANES)
 
 
+def _is_legal_bfmmla(tile: AttentionTile, spec: AttentionBfmmlaSpec, target: Target) -> bool:
+    shapes = ((tile.score_rows, tile.score_columns), (tile.value_rows, tile.value_columns))
+    together = bfmmla.PAIR
+    return 1 <= tile.rows <= spec.query_side and all(
+        fits(-(-rows // together) * together, columns, target) for rows, columns in shapes
+    )
+
+
+def _near_bfmmla(
+    spec: AttentionBfmmlaSpec, default: AttentionTile, target: Target
+) -> Iterator[AttentionTile]:
+    yield from (replace(default, rows=n) for n in (default.rows // 2 or 1, 1) if n != default.rows)
+    for rows, columns in ((8, 8), (8, 12), (4, 16), (6, 16)):
+        yield replace(default, score_rows=rows, score_columns=columns)
+        yield replace(default, value_rows=rows, value_columns=columns)
+
+
 def _symbol(spec: AttentionSpec, tile: AttentionTile) -> str:
     """Such as attention_h4_q196_k196_d16_v32_b14_4x32_4x32."""
     words = ["attention" if spec.fused_qkv else "shrinking"]
     words += ["half"] * isinstance(spec, AttentionHalfSpec)
     words += ["int8"] * isinstance(spec, AttentionInt8Spec)
-    words += ["bf16"] * isinstance(spec, AttentionBf16Spec)
+    words += ["bfmmla"] * isinstance(spec, AttentionBfmmlaSpec)
+    words += ["bf16"] * (type(spec) is AttentionBf16Spec)
     words += [f"h{spec.heads}", f"q{spec.queries}", f"k{spec.keys}"]
     words += [f"d{spec.key_dim}", f"v{spec.value_dim}"]
     words += [spec.activation.value] * (spec.activation is not Activation.HARDSWISH)
@@ -95,6 +114,16 @@ ATTENTION_BF16 = Family(
     is_legal=_is_legal,
     neighbours=_near,
     generate=bf16.attention_bf16_kernel,
+    symbol=_symbol,
+)
+ATTENTION_BFMMLA = Family(
+    name="attention bfmmla",
+    spec=AttentionBfmmlaSpec,
+    tile=AttentionTile,
+    default_tile=bfmmla.default_tile,
+    is_legal=_is_legal_bfmmla,
+    neighbours=_near_bfmmla,
+    generate=bfmmla.attention_bfmmla_kernel,
     symbol=_symbol,
 )
 ATTENTION_HALF = Family(

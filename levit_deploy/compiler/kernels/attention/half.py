@@ -72,10 +72,6 @@ class _HalfAttention(AttentionKernel):
         self.weights_at = self.reserve_halves(tile.rows * self.padded_keys)
         self.chains_at = self.reserve_halves(chain_memory(rows, self.value_blocks.size, spec.keys))
 
-    def reserve_halves(self, size: int) -> int:
-        """As `reserve`, of float16; the place is in `self.halves`."""
-        return 2 * self.reserve(-(-size // 2))
-
     def start_head(self, head: Expr) -> None:
         """Keys as the weights of a product: panel after panel, each [key_dim][keys]. The last
         vector is filled up with the last key."""

@@ -87,6 +87,10 @@ class AttentionBf16Spec(AttentionSpec):
     """Attention whose queries, keys and values are bfloat16, multiplied as they are."""
 
 
+class AttentionBfmmlaSpec(AttentionBf16Spec):
+    """The same, multiplied by bfmmla, whose sums are other ones."""
+
+
 def is_supported(spec: AttentionSpec) -> bool:
     """Whether `attention_kernel` can make it; every LeViT's attention is."""
     return spec.key_dim % QUAD == 0 and spec.value_dim % PANEL == 0

@@ -3,7 +3,7 @@
     start; then acc += input value * weight for one tap and input channel after the other; finish
 
 What multiplies is a `PixelBlock`: of float32 here, of 16-bit integers in `block_int16`, of
-16-bit floats in `block_half` and `block_bf16`.
+16-bit floats in `block_half`, `block_bf16` and `block_bfmmla`.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PixelBlock(ABC):
     image_sums: ClassVar[int] = 0
     # Accumulators of one output.
     sums: ClassVar[int] = 1
-    # Instructions of one step for four outputs, where they have several sums.
+    # Instructions of one step for four outputs.
     products: ClassVar[int] = 1
     # Instructions that the input of a pixel takes in such a step.
     input_cost: ClassVar[float] = 1

@@ -85,7 +85,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     block = block_family(spec, isa)
     if image and block.image_sums:
         return -(-block.image_sums // vectors)
-    if block.sums > 1:
+    if block.products > 1:
         # Two registers of weights.
         pixels = int((isa.registers - 2) // (block.sums * vectors + block.input_registers))
         # Where an odd one takes the sums of two, the last one would be too much.
@@ -107,7 +107,7 @@ def _row_instructions(pixels: int, vectors: tuple[int, ...], spec: ConvSpec, isa
     cut = Blocks.of(row, pixels)
     panels = spec.out_channels // sum(vectors)
     block = block_family(spec, isa)
-    if block.sums > 1:
+    if block.products > 1:
         rows = sum(count * block(isa, vectors, size).rows for size, count in cut.sizes)
         weights = block.weight_parts * cut.count * len(vectors)  # in pairs
         loads = weights + block.input_cost * rows

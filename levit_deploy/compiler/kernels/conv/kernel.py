@@ -8,8 +8,8 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
-image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_half` and
-`block_bf16`.
+image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_half`,
+`block_bf16` and `block_bfmmla`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
-from levit_deploy.compiler.kernels.widen import STEP, STORED
+from levit_deploy.compiler.kernels.widen import STORED, step_of
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
@@ -79,16 +79,20 @@ def pack_weights(
 
 
 def pack_weights_half(
-    weights: NDArray[np.float32], bias: NDArray[np.float32], format: HalfFormat, tile: ConvTile
+    weights: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    format: HalfFormat,
+    tile: ConvTile,
+    target: Target,
 ) -> NDArray[np.generic]:
     """The same for a kernel whose source is of `format`, as `weights` are.
 
-    Panel after panel, in `format`: the float32 bias[channels], then of float16
-    [depth][panel channels], of bfloat16 [depth / 2][panel channels][2].
+    Panel after panel, in `format`: the float32 bias[channels], then
+    [depth / step][panel channels][step], with the step of `step_of`.
     """
     stored = STORED[format]
     values = weights.transpose(2, 3, 1, 0).astype(format.dtype).view(stored)
-    steps = values.reshape(-1, STEP[format], len(weights)).transpose(0, 2, 1)
+    steps = values.reshape(-1, step_of(format, isa_of(target)), len(weights)).transpose(0, 2, 1)
     parts: list[NDArray[np.generic]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)
@@ -187,7 +191,10 @@ class _Generator:
         rows = spec.destination_size // spec.out_channels
         if spec.destination is Destination.PADDED_INT16:
             return Int16Output.declare(rows, spec.out_channels, simd, self.tile.width)
-        return Output.declare(self.stored, rows, spec.out_channels, simd, self.tile.width)
+        floats = None if spec.destination is Destination.TOKENS else spec.destination_size
+        return Output.declare(
+            self.stored, rows, spec.out_channels, simd, self.tile.width, floats=floats
+        )
 
     def task(self, task: Expr) -> None:
         bands = self.tile.bands

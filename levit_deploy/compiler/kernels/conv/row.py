@@ -13,7 +13,6 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
-from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.conv.block_half import HalfBlock
 from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
 from levit_deploy.compiler.kernels.conv.image import Planes
@@ -44,7 +43,7 @@ def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
         case Source.PADDED_HALF:
             return HalfBlock
         case Source.PADDED_BF16:
-            return Bf16Block
+            return isa.bf16_block
         case source if source.integers:
             return int16_block(spec, isa)
     return FloatBlock

@@ -8,9 +8,10 @@ from functools import partial
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family, float_only
-from levit_deploy.compiler.kernels.gemm import bf16, float32, half, int8, stored_half
+from levit_deploy.compiler.kernels.gemm import bf16, bfmmla, float32, half, int8, stored_half
 from levit_deploy.compiler.kernels.gemm.spec import (
     GemmBf16Spec,
+    GemmBfmmlaSpec,
     GemmHalfSpec,
     GemmInt8Spec,
     GemmSpec,
@@ -26,11 +27,17 @@ from levit_deploy.targets.target import Target
 
 UNROLLS = (4, 8, 16)
 UNROLLS_INT8 = (1, 2, 4)  # of steps that take several k
+UNROLLS_BFMMLA = (2, 4, 8)  # times four k
 
 
 def is_legal(tile: GemmTile, spec: object, target: Target) -> bool:
     """Whether a float product can be cut so."""
     return _is_whole(tile, target) and fits(tile.mr, tile.nr, target)
+
+
+def _is_legal_bfmmla(tile: GemmTile, spec: GemmBfmmlaSpec, target: Target) -> bool:
+    rows = -(-tile.mr // bfmmla.PAIR) * bfmmla.PAIR
+    return _is_whole(tile, target) and fits(rows, tile.nr, target)
 
 
 def _is_legal_int8(tile: GemmTile, spec: GemmInt8Spec, target: Target) -> bool:
@@ -51,6 +58,12 @@ def _near(spec: GemmSpec, default: GemmTile, target: Target) -> Iterator[GemmTil
     yield from (replace(default, depth_unroll=unroll) for unroll in UNROLLS)
     near = near_tiles(spec.group_rows, spec.columns, (default.mr, default.nr), target)
     yield from (replace(default, mr=mr, nr=nr) for mr, nr in near)
+
+
+def _near_bfmmla(spec: GemmBfmmlaSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
+    yield from (replace(default, depth_unroll=unroll) for unroll in UNROLLS_BFMMLA)
+    near = near_tiles(spec.group_rows, spec.columns, (default.mr, default.nr), target)
+    yield from (replace(default, mr=mr, nr=nr) for mr, nr in near if mr % bfmmla.PAIR == 0)
 
 
 def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
@@ -77,7 +90,8 @@ def _symbol(spec: GemmSpec, tile: GemmTile) -> str:
     """Such as gemm_r196_n256_k128_hardswish_panels_6x16_u4."""
     words = ["gemm_int8" if isinstance(spec, GemmInt8Spec) else "gemm"]
     words += ["half"] * isinstance(spec, GemmHalfSpec)
-    words += ["bf16"] * isinstance(spec, GemmBf16Spec)
+    words += ["bfmmla"] * isinstance(spec, GemmBfmmlaSpec)
+    words += ["bf16"] * (type(spec) is GemmBf16Spec)
     if isinstance(spec, GemmStoredHalfSpec):
         words += ["stored", spec.format.value]
     words += [f"r{spec.rows}", f"n{spec.columns}", f"k{spec.depth}"]
@@ -131,6 +145,17 @@ GEMM_BF16 = Family(
     generate=bf16.bf16_kernel,
     symbol=_symbol,
     shared_tile=partial(bf16.default_tile, shared=True),
+)
+GEMM_BFMMLA = Family(
+    name="gemm bfmmla",
+    spec=GemmBfmmlaSpec,
+    tile=GemmTile,
+    default_tile=bfmmla.default_tile,
+    is_legal=_is_legal_bfmmla,
+    neighbours=_near_bfmmla,
+    generate=bfmmla.bfmmla_kernel,
+    symbol=_symbol,
+    shared_tile=partial(bfmmla.default_tile, shared=True),
 )
 GEMM_INT8 = Family(
     name="gemm int8",

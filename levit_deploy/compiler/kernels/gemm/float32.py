@@ -118,6 +118,7 @@ class FloatGemm:
     in fewer bits."""
 
     input_type: ClassVar[str] = "float32"  # of a
+    row_alignment: ClassVar[int] = 1  # rows that belong together in the tile's instructions
 
     def __init__(
         self,
@@ -133,7 +134,9 @@ class FloatGemm:
         self.tile = tile
         self.simd = Simd(isa_of(target))
         self.panels = Panels(spec.columns, 1 + spec.depth, tile, 1)
-        self.blocks = Blocks.of(spec.group_rows, tile.mr)
+        self.blocks = Blocks.of(
+            -(-spec.group_rows // self.row_alignment), -(-tile.mr // self.row_alignment)
+        )
         self.tiles_per_panel = spec.rows // spec.group_rows * self.blocks.count
         self.row_stride = spec.depth * (2 if spec.gather_side else 1)
         self.group_stride = spec.depth * 2 * spec.gather_side
@@ -142,6 +145,11 @@ class FloatGemm:
     def weight_bytes(self) -> int:
         """Of the constants."""
         return 4 * (1 + self.spec.depth) * self.panels.padded
+
+    @property
+    def input_size(self) -> int:
+        """Values of a."""
+        return self.spec.input_rows * self.spec.depth
 
     # Type of the worker's scratch.
     scratch_type = "float32"
@@ -170,12 +178,16 @@ class FloatGemm:
         row_bytes = np.dtype(self.input_type).itemsize * spec.depth
         row_bytes += (4 * spec.residual + self.stored.value_bytes) * spec.columns
         with kernel_function(self.symbol) as builder:
-            self.a = parameter("a", spec.input_rows * spec.depth, self.input_type)
+            self.a = parameter("a", self.input_size, self.input_type)
             self.declare_weights()
             if spec.residual:
                 self.residual = parameter("residual", spec.rows * spec.columns)
             self.output = Output.declare(
-                self.stored, spec.rows, spec.columns, self.simd, floats=spec.output_size
+                self.stored,
+                spec.rows,
+                spec.columns,
+                self.simd,
+                floats=spec.output_size if spec.layout is Layout.PANELS else None,
             )
             if self.scratch_size:
                 self.scratch = parameter("scratch", self.scratch_size, self.scratch_type)
@@ -203,17 +215,18 @@ class FloatGemm:
 
         panels = self.panels
 
-        def register_tile(units: int, mr: int) -> None:
-            row = T.bind(self.blocks.start(block, mr))
+        def register_tile(units: int, blocks: int) -> None:
+            row = T.bind(self.blocks.start(block, blocks) * self.row_alignment)
             column = T.bind(panels.tiles.start(panel, units) * panels.unit)
             a_at = T.bind(group * self.group_stride + row * self.row_stride)
             out_row = T.bind(group * self.spec.group_rows + row)
-            place = TilePlace(a_at, out_row, mr, column, units * panels.unit, tile_row, first)
+            mr, width = blocks * self.row_alignment, units * panels.unit
+            place = TilePlace(a_at, out_row, mr, column, width, tile_row, first)
             self.register_tile(place)
 
         panels.tiles.branch(
             panel,
-            lambda units: self.blocks.branch(block, lambda mr: register_tile(units, mr)),
+            lambda units: self.blocks.branch(block, lambda blocks: register_tile(units, blocks)),
         )
 
     def register_tile(self, place: TilePlace) -> None:
@@ -248,6 +261,21 @@ class FloatGemm:
                     body = partial(self.store_vector, z, at)
                     rest = self.panels.left(v * simd.lanes, vectors * simd.lanes)
                     branch_at_edge(simd, column, self.panels, rest, body)
+
+    def store_in_row(self, z: Expr, row: Expr, column: Expr, v: int, width: int) -> None:
+        """The same of one register of a row: vector `v` of a tile of so many columns."""
+        simd, spec = self.simd, self.spec
+
+        def store(count: int) -> None:
+            x = self.finished(z, row * spec.columns + column, count)
+            self.output.store(simd, row, column, [x], last=count)
+
+        if spec.layout is Layout.PANELS:
+            panel = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
+            self.store_vector(z, panel + column % PANEL_COLUMNS, simd.lanes)
+        else:
+            rest = self.panels.left(v * simd.lanes, width)
+            branch_at_edge(simd, column, self.panels, rest, store)
 
     def store_vector(self, z: Expr, at: Expr, count: int) -> None:
         self.output.store_at(self.simd, at, self.finished(z, at, count), count)

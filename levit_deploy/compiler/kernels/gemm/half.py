@@ -17,8 +17,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
-from levit_deploy.compiler.kernels.gemm.register_tile import branch_at_edge
-from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmHalfSpec, GemmTile, Layout
+from levit_deploy.compiler.kernels.gemm.spec import GemmHalfSpec, GemmTile
 from levit_deploy.compiler.kernels.half_chains import LANES, HalfChains, chain_memory
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -86,7 +85,8 @@ class _Generator(FloatGemm):
             column = T.bind(place.column + v * LANES)
             bias = T.bind(self.simd.load(self.bias, column))
             for i in range(place.mr):
-                self.finish(chains.total(i, v, bias), place, T.bind(place.row + i), column, v)
+                total, row = chains.total(i, v, bias), T.bind(place.row + i)
+                self.store_in_row(total, row, column, v, place.width)
 
     def steps(
         self, chains: HalfChains, place: TilePlace, first: Expr, count: int, starts: bool
@@ -122,19 +122,3 @@ class _Generator(FloatGemm):
             for part in range(parts):
                 at = base + (parts + part) * panel + (place.number * mine + line) * LINE_HALVES
                 self.simd.prefetch(self.w, at)
-
-    def finish(self, total: Expr, place: TilePlace, row: Expr, column: Expr, v: int) -> None:
-        """The epilogue of vector `v` of a row: activation -> + residual -> stored."""
-        simd, spec = self.simd, self.spec
-
-        def store(count: int) -> None:
-            x = self.finished(total, row * spec.columns + column, count)
-            self.output.store(simd, row, column, [x], last=count)
-
-        if spec.layout is Layout.PANELS:
-            panel = (column // PANEL_COLUMNS * spec.rows + row) * PANEL_COLUMNS
-            at = panel + column % PANEL_COLUMNS
-            self.output.store_at(simd, at, self.finished(total, at, LANES))
-        else:
-            rest = self.panels.left(v * LANES, place.width)
-            branch_at_edge(simd, column, self.panels, rest, store)

@@ -130,6 +130,10 @@ class GemmBf16Spec(GemmSpec):
         return [*super().words(layout), "bf16"]
 
 
+class GemmBfmmlaSpec(GemmBf16Spec):
+    """The same, multiplied by bfmmla, whose sums are other ones; `a` lies in pairs of rows."""
+
+
 class GemmInt8Spec(GemmSpec):
     """x[rows, columns] = activation((q - zero_point) @ w * multiplier + bias) (+ residual).
 

@@ -18,22 +18,23 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm
 from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.spec import GemmStoredHalfSpec, GemmTile
+from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
-from levit_deploy.compiler.kernels.widen import STEP, STORED, load_widened
+from levit_deploy.compiler.kernels.widen import STORED, load_widened, step_of
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 
 
 def pack_halves(
-    weights: NDArray[np.float32], format: HalfFormat, tile: GemmTile
+    weights: NDArray[np.float32], format: HalfFormat, tile: GemmTile, target: Target
 ) -> NDArray[np.generic]:
     """The panels of a kernel, flat, from `weights` (depth, columns), numbers of `format`.
 
-    Panel after panel, of float16 each [depth][panel columns], of bfloat16 each
-    [depth / 2][panel columns][2]; both are padded with zeros.
+    Panel after panel, each [depth / step][panel columns][step], with the step of `step_of`; padded
+    with zeros.
     """
     depth, columns = weights.shape
-    step = STEP[format]
+    step = step_of(format, isa_of(target))
     panels = Panels(columns, depth, tile, 1)
     padded = np.zeros((-(-depth // step) * step, panels.padded), format.dtype)
     padded[:depth, :columns] = weights
@@ -63,7 +64,7 @@ class _Generator(FloatGemm):
     ) -> None:
         super().__init__(symbol, spec, tile, target)
         self.spec: GemmStoredHalfSpec = spec
-        self.step = STEP[spec.format]
+        self.step = step_of(spec.format, self.simd.isa)
         self.stored_depth = -(-spec.depth // self.step) * self.step
         self.halves = Panels(spec.columns, self.stored_depth, tile, 1)
 

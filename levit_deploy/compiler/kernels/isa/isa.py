@@ -15,11 +15,14 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
+from levit_deploy.compiler.kernels.isa.half_storage import HalfStorage
 from levit_deploy.compiler.kernels.isa.lanes import lanes_of
+from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Int8Dot, Target
 
 if TYPE_CHECKING:
     from levit_deploy.compiler.kernels.attention.packed_dot import PackedDot
+    from levit_deploy.compiler.kernels.conv.block import FloatBlock
     from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
     from levit_deploy.compiler.kernels.gemm.int8_tile import Int8Tile
     from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -63,6 +66,11 @@ class Isa(ABC):
     multiplies_by_lane: ClassVar[bool]
     # Vectors of one operand that an inner kernel loads together.
     load_group: ClassVar[int]
+    # What CPUs that multiply bfloat16 have for convolutions; how many neighbouring k of weights lie
+    # side by side for each column, and how tokens lie, as they want it.
+    bf16_block: ClassVar[type[FloatBlock]]
+    bf16_step: ClassVar[int] = 2
+    bf16_storage: ClassVar[HalfStorage] = HalfStorage.ROWS
     # The core runs far enough ahead to hide the end of a loop, and to fall idle for weights and
     # inputs that nobody asked for early.
     runs_ahead: ClassVar[bool]
@@ -97,6 +105,10 @@ class Isa(ABC):
     @abstractmethod
     def widens_float16(self) -> bool:
         """Whether one instruction makes float32 of float16."""
+
+    def half_storage(self, format: HalfFormat) -> HalfStorage:
+        """How tokens of `format` lie in memory: as matrix products want them."""
+        return self.bf16_storage if format is HalfFormat.BF16 else HalfStorage.ROWS
 
     def int16_block(self, channels: int, byte_weights: bool = False) -> type[Int16Block]:
         """What multiplies `channels` 16-bit input channels of a convolution; they lie in the same
@@ -144,6 +156,10 @@ class Isa(ABC):
         """int32: as many low bits of `low`, and above them those of `high`."""
         mask, shift = (T.broadcast(T.int32(n), lanes_of(low)) for n in (2**bits - 1, bits))
         return T.bitwise_or(T.bitwise_and(low, mask), T.shift_left(high, shift))
+
+    def to_bf16(self, x: Expr) -> Expr:
+        """The nearest bfloat16 of float32, ties to even, where the CPU multiplies bfloat16."""
+        raise NotImplementedError
 
     @abstractmethod
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:

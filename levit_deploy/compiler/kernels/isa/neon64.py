@@ -1,4 +1,4 @@
-"""AArch64: NEON with 32 registers, with or without sdot (ARMv8.2) and smmla (ARMv8.6).
+"""AArch64: NEON with 32 registers, with or without sdot (ARMv8.2), smmla and bfmmla (ARMv8.6).
 
 Sources: Arm ARM (FCVTNS, SQXTN, SMULL, SADALP, ADDP, SLI).
 """
@@ -13,6 +13,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedFloat, PackedSdot
+from levit_deploy.compiler.kernels.conv.block_bfmmla import BfmmlaBlock
 from levit_deploy.compiler.kernels.conv.block_bytes import (
     SdotBlock,
     SdotByteBlock,
@@ -24,6 +25,8 @@ from levit_deploy.compiler.kernels.gemm.int8_dot_tile import SdotTile
 from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
 from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
 from levit_deploy.compiler.kernels.gemm.int8_shared_tiles import MlalSharedTile, SmmlaSharedTile
+from levit_deploy.compiler.kernels.isa.bf16_instructions import bfcvtn
+from levit_deploy.compiler.kernels.isa.half_storage import QUAD, HalfStorage
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts
 from levit_deploy.compiler.kernels.isa.neon import Neon
 from levit_deploy.compiler.kernels.isa.simd import Simd
@@ -46,6 +49,9 @@ class Neon64(Neon):
             (SmmlaByteBlock, LaneBlock),
         ),
     }
+    bf16_block = BfmmlaBlock
+    bf16_step = QUAD
+    bf16_storage = HalfStorage.PAIRS
     NARROW = "llvm.aarch64.neon.sqxtn"
     LONG_PRODUCT = "llvm.aarch64.neon.smull"
 
@@ -75,6 +81,9 @@ class Neon64(Neon):
             T.bind(T.call_llvm_intrin(kind, "llvm.masked.load", place, every_lane, simd.splat(0.0)))
             for place in places
         ]
+
+    def to_bf16(self, x: Expr) -> Expr:
+        return bfcvtn(x)
 
     def maximum(self, a: Expr, b: Expr) -> Expr:
         """fmaxnm, which LLVM takes only from the intrinsic."""

@@ -12,9 +12,11 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.attention.packed_dot import PackedPmaddwd, PackedVpdpbusd
+from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.conv.block_int16 import PmaddwdBlock, VpdpwssdBlock
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import MaddubsTile, VpdpbusdTile
 from levit_deploy.compiler.kernels.gemm.int8_pair_tile import MaddubsPairTile
+from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtneps2bf16
 from levit_deploy.compiler.kernels.isa.integer_instructions import packssdw
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts, Isa
 from levit_deploy.compiler.kernels.isa.lanes import Combine, half, lanes_of, shuffle
@@ -35,6 +37,7 @@ class X86(Isa):
             VpdpbusdTile, VpdpbusdTile, PackedVpdpbusd, (VpdpwssdBlock,), (VpdpwssdBlock,)
         ),
     }
+    bf16_block = Bf16Block
     multiplies_by_lane = False
     load_group = 4
     runs_ahead = True
@@ -58,6 +61,9 @@ class X86(Isa):
         if lanes_of(x) != _ZMM_BYTES // 4:
             return super().at_most(x, limit)
         return _as_integers(T.min, x, limit)
+
+    def to_bf16(self, x: Expr) -> Expr:
+        return vcvtneps2bf16(x)
 
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         x = self.at_most(x, simd.splat(high))  # any overflow gives the smallest int32
