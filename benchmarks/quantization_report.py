@@ -19,9 +19,7 @@ PACKAGES = {"levit-deploy": "levit_deploy", "ONNX Runtime": "onnxruntime", "NNCF
 STEM = """\
 ## The stem
 
-Its first convolution reads the image in steps that the normalisation decides: powers of two, some
-35 of them to a level of a byte. On test images they are 78 dB below the picture, which bytes are
-47 dB below. What 8 bits cost in each of the others:
+Its first convolution reads the image and stays float32. What 8 bits cost in each of the others:
 signal-to-noise ratio of the logits if it alone is rounded, all else being float32, and of the 8-bit
 model, of 44.7 dB, if its activations too get 8 bits, a range for each channel. On the first 200
 test images, by `python -m benchmarks.stem_bits`.

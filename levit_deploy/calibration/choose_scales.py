@@ -27,7 +27,6 @@ from levit_deploy.calibration.rounding import (
     activation_scale,
     activation_scale_int16,
     activation_steps,
-    image_scales,
     shortest,
     weight_scales,
     weight_scales_int16,
@@ -45,7 +44,6 @@ from levit_deploy.calibration.table import (
 )
 from levit_deploy.errors import DeployError
 from levit_deploy.export.exported import ExportedModel
-from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import IMAGE, Conv, Float64, Linear
 
 
@@ -62,7 +60,7 @@ def choose_scales(
     the recipe names a layer that the model does not have.
     """
     network = exported.network
-    _check_names([layer.name for layer in network.layers()], recipe)
+    _check_names([layer.name for layer, tensor in network.reading() if tensor != IMAGE], recipe)
     linears = [r for r in network.reading() if isinstance(r[0], Linear) and _quantizes(recipe, r)]
     streams = equalize_streams(network, statistics, linears) if recipe.equalize_streams else ()
     statistics = scale_statistics(network, statistics, streams, linears)
@@ -83,9 +81,7 @@ def choose_scales(
         images=_described(images) if images else None,
         streams=streams,
         stem=tuple(
-            _image_scale(layer, exported.normalization)
-            if tensor == IMAGE
-            else _conv_scale(layer, tensor, statistics[tensor])
+            _conv_scale(layer, tensor, statistics[tensor])
             for layer, tensor in readings
             if isinstance(layer, Conv)
         ),
@@ -112,8 +108,8 @@ def _check_names(names: Sequence[str], recipe: Recipe) -> None:
 
 
 def _quantizes(recipe: Recipe, reading: Reading) -> bool:
-    layer, _ = reading
-    return layer.name not in recipe.float_layers
+    layer, tensor = reading
+    return tensor != IMAGE and layer.name not in recipe.float_layers
 
 
 def _tensor_scale(
@@ -175,7 +171,7 @@ def _squares(moments: SecondMoments, tensor: TensorScale, recipe: Recipe) -> Flo
 
 
 def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
-    """The same in every recipe."""
+    """The same in every recipe. All but the first convolution, which reads the image, get one."""
     factors, weight = _factored(layer, seen, BYTE_BALANCE)
     scales = weight_scales_of_bytes(weight)
     steps = byte_weights(weight, scales, seen.scaled(factors).windows)
@@ -194,24 +190,6 @@ def _conv_scale(layer: Conv, tensor: str, seen: TensorStatistics) -> ConvScale:
         factors=tuple(factors.tolist()),
         scales=tuple(map(shortest, scales)),
         byte_weights=b"" if steps is None else pack_steps(steps),
-    )
-
-
-def _image_scale(layer: Conv, normalization: Normalization) -> ConvScale:
-    """Of the first convolution: whatever the images, and 16-bit weights."""
-    scale, factors = image_scales(normalization)
-    mean, std = np.array(normalization.mean), np.array(normalization.std)
-    weight = layer.weight.astype(np.float64) / factors.reshape(1, -1, 1, 1)
-    return ConvScale(
-        layer=layer.name,
-        tensor=IMAGE,
-        scale=scale,
-        largest_step=LARGEST_STEP,
-        seen_low=shortest((-mean / std * factors).min()),
-        seen_high=shortest(((1 - mean) / std * factors).max()),
-        factors=tuple(factors.tolist()),
-        scales=tuple(map(shortest, weight_scales_int16(weight))),
-        byte_weights=b"",
     )
 
 

@@ -30,7 +30,11 @@ def kept_float(network: Network, recipe: Recipe) -> Iterator[FloatTensor]:
         if layer.name in recipe.float_layers:
             yield FloatTensor(layer.name, f"layer: the recipe `{recipe.name}` keeps it")
 
+    first, *_ = network.stem
     for conv in network.stem:
+        if conv is first:
+            reason = "first convolution: it reads the image, which is float32"
+            yield FloatTensor(conv.name, reason)
         yield from chosen(conv)
         if conv is not network.stem[-1]:
             yield FloatTensor(activated(conv), _ACTIVATION)

@@ -3,7 +3,7 @@
 w8a8               8-bit weights per output channel, 8-bit activations per tensor; the residual
                    streams equalized, a factor for each channel of what a layer reads, ranges
                    extrapolated, weights rounded so that their errors cancel, biases corrected; the
-                   stem in 16 bits
+                   stem behind its first convolution in 16 bits
 w8a8-nearest       the same with weights rounded to the nearest step
 w8a8-streams       as w8a8 without factors: only layers' weights and scales
 w8a8-percentile    as w8a8, ranges by another observer; likewise -min-max, -mse, -entropy
@@ -26,9 +26,9 @@ from levit_deploy.records import load_record, to_json
 @dataclass(frozen=True)
 class Recipe:
     """`float_layers`: linear layers (else 8 bits) and convolutions of the stem (else 16 bits) that
-    keep float32 weights and activations, by name. So does an attention one of whose layers for
-    queries, keys and values is named. `compensate_rounding`: of linear layers' weights, where there
-    are pictures."""
+    keep float32 weights and activations, by name. The first convolution always does, and so does
+    an attention one of whose layers for queries, keys and values is named. `compensate_rounding`:
+    of linear layers' weights, where there are pictures."""
 
     SCHEMA_VERSION: ClassVar[int] = 2
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.models.spec import Normalization
 from levit_deploy.network.network import Float64
 
 WEIGHT_LIMIT = 127
@@ -33,9 +32,6 @@ LARGEST_STEP = 8191
 # Of the range that is expected: one bit, so that what no calibration image showed does not
 # saturate. In 8 bits that would be dear.
 HEADROOM = 2.0
-
-# The same of an image, whose range is known; resized in float it may exceed it a little.
-IMAGE_HEADROOM = 1.5
 
 LARGEST_WEIGHT = 8191
 LOW_PART = 64  # of a step, for kernels of bytes
@@ -100,17 +96,6 @@ def activation_scale_int16(low: float, high: float) -> float:
     """With which LARGEST_STEP is HEADROOM times the larger end of `low`..`high`; 1 for zeros."""
     largest = max(-low, high)
     return shortest(max(HEADROOM * largest / LARGEST_STEP, _SMALLEST)) if largest else 1.0
-
-
-def image_scales(normalization: Normalization) -> tuple[float, Float64]:
-    """(scale, factors of the channels) of an image that is normalised bytes: powers of two.
-
-    Black and white are at least IMAGE_HEADROOM within LARGEST_STEP.
-    """
-    mean, std = np.array(normalization.mean), np.array(normalization.std)
-    reach = np.maximum(np.abs(mean), np.abs(1 - mean)) / std
-    steps = np.exp2(np.ceil(np.log2(IMAGE_HEADROOM * reach / LARGEST_STEP)))
-    return float(steps.min()), steps.min() / steps
 
 
 def weight_scales_int16(weight: Float64) -> NDArray[np.float32]:

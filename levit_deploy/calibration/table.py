@@ -58,8 +58,7 @@ class ConvScale:
     q[c] = rint(clamp(x[c] * factors[c], -largest_step * scale, largest_step * scale) / scale), ties
     to even; c is the channel. Weights become rint(w / factors / scales), with one of `scales` for
     each output channel, so that no sum of products leaves 32 bits. `seen_low`..`seen_high` is the
-    range of x * factors over all calibration images, or over all bytes where x is the image: its
-    factors and scale are powers of two.
+    range of x * factors over all calibration images.
 
     `byte_weights`: where 8 bits suffice for the weights, what they become instead, by `pack_steps`
     in the order of (out, in, 3, 3): whole numbers from -127 to 127. Empty for 16 bits.

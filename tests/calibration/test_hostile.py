@@ -24,14 +24,12 @@ from levit_deploy.network.network import Linear
 from tests.calibration.running import run, signal_to_noise_db
 
 SIZE = 64
-STEM = ("patch_embed.0", "patch_embed.2", "patch_embed.4", "patch_embed.6")
+STEM = ("patch_embed.2", "patch_embed.4", "patch_embed.6")
 
 
 @pytest.fixture
 def images():
-    """Within what an image's steps reach."""
-    noise = np.random.default_rng(7).standard_normal((6, 3, SIZE, SIZE), np.float32)
-    return noise.clip(-3.9, 3.9)
+    return np.random.default_rng(7).standard_normal((6, 3, SIZE, SIZE), np.float32)
 
 
 @pytest.fixture
@@ -83,7 +81,7 @@ def test_one_such_channel_in_the_stem(changed, pictures, images, place):
     [expected] = run(exported.graph, images, ["patch_embed.6"]).values()
     for seen, least in ((without, 60), (statistics, LEAST_SQNR_DB - 5)):
         table = choose_scales(exported, seen, pictures, recipe)
-        assert len(table.stem) == 4
+        assert len(table.stem) == 3
         assert seen is statistics or not any(scale.byte_weights for scale in table.stem)
         [got] = run(quantize(exported, table).graph, images, ["patch_embed.6"]).values()
         assert signal_to_noise_db(expected, got) > least

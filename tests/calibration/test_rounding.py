@@ -8,14 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from levit_deploy.calibration.rounding import (
-    LARGEST_STEP,
-    image_scales,
-    weight_scales,
-    weight_steps,
-)
+from levit_deploy.calibration.rounding import weight_scales, weight_steps
 from levit_deploy.compiler.kernels.gemm.int8_panels import within_limits
-from levit_deploy.models.spec import IMAGENET, Normalization
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)
 WEIGHTS = hnp.arrays(np.float64, SHAPES, elements=st.floats(-1024, 1024, width=32))
@@ -54,24 +48,3 @@ def test_what_exceeds_the_limits_is_taken_off(column: list[float], expected: lis
 def test_scales_are_no_greater_than_needed() -> None:
     weight = np.array([[254.0, 127, 0], [0, 127, 0], [1, 1, 0]])
     np.testing.assert_array_equal(weight_scales(weight), np.float32([2, 2, 1]))
-
-
-@pytest.mark.parametrize(
-    "normalization",
-    [
-        IMAGENET,
-        Normalization((0.5,) * 3, (0.5,) * 3),
-        Normalization((0.0,), (1 / 255,)),
-        Normalization((0.0, 1.0, 0.4), (1.0, 0.01, 0.3)),
-    ],
-)
-def test_an_image_never_saturates_and_its_steps_are_finer_than_a_level(
-    normalization: Normalization,
-) -> None:
-    scale, factors = image_scales(normalization)
-    steps = scale / factors
-    assert (np.frexp(steps)[0] == 0.5).all()
-    levels = np.arange(256)[:, None] / 255
-    pixels = (levels - normalization.mean) / np.array(normalization.std)
-    assert np.abs(pixels / steps).max() <= LARGEST_STEP / 1.5
-    assert (steps <= 1 / (10 * 255 * np.array(normalization.std))).all()

@@ -49,6 +49,7 @@ def test_every_tensor_of_the_network_is_accounted_for(exported, table):
     biases = sum(node.input[-1].endswith(".bias") and node.op_type == "Add" for node in computed)
     assert len(named) == len(computed) - biases
     assert {t.reason.split(":")[0] for t in table.kept_float} == {
+        "first convolution",
         "attention",
         "residual stream",
         "activation",

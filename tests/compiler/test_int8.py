@@ -137,15 +137,15 @@ def test_copies_are_made_where_the_tensor_is_made() -> None:
     assert made.count("gemm int8") == 23
     assert made.count("quantize") <= 2
     assert "gemm" not in made
-    assert made[:4] == ["conv int16"] * 4
+    assert made[:4] == ["conv", "conv int16", "conv int16", "conv int16"]
 
 
-@pytest.mark.parametrize("kept", [("0", "2", "4", "6"), ("0",), ("4",), ("6",)])
+@pytest.mark.parametrize("kept", [("2", "4", "6"), ("4",), ("6",)])
 def test_convolutions_that_stay_float(kept: tuple[str, ...]) -> None:
     layers = tuple(f"patch_embed.{index}" for index in kept)
     model = quantized_tiny(replace(PLAIN, float_layers=layers))
     program = compile_model(model, HOST)
-    assert kinds(program)[:4].count("conv int16") == 4 - len(kept)
+    assert kinds(program)[:4].count("conv int16") == 3 - len(kept)
     image = random_image(model)
     assert_close(run(program, HOST, image), reference(model, image))
 
@@ -158,16 +158,6 @@ def test_a_stem_whose_sums_might_wrap_is_refused() -> None:
     wide = replace(conv.arithmetic, largest_step=2 * conv.arithmetic.largest_step)
     stem = (*network.stem[:2], replace(conv, arithmetic=wide), network.stem[3])
     with pytest.raises(DeployError, match=r"16-bit sums of `patch_embed\.4` could overflow"):
-        compile_network(replace(network, stem=stem))
-
-
-def test_an_image_in_steps_that_are_no_powers_of_two_is_refused() -> None:
-    network = quantized_tiny().network
-    first = network.stem[0]
-    assert isinstance(first.arithmetic, arithmetic.Int16)
-    odd = replace(first.arithmetic, scale=1.5 * first.arithmetic.scale)
-    stem = (replace(first, arithmetic=odd), *network.stem[1:])
-    with pytest.raises(DeployError, match=r"`patch_embed\.0` reads steps that are no powers"):
         compile_network(replace(network, stem=stem))
 
 

@@ -33,7 +33,7 @@ def random_network(
         return rng.uniform(0.01, 1, shape).astype(np.float32)
 
     def conv(layer: Conv) -> Conv:
-        if rng.random() > integer_share:
+        if layer is network.stem[0] or rng.random() > integer_share:
             return layer
         scale = float(np.float32(rng.uniform(1e-4, 1e-3)))
         arithmetic = Int16(floats(layer.inputs), scale, 8191, floats(layer.outputs))

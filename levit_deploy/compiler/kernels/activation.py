@@ -30,7 +30,7 @@ def activate(simd: Simd, activation: Activation, z: Expr) -> Expr:
         case Activation.NONE:
             return z
         case Activation.RELU:
-            return simd.isa.not_negative(z)
+            return simd.maximum(z, simd.splat(0.0))
     return z * gate(simd, activation, z)
 
 
@@ -42,7 +42,7 @@ def gate(simd: Simd, activation: Activation, z: Expr) -> Expr:
             return one
         case Activation.HARDSWISH:  # 1/6 as a float32 factor
             ramp = simd.fma(z, simd.splat(1 / 6), simd.splat(0.5))
-            return simd.isa.at_most(simd.isa.not_negative(ramp), one)
+            return simd.minimum(simd.maximum(ramp, zero), one)
         case Activation.RELU:
             return tirx.Select(z > zero, one, zero)
         case Activation.SILU:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.flat_program import Value
 from levit_deploy.compiler.kernels.conv.family import CONV
-from levit_deploy.compiler.kernels.conv.image_int16 import pack_limits
 from levit_deploy.compiler.kernels.conv.int16 import (
     Steps,
     largest_step,
@@ -64,7 +63,7 @@ def lower_stem(calls: Calls, stem: Sequence[Conv], image_size: int) -> Tensor:
             in_channels=conv.inputs,
             out_channels=conv.outputs,
             activation=calls.activation if reader else Activation.NONE,
-            source=_source_of_image(conv) if x == IMAGE else _source(conv, calls.target),
+            source=Source.IMAGE_F32 if x == IMAGE else _source(conv, calls.target),
             destination=_WRITTEN[_source(reader, calls.target)] if reader else Destination.TOKENS,
         )
         _check(conv, spec)
@@ -90,8 +89,6 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
                 prove_exact, spec=spec, tile=tile, target=target, largest=int16.largest_step
             )
     operands: list[Value | NDArray[np.generic]] = [x, panels]
-    if spec.source.image and isinstance(conv.arithmetic, Int16):
-        operands.append(pack_limits(_image_steps(conv.arithmetic), conv.arithmetic.largest_step))
     if reader is not None and isinstance(reader.arithmetic, Int16):
         steps = reader.arithmetic.factors / np.float64(reader.arithmetic.scale)
         operands.append(pack_steps(steps.astype(np.float32), reader.arithmetic.largest_step))
@@ -110,7 +107,7 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     )
     if spec.source.image:
         entry = EIGHT_BIT[spec.in_channels]
-        from_bytes = replace(spec, source=spec.source.of_bytes(spec.in_channels))
+        from_bytes = replace(spec, source=Source(entry.value))
         calls.call(
             CONV.symbol(from_bytes, tile),
             lambda symbol, _: conv_kernel(symbol, from_bytes, tile, target, calls.normalization),
@@ -119,11 +116,6 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
             entry=entry,
         )
     return out
-
-
-def _source_of_image(conv: Conv) -> Source:
-    """The caller's float image, as `conv` reads it."""
-    return Source.IMAGE_F32_INT16 if isinstance(conv.arithmetic, Int16) else Source.IMAGE_F32
 
 
 def _source(conv: Conv, target: Target) -> Source:
@@ -143,12 +135,6 @@ def _steps(conv: Conv) -> Steps:
     return conv.weight.astype(np.int8) if by_bytes else conv.weight.astype(np.int16)
 
 
-def _image_steps(arithmetic: Int16) -> NDArray[np.float32]:
-    """What one of each channel is worth."""
-    steps: NDArray[np.float32] = np.float32(arithmetic.scale) / arithmetic.factors
-    return steps
-
-
 def _check(conv: Conv, spec: ConvSpec) -> None:
     if spec.source.image and (spec.in_size < SMALLEST_IMAGE or spec.in_channels not in EIGHT_BIT):
         raise DeployError(
@@ -161,10 +147,9 @@ def _check(conv: Conv, spec: ConvSpec) -> None:
             f"`{conv.name}` has {spec.out_channels} channels, for which there is no kernel",
             hint=f"the stem's channels are multiples of {CHANNEL_MULTIPLE}",
         )
-    if not isinstance(conv.arithmetic, Int16):
-        return
-    again = "quantize the model again: `levit-deploy quantize`"
-    if not 0 < conv.arithmetic.largest_step <= largest_step(_steps(conv)):
-        raise DeployError(f"16-bit sums of `{conv.name}` could overflow", hint=again)
-    if spec.source.image and (np.frexp(_image_steps(conv.arithmetic))[0] != 0.5).any():
-        raise DeployError(f"`{conv.name}` reads steps that are no powers of two", hint=again)
+    steps = conv.arithmetic.largest_step if isinstance(conv.arithmetic, Int16) else 0
+    if steps and (spec.source.image or not 0 < steps <= largest_step(_steps(conv))):
+        raise DeployError(
+            f"16-bit sums of `{conv.name}` could overflow",
+            hint="quantize the model again: `levit-deploy quantize`",
+        )

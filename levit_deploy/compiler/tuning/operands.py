@@ -17,7 +17,6 @@ from tvm import tirx
 
 from levit_deploy.compiler.kernels.conv import int16
 from levit_deploy.compiler.kernels.conv import kernel as conv
-from levit_deploy.compiler.kernels.conv.image_int16 import pack_limits
 from levit_deploy.compiler.kernels.conv.output_int16 import pack_steps
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.gemm.float32 import pack_weights
@@ -45,7 +44,6 @@ _WEIGHT = 60  # in 8 bits: two of them do not reach int8_panels.PAIR_LIMIT
 _WIDE_WEIGHT = 100  # in 16 bits: times _PART * 257, a depth of 9 * 384 stays below 2**31
 _PART = 16  # of both bytes of 16-bit steps, which some targets keep apart
 _FACTOR, _LARGEST_STEP = 100.0, 4000  # of a 16-bit output
-_STEP = 2.0**-11  # of an image
 
 
 class Role(StrEnum):
@@ -92,8 +90,6 @@ def operands(kernel: Kernel, spec: Spec, tile: Tile, target: Target) -> list[Ope
             case "quantization":
                 assert isinstance(spec, ConvSpec)
                 content = pack_steps(np.full(spec.out_channels, _FACTOR, np.float32), _LARGEST_STEP)
-            case "limits":
-                content = pack_limits(np.full(size // 2, _STEP, np.float32), _LARGEST_STEP)
             case _ if role in (Role.INPUT, Role.CONSTANT):
                 content = _values(numbers, size, dtype)
         assert content is None or content.nbytes == size * dtype.itemsize

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from levit_deploy.compiler.kernels.conv.block_bytes import parts_of
 from levit_deploy.compiler.kernels.conv.family import CONV
-from levit_deploy.compiler.kernels.conv.image_int16 import pack_limits
 from levit_deploy.compiler.kernels.conv.int16 import (
     largest_step,
     pack_weights_int16,
@@ -22,22 +21,18 @@ from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destinat
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.targets.target import Target
-from tests.compiler.kernels.conv_cases import NORMALIZATIONS, in_zero_border, normalizing
+from tests.compiler.kernels.conv_cases import in_zero_border
 from tests.compiler.kernels.harness import Buffer, undefined
 from tests.compiler.kernels.kernel_targets import TARGETS
 from tests.compiler.kernels.rounding import Float32, fma, hardswish
 from tests.compiler.kernels.suite import Case, Suite
 
 LARGEST = 8191  # the step at which the output saturates
-LARGEST_OF_IMAGE = 8191
 
 
 @dataclass(frozen=True)
 class Layer:
-    """x (y, x, channels): int16 steps, or an image of floats or bytes; weights (out, in, 3, 3).
-
-    `image_steps`: what one is worth, of an image that becomes steps.
-    """
+    """x (y, x, channels): int16 steps, or a float image; weights (out, in, 3, 3) of that type."""
 
     spec: ConvSpec
     x: NDArray[np.generic]
@@ -45,40 +40,20 @@ class Layer:
     multiplier: Float32
     bias: Float32
     factors: Float32
-    image_steps: Float32 | None = None
 
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         spec = self.spec
-        source: Buffer = self.x
-        if not spec.source.image:
-            source = stored(in_zero_border(self.x), target)
-        elif not spec.source.eight_bit:
-            source = np.ascontiguousarray(self.x.transpose(2, 0, 1))
         if spec.source.integers:
             panels = pack_weights_int16(
                 self.weights, self.multiplier, self.bias, spec, tile, target
             )
+            inputs = [stored(in_zero_border(self.x), target), panels]
         else:
-            panels = pack_weights(self.weights, self.bias, spec, tile)
-        inputs = [source, panels]
-        if self.image_steps is not None:
-            inputs.append(pack_limits(self.image_steps, LARGEST_OF_IMAGE))
+            image = np.ascontiguousarray(self.x.transpose(2, 0, 1))
+            inputs = [image, pack_weights(self.weights, self.bias, spec, tile)]
         if spec.destination is Destination.PADDED_INT16:
             inputs.append(pack_steps(self.factors, LARGEST))
         return inputs
-
-    def steps(self, target: Target) -> NDArray[np.generic]:
-        """What is multiplied."""
-        if self.image_steps is None:
-            return self.x
-        x = self.x
-        if self.spec.source.eight_bit:
-            normalization = NORMALIZATIONS[x.shape[-1]]
-            std, mean = np.array(normalization.std), np.array(normalization.mean)
-            scale, shift = (a.astype(np.float32) for a in (1 / (255 * std), -mean / std))
-            x = fma(x.astype(np.float32), scale, shift, fused=target.fma)
-        most = np.float32(LARGEST_OF_IMAGE)
-        return np.rint(np.clip(x / self.image_steps, -most, most)).astype(np.int16)
 
 
 def stored(steps: NDArray[np.int16], target: Target) -> NDArray[np.int16]:
@@ -111,22 +86,6 @@ def make_layer(spec: ConvSpec, seed: int = 0) -> Layer:
     )
 
 
-def image_layer(spec: ConvSpec) -> Layer:
-    """Of a float image some values saturate, at both ends, and three are as large as a caller's can
-    be; of bytes none do."""
-    layer = make_layer(spec)
-    rng = np.random.default_rng(2)
-    steps = np.float32([2**-11, 2**-10, 2**-11][: spec.in_channels])
-    if spec.source.eight_bit:
-        x = rng.integers(0, 256, layer.x.shape, np.uint8)
-    else:
-        x = 3 * rng.standard_normal(layer.x.shape, np.float32)
-        x[3, 5, 0], x[5, 3, -1], x[7, 7, 0] = 2.0**32, -(2.0**32), np.inf
-    spread = 3 / (3000 * 1000 * np.sqrt(spec.depth))
-    multiplier = (spread * rng.uniform(0.5, 2, spec.out_channels)).astype(np.float32)
-    return replace(layer, x=x, multiplier=multiplier, image_steps=steps)
-
-
 def extreme_layer(spec: ConvSpec, sign: int) -> Layer:
     """The largest sums that `largest_step` allows: anything that wraps on the way shows."""
     layer = make_layer(spec)
@@ -150,8 +109,7 @@ def float_layer(spec: ConvSpec) -> Layer:
 def reference(layer: Layer, target: Target) -> Buffer:
     """The output by the definition of the numbers, flat."""
     spec, fused = layer.spec, target.fma
-    steps = layer.steps(target)
-    x = torch.from_numpy(steps.transpose(2, 0, 1)[None].astype(np.float64))
+    x = torch.from_numpy(layer.x.transpose(2, 0, 1)[None].astype(np.float64))
     w = torch.from_numpy(layer.weights.astype(np.float64))
     total = torch.nn.functional.conv2d(x, w, stride=2, padding=1)[0].numpy().transpose(1, 2, 0)
     if spec.source.integers:
@@ -171,7 +129,6 @@ _INT16, _BYTES = Source.PADDED_INT16, Source.PADDED_INT16_BYTES
 MIDDLE = ConvSpec(16, 8, 16, Activation.HARDSWISH, _INT16, Destination.PADDED_INT16)
 LAST = ConvSpec(8, 16, 32, Activation.NONE, _INT16, Destination.TOKENS)
 FIRST = replace(MIDDLE, in_size=35, in_channels=3, source=Source.IMAGE_F32)
-IMAGE = replace(FIRST, in_size=32, source=Source.IMAGE_F32_INT16)
 
 LAYERS = {
     "in many ways": make_layer(replace(MIDDLE, in_size=35, in_channels=12, out_channels=48)),
@@ -188,17 +145,6 @@ LAYERS = {
     "largest sums": extreme_layer(replace(LAST, in_channels=24, out_channels=8), 1),
     "lowest sums": extreme_layer(replace(MIDDLE, in_channels=24), -1),
     "from a float image": float_layer(FIRST),
-    "an image": image_layer(IMAGE),
-    "an odd image": image_layer(replace(IMAGE, in_size=35, out_channels=24)),
-    "an image in large": image_layer(replace(IMAGE, in_size=112)),
-    "a grey image": image_layer(replace(IMAGE, in_size=33, in_channels=1)),
-    "an image, few channels": image_layer(replace(IMAGE, in_size=17, out_channels=12)),
-    "an image to floats": image_layer(replace(IMAGE, destination=Destination.TOKENS)),
-    "an image in blocks of 3": image_layer(replace(IMAGE, in_size=35, out_channels=24)),
-    "RGB bytes": image_layer(replace(IMAGE, in_size=63, source=Source.IMAGE_RGB8_INT16)),
-    "grey bytes": image_layer(
-        replace(IMAGE, in_channels=1, source=Source.IMAGE_GRAY8_INT16, out_channels=8)
-    ),
     "bytes, middle": make_layer(replace(MIDDLE, in_size=33, in_channels=24, source=_BYTES)),
     "bytes, last": make_layer(replace(LAST, in_size=28, in_channels=64, source=_BYTES)),
     "bytes, 12 channels": make_layer(replace(LAST, in_channels=12, source=_BYTES)),
@@ -206,7 +152,7 @@ LAYERS = {
     "bytes, lowest sums": extreme_layer(replace(MIDDLE, in_channels=232, source=_BYTES), -1),
     "bytes, wide block": make_layer(replace(LAST, in_size=31, source=_BYTES)),
 }
-_PIXELS = {"narrow tile": 3, "an image in blocks of 3": 3, "wide block": 5, "bytes, wide block": 5}
+_PIXELS = {"narrow tile": 3, "wide block": 5, "bytes, wide block": 5}
 
 
 def case(layer: Layer, pixels: int | None = None) -> Case:
@@ -226,7 +172,6 @@ def case(layer: Layer, pixels: int | None = None) -> Case:
         lambda target: [undefined(spec.destination_size, spec.destination.dtype)],
         check,
         tile if pixels else None,
-        normalizing if spec.source.eight_bit else None,
         portable=False,
     )
 

@@ -55,9 +55,6 @@ class PixelBlock(ABC):
     # Whether half of the registers, as accumulators, keep the multipliers busy: a sum waits for an
     # addition of one cycle only, and LLVM spills with more.
     half_suffices: ClassVar[bool] = False
-    # Accumulators that suffice for an image, whose sums are so short that a core should be at the
-    # next ones before it has written these; 0: as many as there are registers.
-    image_sums: ClassVar[int] = 0
     # Accumulators of one output.
     sums: ClassVar[int] = 1
     # Instructions of one step for four outputs.

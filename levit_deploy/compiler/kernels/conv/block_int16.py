@@ -104,7 +104,6 @@ class _PairBlock(Int16Block):
 
 class VpdpwssdBlock(_PairBlock):
     instruction = "vpdpwssd"
-    image_sums = 4
 
     def add_products(self, simd: Simd, total: Expr, a: Expr, b: Expr) -> Expr:
         return vpdpwssd(total, a, b)

@@ -79,12 +79,10 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
     pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
     two registers for the next ones; of float16 one more, or some CPUs' schedules spill. Without
-    FMA, two hold products of floats. Of tiles, LLVM wants two more, broadcast ahead.
+    FMA, two hold products. Of tiles, LLVM wants two more, broadcast ahead.
     """
     image = spec.source.image
     block = block_family(spec, isa)
-    if image and block.image_sums:
-        return -(-block.image_sums // vectors)
     if block.products > 1:
         # Two registers of weights.
         pixels = int((isa.registers - 2) // (block.sums * vectors + block.input_registers))
@@ -92,7 +90,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
         return max(pixels - (block(isa, (4,) * vectors, pixels).rows - pixels), min(pixels, 1))
     if block.half_suffices:
         return isa.registers // 2 // vectors
-    spare = isa.registers - (0 if isa.fma or (image and spec.source.integers) else 2)
+    spare = isa.registers - (0 if isa.fma else 2)
     if not isa.multiplies_by_lane:
         ahead = 0 if row_height(spec, isa) == 1 else 2
         return (spare - vectors - 1 - ahead) // (vectors + image)

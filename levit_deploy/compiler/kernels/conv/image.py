@@ -58,7 +58,7 @@ def convert_rows(
     fma(value, 1 / (255 std), -mean / std), both factors rounded once from float64. The part of the
     range that lies outside the image stays unwritten.
     """
-    simd, channels = Simd(isa), normalization.channels
+    simd, channels = Simd(isa, CONVERTED_PIXELS), normalization.channels
     planes = Planes(scratch, row_stride=channels * size, plane=size, first_row=begin)
     first = T.bind(T.max(begin, 0))
     with T.serial(T.min(end, size) - first) as row:
@@ -67,26 +67,14 @@ def convert_rows(
         with T.serial(-(-size // CONVERTED_PIXELS)) as step:
             # The last step overlaps the one before, so that no step leaves its row.
             x = T.bind(T.min(step * CONVERTED_PIXELS, size - CONVERTED_PIXELS))
-            for channel, registers in enumerate(normalized(image, size, y, x, normalization, isa)):
-                at = row_at + channel * size + x
-                for i, register in enumerate(registers):
-                    simd.store(scratch, at + i * simd.lanes, register)
+            pixels = image.vload([(y * size + x) * channels], f"uint8x{channels * simd.lanes}")
+            pixels = T.bind(pixels)
+            for channel in range(channels):
+                lanes = range(channel, channels * simd.lanes, channels)
+                values = shuffle([pixels], lanes)
+                std = normalization.std[channel]
+                scale = simd.splat(1 / (255 * std))
+                shift = simd.splat(-normalization.mean[channel] / std)
+                normal = simd.fma(T.cast(values, simd.type()), scale, shift)
+                simd.store(scratch, row_at + channel * size + x, normal)
     return planes
-
-
-def normalized(
-    image: tirx.Buffer, size: int, y: Expr, x: Expr, normalization: Normalization, isa: Isa
-) -> list[list[Expr]]:
-    """CONVERTED_PIXELS of an 8-bit image from (y, x) on: the registers of each channel."""
-    simd, channels = Simd(isa), normalization.channels
-    count = CONVERTED_PIXELS
-    pixels = T.bind(image.vload([(y * size + x) * channels], f"uint8x{channels * count}"))
-    found = []
-    for channel in range(channels):
-        values = T.bind(shuffle([pixels], range(channel, channels * count, channels)))
-        std = normalization.std[channel]
-        scale = simd.splat(1 / (255 * std))
-        shift = simd.splat(-normalization.mean[channel] / std)
-        parts = [shuffle([values], range(i, i + simd.lanes)) for i in range(0, count, simd.lanes)]
-        found.append([simd.fma(T.cast(part, simd.type()), scale, shift) for part in parts])
-    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from levit_deploy.compiler.kernels.conv.image_int16 import weights_of_steps
-from levit_deploy.compiler.kernels.conv.row import int16_block, panel_depth, row_height
+from levit_deploy.compiler.kernels.conv.row import panel_depth, row_height
 from levit_deploy.compiler.kernels.conv.spec import KERNEL_SIDE, ConvSpec, ConvTile, Source
 from levit_deploy.compiler.kernels.conv.winograd import TAPS, weight_sums
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -53,13 +52,10 @@ def pack_weights_int16(
     (out,): what one step of the input times one step of the weights is worth; `bias` (out,).
     """
     isa = isa_of(target)
-    family = int16_block(spec, isa)
+    family = isa.int16_block(weights.shape[1], weights.dtype == np.int8)
     wide = weights.astype(np.int16)
-    if spec.source.image:
-        columns = weights_of_steps(wide, family.step_depth, spec)
-    else:
-        taps = wide if row_height(spec, isa) == 1 else weight_sums(wide)
-        columns = taps.transpose(2, 3, 1, 0).reshape(-1, len(weights))
+    taps = wide if row_height(spec, isa) == 1 else weight_sums(wide)
+    columns = taps.transpose(2, 3, 1, 0).reshape(-1, len(weights))
     parts: list[NDArray[np.int16]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)
@@ -78,7 +74,7 @@ def prove_exact(
     """
     by_bytes = spec.source is Source.PADDED_INT16_BYTES
     isa = isa_of(target)
-    family = int16_block(spec, isa)
+    family = isa.int16_block(spec.in_channels, by_bytes)
     header = family.header * tile.width
     weights_size = family.weight_size(panel_depth(spec, isa)) * tile.width
     by_panel = panels.view(np.int16).reshape(-1, header + weights_size)

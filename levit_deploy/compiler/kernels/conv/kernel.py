@@ -26,11 +26,6 @@ from levit_deploy.compiler.kernels.conv.image import (
     scratch_floats,
     whole_image,
 )
-from levit_deploy.compiler.kernels.conv.image_int16 import (
-    StepRows,
-    convert_to_steps,
-    scratch_steps,
-)
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.row import (
     RowWriter,
@@ -57,6 +52,8 @@ from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
 _KINDS = {
+    Source.PADDED_INT16: "conv int16",
+    Source.PADDED_INT16_BYTES: "conv int16",
     Source.PADDED_FP16: "conv fp16",
     Source.PADDED_BF16: "conv bf16",
 }
@@ -108,9 +105,8 @@ def conv_kernel(
     normalization: Normalization | None = None,
     stored: Stored = Stored.FLOAT,
 ) -> Kernel:
-    """Parameters: source, panels (of `pack_weights` and its like), of an image that is multiplied
-    in integers `limits` (of `pack_limits`), those of an `Output` of pixels (padded ones as the
-    destination says), scratch if any, begin, end.
+    """Parameters: source, panels (of `pack_weights` and its like), those of an `Output` of pixels
+    (padded ones as the destination says), scratch if any, begin, end.
 
     `normalization`: of an 8-bit image, applied before the padding; the result has the bits that a
     float image normalised by the same formula gives. The result does not depend on `tile`, nor on
@@ -150,18 +146,14 @@ class _Generator:
         spec = self.spec
         panels_size = self.panels * self.panel_size
         scratch = self.block.memory_size(KERNEL_SIDE * spec.in_channels)
-        rows = 2 * self.band_rows + 1
-        if spec.source.image and spec.source.integers:
-            scratch = scratch_steps(spec, rows)
-        elif spec.source.eight_bit:
+        if spec.source.eight_bit:
+            rows = 2 * self.band_rows + 1
             scratch = scratch_floats(spec.in_size, spec.in_channels, rows)
         elif self.row_height == OUTPUTS:
             scratch = TileWriter.scratch_size(spec, self.tile)
         with kernel_function(self.symbol) as builder:
             self.source = parameter("source", spec.source_size, spec.source.dtype)
             self.w = parameter("panels", panels_size, self.block.dtype)
-            if spec.source.image and spec.source.integers:
-                self.limits = parameter("limits", 2 * spec.in_channels)
             self.output = self.declare_output()
             self.scratch = parameter("scratch", scratch, self.block.dtype) if scratch else None
             with T.serial(*task_range()) as task:
@@ -175,7 +167,7 @@ class _Generator:
             tasks=self.tile.bands * (self.panels if self.tile.panels_apart else 1),
             scratch_bytes=_bytes_of(self.block.dtype) * scratch,
             unaligned=(0,) if spec.source.image else (),
-            kind="conv int16" if spec.source.integers else _KINDS.get(spec.source, "conv"),
+            kind=_KINDS.get(spec.source, "conv"),
             shape=f"{spec.in_size}x{spec.in_size}x{spec.in_channels} to {spec.out_channels} "
             f"{spec.activation.value} {spec.source.value}"
             + (f" {spec.destination}" if narrow else self.stored.words),
@@ -227,27 +219,26 @@ class _Generator:
             return TileWriter(
                 spec, tile, isa, family, self.source, self.w, self.output, self.scratch
             )
-        source, memory = self.source_rows(y0, rows), self.scratch if self.block.in_memory else None
+        source, memory = self.float_rows(y0, rows), self.scratch if self.block.in_memory else None
         return RowWriter(spec, tile, isa, source, self.w, self.output, memory)
 
-    def source_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes | StepRows:
+    def float_rows(self, y0: Expr, rows: Expr) -> tirx.Buffer | Planes:
         """What output rows y0 ... y0 + rows - 1 are computed from."""
         spec = self.spec
         if not spec.source.image:
             return self.source
         if spec.source is Source.IMAGE_F32:
             return whole_image(self.source, spec.in_size)
-        assert self.normalization or not spec.source.eight_bit, "it needs its normalization"
-        normalization = self.normalization if spec.source.eight_bit else None
+        assert self.normalization is not None, "an 8-bit image needs its normalization"
         assert self.scratch is not None
-        begin, end = T.bind(2 * y0 - 1), 2 * (y0 + rows)
-        if spec.source.integers:
-            return convert_to_steps(
-                self.source, self.limits, self.scratch, spec, begin, end, normalization, self.isa
-            )
-        assert normalization is not None
         return convert_rows(
-            self.source, self.scratch, spec.in_size, begin, end, normalization, self.isa
+            self.source,
+            self.scratch,
+            spec.in_size,
+            T.bind(2 * y0 - 1),
+            2 * (y0 + rows),
+            self.normalization,
+            self.isa,
         )
 
     def border(self, panel: Expr | int, y0: Expr, rows: Expr) -> None:

@@ -14,13 +14,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.conv.block import FloatBlock, PixelBlock
 from levit_deploy.compiler.kernels.conv.block_fp16 import Fp16Block
-from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
 from levit_deploy.compiler.kernels.conv.image import Planes
-from levit_deploy.compiler.kernels.conv.image_int16 import (
-    StepRows,
-    depth_of_steps,
-    multiply_steps,
-)
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import (
     KERNEL_SIDE,
@@ -40,34 +34,23 @@ CACHE_LINE_BYTES = 64
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
     """What multiplies."""
     match spec.source:
+        case Source.PADDED_INT16 | Source.PADDED_INT16_BYTES as source:
+            return isa.int16_block(spec.in_channels, source is Source.PADDED_INT16_BYTES)
         case Source.PADDED_FP16:
             return Fp16Block
         case Source.PADDED_BF16:
             return isa.bf16_block
-        case source if source.integers:
-            return int16_block(spec, isa)
     return FloatBlock
-
-
-def int16_block(spec: ConvSpec, isa: Isa) -> type[Int16Block]:
-    """The same of 16-bit integers."""
-    if spec.source.image:
-        return isa.image_block
-    return isa.int16_block(spec.in_channels, spec.source is Source.PADDED_INT16_BYTES)
 
 
 def row_height(spec: ConvSpec, isa: Isa) -> int:
     """Of a row of the output that is written at once: 2 for tiles of `winograd`, else 1."""
-    if not spec.source.integers or spec.source.image:
-        return 1
-    multiplies_words = not isa.int16_block(spec.in_channels).splits_bytes
+    multiplies_words = spec.source.integers and not isa.int16_block(spec.in_channels).splits_bytes
     return OUTPUTS if multiplies_words and spec.out_size % OUTPUTS == 0 else 1
 
 
 def panel_depth(spec: ConvSpec, isa: Isa) -> int:
     """Weights of an output channel in a panel."""
-    if spec.source.integers and spec.source.image:
-        return depth_of_steps(spec, isa.image_block.step_depth)
     return spec.depth if row_height(spec, isa) == 1 else TAPS**2 * spec.in_channels
 
 
@@ -98,13 +81,13 @@ def _blocks(spec: ConvSpec, tile: ConvTile, image: bool) -> Iterator[_Block]:
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Emits rows of the output. `source`: a padded buffer, or the planes or steps of an image.
-    `memory`: of sums that are `in_memory`."""
+    """Emits rows of the output. `source`: a padded buffer, or the planes of an image. `memory`: of
+    sums that are `in_memory`."""
 
     spec: ConvSpec
     tile: ConvTile
     isa: Isa
-    source: tirx.Buffer | Planes | StepRows
+    source: tirx.Buffer | Planes
     w: tirx.Buffer
     output: Output | Int16Output
     memory: tirx.Buffer | None
@@ -131,7 +114,7 @@ class RowWriter:
     def block(self, kind: _Block, y: Expr, x: Expr, number: Expr, panel: Expr | int) -> None:
         """`number`: of the block in its panel."""
         block = self.family(self.isa, self.tile.vectors, kind.pixels)
-        panel_at = T.bind(panel * block.panel_size(panel_depth(self.spec, self.isa)))
+        panel_at = T.bind(panel * block.panel_size(self.spec.depth))
         if self.memory is None:
             acc = block.start(self.w, panel_at)
         else:
@@ -140,11 +123,6 @@ class RowWriter:
         weights_at = panel_at + block.header * block.width
         if isinstance(self.source, Planes):
             self.image_taps(block, acc, weights_at, y, x, self.source, kind)
-        elif isinstance(self.source, StepRows):
-            kernel_rows = self.kernel_rows(y)
-            multiply_steps(
-                block, acc, self.w, weights_at, self.spec, self.source, y, x, kernel_rows
-            )
         else:
             self.padded_taps(block, acc, weights_at, y, x, self.source, number)
         row, first = T.bind(self.spec.output_row(y, x)), T.bind(panel * block.width)

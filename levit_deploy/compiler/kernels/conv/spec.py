@@ -22,9 +22,6 @@ class Source(StrEnum):
     IMAGE_F32 = "f32"  # the caller's NCHW float32 image, unpadded, any alignment
     IMAGE_RGB8 = "rgb8"  # the caller's HWC 8-bit RGB image; normalised while it is read
     IMAGE_GRAY8 = "gray8"  # the same of one channel
-    IMAGE_F32_INT16 = "f32_int16"  # those three, rounded to 16-bit integers while they are read
-    IMAGE_RGB8_INT16 = "rgb8_int16"
-    IMAGE_GRAY8_INT16 = "gray8_int16"
     PADDED = "padded"
     PADDED_INT16 = "int16"  # multiplied by 16-bit integers
     PADDED_INT16_BYTES = "int16_by_int8"  # the same steps, multiplied by weights of 8 bits
@@ -33,16 +30,11 @@ class Source(StrEnum):
 
     @property
     def image(self) -> bool:
-        return self in (Source.IMAGE_F32, Source.IMAGE_F32_INT16) or self.eight_bit
+        return self is Source.IMAGE_F32 or self.eight_bit
 
     @property
     def eight_bit(self) -> bool:
-        return self.removesuffix("_int16") in (Source.IMAGE_RGB8, Source.IMAGE_GRAY8)
-
-    def of_bytes(self, channels: int) -> Source:
-        """What an 8-bit image of so many channels is, this being a float image."""
-        eight_bit = Source.IMAGE_GRAY8 if channels == 1 else Source.IMAGE_RGB8
-        return Source(self.replace(Source.IMAGE_F32, eight_bit))
+        return self in (Source.IMAGE_RGB8, Source.IMAGE_GRAY8)
 
     @property
     def dtype(self) -> str:
@@ -50,7 +42,7 @@ class Source(StrEnum):
             return "uint8"
         if self.half:
             return STORED[self.half]
-        return "int16" if self.integers and not self.image else "float32"
+        return "int16" if self.integers else "float32"
 
     @property
     def half(self) -> HalfFormat | None:
@@ -59,8 +51,7 @@ class Source(StrEnum):
 
     @property
     def integers(self) -> bool:
-        """Whether it is multiplied by 16-bit integers."""
-        return "int16" in self
+        return self in (Source.PADDED_INT16, Source.PADDED_INT16_BYTES)
 
 
 class Destination(StrEnum):

@@ -116,11 +116,6 @@ class Isa(ABC):
         blocks = self.products.byte_blocks if byte_weights else self.products.blocks
         return next(b for b in blocks if channels % b.step_depth == 0)
 
-    @property
-    def image_block(self) -> type[Int16Block]:
-        """The same of an image's channels, whose number is odd and small."""
-        return self.products.blocks[-1]
-
     def window(
         self, buffer: tirx.Buffer, index: Expr | int, size: int
     ) -> tuple[tirx.Buffer, Expr | int]:
@@ -139,14 +134,6 @@ class Isa(ABC):
     def minimum(self, a: Expr, b: Expr) -> Expr:
         """The smaller float of each lane."""
         return T.min(a, b)
-
-    def not_negative(self, x: Expr) -> Expr:
-        """The larger one of each float and 0."""
-        return self.maximum(x, T.broadcast(T.float32(0), lanes_of(x)))
-
-    def at_most(self, x: Expr, limit: Expr) -> Expr:
-        """The smaller one of each float and of `limit`, which is not negative."""
-        return self.minimum(x, limit)
 
     def remainder(self, x: Expr, nearest: Expr) -> Expr:
         """What rounding x to the integer `nearest`, ties to even, takes from it."""

@@ -19,7 +19,7 @@ from levit_deploy.compiler.kernels.gemm.int8_pair_tile import MaddubsPairTile
 from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtneps2bf16
 from levit_deploy.compiler.kernels.isa.integer_instructions import packssdw
 from levit_deploy.compiler.kernels.isa.isa import IntegerProducts, Isa
-from levit_deploy.compiler.kernels.isa.lanes import Combine, half, lanes_of, shuffle
+from levit_deploy.compiler.kernels.isa.lanes import half, lanes_of, shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.targets.target import Int8Dot
 
@@ -50,23 +50,11 @@ class X86(Isa):
     def widens_float16(self) -> bool:
         return self.fma  # F16C is in x86-64-v3 with it
 
-    def not_negative(self, x: Expr) -> Expr:
-        """With AVX-512 as integers, which are in the same order: Zen 4 compares floats where it
-        multiplies, and integers elsewhere too."""
-        if lanes_of(x) != _ZMM_BYTES // 4:
-            return super().not_negative(x)
-        return _as_integers(T.max, x, T.broadcast(T.float32(0), lanes_of(x)))
-
-    def at_most(self, x: Expr, limit: Expr) -> Expr:
-        if lanes_of(x) != _ZMM_BYTES // 4:
-            return super().at_most(x, limit)
-        return _as_integers(T.min, x, limit)
-
     def to_bf16(self, x: Expr) -> Expr:
         return vcvtneps2bf16(x)
 
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
-        x = self.at_most(x, simd.splat(high))  # any overflow gives the smallest int32
+        x = simd.minimum(x, simd.splat(high))  # any overflow gives the smallest int32
         return T.call_llvm_pure_intrin(f"int32x{simd.lanes}", "llvm.lrint", x)
 
     def remainder(self, x: Expr, nearest: Expr) -> Expr:
@@ -92,9 +80,3 @@ class X86(Isa):
         name = "llvm.x86.sse2.packuswb.128" if dtype == "uint8" else "llvm.x86.sse2.packsswb.128"
         packed = T.call_llvm_pure_intrin(f"{dtype}x16", name, *halves)
         return packed if whole else half(packed, 0)
-
-
-def _as_integers(combine: Combine, a: Expr, b: Expr) -> Expr:
-    """`combine` of the bits of two vectors of float32."""
-    kind = f"int32x{lanes_of(a)}"
-    return T.reinterpret(str(a.ty), combine(T.reinterpret(kind, a), T.reinterpret(kind, b)))
