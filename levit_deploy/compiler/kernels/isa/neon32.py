@@ -35,13 +35,6 @@ class Neon32(Neon):
     def widens_float16(self) -> bool:
         return False  # that came with VFPv4
 
-    def maximum(self, a: Expr, b: Expr) -> Expr:
-        """vmax, which LLVM takes only from the intrinsic."""
-        return T.call_llvm_pure_intrin(str(a.ty), "llvm.arm.neon.vmaxs", a, b)
-
-    def minimum(self, a: Expr, b: Expr) -> Expr:
-        return T.call_llvm_pure_intrin(str(a.ty), "llvm.arm.neon.vmins", a, b)
-
     def nearest(self, simd: Simd, x: Expr, low: Expr, high: Expr) -> Expr:
         x = simd.minimum(x, simd.splat(high))
         x = simd.maximum(x, simd.splat(low))
