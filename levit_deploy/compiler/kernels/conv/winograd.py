@@ -46,7 +46,7 @@ _GROUPS = 1 + 2 * OUTPUTS
 
 
 @dataclass(frozen=True)
-class Places:
+class _Places:
     """The rows, or the columns, of `count` differences and of the sums of weights that they are
     multiplied by: those of number i are i * `step` behind `difference` and `tap`."""
 
@@ -56,12 +56,12 @@ class Places:
     step: Expr | int
 
 
-_SHARED = Places(1, 2, 3, 0)  # u[1], and the sum of the outer weights
+_SHARED = _Places(1, 2, 3, 0)  # u[1], and the sum of the outer weights
 
 
-def _own(output: Expr) -> Places:
+def _own(output: Expr) -> _Places:
     """u[0] - u[1] and v[0], or u[2] - u[1] and v[1]."""
-    return Places(2, 4 * output, 2 * output, 1 - 2 * output)
+    return _Places(2, 4 * output, 2 * output, 1 - 2 * output)
 
 
 def weight_sums(weights: NDArray[np.integer]) -> NDArray[np.int16]:
@@ -131,7 +131,7 @@ class TileWriter:
         first = T.bind(panel * block.width)
         number = T.bind((y * (self.spec.out_size // OUTPUTS) + x) * _DIFFERENCES**2)
 
-        def products(rows: Places, columns: Places) -> tirx.Buffer:
+        def products(rows: _Places, columns: _Places) -> tirx.Buffer:
             """Sums over some differences, and their weights, by their rows and columns."""
             acc = block.start(self.w, panel_at)
             with T.serial(rows.count) as i, T.serial(columns.count) as j:
@@ -191,11 +191,13 @@ class TileWriter:
             Simd(self.isa).prefetch(self.w, place, level=1)
 
     def put(self, block: PixelBlock, acc: tirx.Buffer, group: Expr | int) -> None:
+        """Store the sums of a block as those of `group`."""
         for at, simd in self._registers(block):
             words = T.reinterpret(f"int16x{2 * simd.lanes}", simd.load(acc, at))
             T.buffer_store(self.scratch, words, [T.ramp(self._place(group, at), 1, 2 * simd.lanes)])
 
     def add(self, block: PixelBlock, acc: tirx.Buffer, group: Expr | int) -> None:
+        """Add what `put` has stored."""
         for at, simd in self._registers(block):
             words = self.scratch.vload([self._place(group, at)], f"int16x{2 * simd.lanes}")
             total = simd.load(acc, at) + T.reinterpret(f"int32x{simd.lanes}", words)
