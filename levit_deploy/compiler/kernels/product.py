@@ -5,7 +5,7 @@ acc[row][vector] += value[row, step] * vector[step, vector]     step after step
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tvm import tirx
@@ -87,3 +87,21 @@ def add_products(
                 for v, vector in zip(some, loaded, strict=True):
                     total = arithmetic.multiply_add(value, vector, simd.load(acc[i][v], 0))
                     simd.store(acc[i][v], 0, total)
+
+
+def add_matrices(
+    simd: Simd,
+    acc: Accumulators,
+    rows: Sequence[Expr],
+    columns: Callable[[range], list[Expr]],
+    multiply_add: Callable[[Expr, Expr, Expr], Expr],
+) -> None:
+    """acc[i][j] += rows[i] @ columns[j], all of them small matrices in registers.
+
+    `columns`: loads some of them, by number. `multiply_add`: takes a sum and its two factors.
+    """
+    for some in simd.load_groups(len(acc[0])):
+        factors = columns(some)
+        for registers, row in zip(acc, rows, strict=True):
+            for j, column in zip(some, factors, strict=True):
+                simd.store(registers[j], 0, multiply_add(simd.load(registers[j], 0), row, column))

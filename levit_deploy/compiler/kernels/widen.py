@@ -14,11 +14,12 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.lanes import lanes_of, shuffle
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import CACHE_LINE_BYTES, Simd
 from levit_deploy.half_format import HalfFormat
 
 # Types of buffers.
 STORED = {HalfFormat.FP16: "float16", HalfFormat.BF16: "uint16"}
+LINE_HALVES = CACHE_LINE_BYTES // 2
 _REBIASED = 112 << 23  # 127 - 15, as a float32's exponent
 _ONE_EXPONENT = 1 << 23
 

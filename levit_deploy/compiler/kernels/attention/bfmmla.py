@@ -30,15 +30,18 @@ from levit_deploy.compiler.kernels.attention.spec import AttentionBfmmlaSpec, At
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.exponential import ShortExpConstants
 from levit_deploy.compiler.kernels.isa.bf16_instructions import bfcvtn, bfmmla
-from levit_deploy.compiler.kernels.isa.half_storage import QUAD
-from levit_deploy.compiler.kernels.isa.lanes import interleaved, shuffle
+from levit_deploy.compiler.kernels.isa.half_storage import PAIR, QUAD, REGISTER
+from levit_deploy.compiler.kernels.isa.lanes import (
+    interleaved,
+    lower_and_upper,
+    row_of_two,
+    shuffle,
+)
 from levit_deploy.compiler.kernels.kernel import Kernel
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.kernels.product import Accumulators, accumulators
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators, add_matrices
 from levit_deploy.targets.target import Target
 
-PAIR = 2  # rows, and columns, of a register of sums
-REGISTER = PAIR * QUAD  # bfloat16 values
 _TOGETHER = 2  # times four keys in a turn of the loop
 
 
@@ -113,10 +116,8 @@ class _BfmmlaAttention(AttentionKernel):
         for d in range(0, self.spec.key_dim, REGISTER):
             places = [source.at(head, d, row) for row in rows]
             kind = f"{self.input_type}x{REGISTER}"
-            loaded = [source.buffer.vload([place], kind) for place in places]
-            words = [T.bind(T.reinterpret("int64x2", row)) for row in loaded]
-            for i in range(PAIR):
-                pair = shuffle(words, [i, PAIR + i])
+            loaded = [T.bind(source.buffer.vload([place], kind)) for place in places]
+            for i, pair in enumerate(lower_and_upper(*loaded)):
                 self.keep(at + (d // QUAD + i) * (apart * REGISTER), pair)
 
     def pack_values(self, head: Expr, start: Expr | int, vectors: int) -> None:
@@ -162,19 +163,16 @@ class _BfmmlaAttention(AttentionKernel):
 
     def multiply(self, acc: Accumulators, rows: list[Expr], columns: Expr) -> None:
         """Add four products of each: of the operands at `rows` and from `columns` on."""
-        simd = self.simd
-        values = [self.operand(row) for row in rows]
-        for some in simd.load_groups(len(acc[0])):
-            factors = [self.operand(columns + j * REGISTER) for j in some]
-            for registers, value in zip(acc, values, strict=True):
-                for j, factor in zip(some, factors, strict=True):
-                    total = bfmmla(simd.load(registers[j], 0), value, factor)
-                    simd.store(registers[j], 0, total)
+
+        def factors(some: range) -> list[Expr]:
+            return [self.operand(columns + j * REGISTER) for j in some]
+
+        add_matrices(self.simd, acc, [self.operand(row) for row in rows], factors, bfmmla)
 
     def row(self, acc: Accumulators, i: int, v: int) -> Expr:
         """Four columns of a row of sums."""
         pair = [self.simd.load(register, 0) for register in acc[i // PAIR][PAIR * v :][:PAIR]]
-        return T.bind(shuffle(pair, [2, 3, 6, 7] if i % PAIR else [0, 1, 4, 5]))
+        return T.bind(row_of_two(pair, i % PAIR))
 
     def scores(self, tile: QueryTile) -> None:
         spec, simd, lanes = self.spec, self.simd, self.simd.lanes

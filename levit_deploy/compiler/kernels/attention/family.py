@@ -18,6 +18,7 @@ from levit_deploy.compiler.kernels.attention.spec import (
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.family import Family
 from levit_deploy.compiler.kernels.fp16_chains import LANES
+from levit_deploy.compiler.kernels.isa.half_storage import PAIR
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
 from levit_deploy.targets.target import Target
@@ -67,7 +68,7 @@ def _near_fp16(
 
 def _is_legal_bfmmla(tile: AttentionTile, spec: AttentionBfmmlaSpec, target: Target) -> bool:
     shapes = ((tile.score_rows, tile.score_columns), (tile.value_rows, tile.value_columns))
-    together = bfmmla.PAIR
+    together = PAIR
     return 1 <= tile.rows <= spec.query_side and all(
         fits(-(-rows // together) * together, columns, target) for rows, columns in shapes
     )

@@ -16,11 +16,15 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.conv.block import Value
 from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.isa.bf16_instructions import bfmmla
-from levit_deploy.compiler.kernels.isa.half_storage import QUAD
-from levit_deploy.compiler.kernels.isa.lanes import concat, lanes_of, shuffle
+from levit_deploy.compiler.kernels.isa.half_storage import QUAD, REGISTER
+from levit_deploy.compiler.kernels.isa.lanes import (
+    concat,
+    lanes_of,
+    lower_and_upper,
+    of_both_rows,
+    row_of_two,
+)
 from levit_deploy.compiler.kernels.isa.simd import Simd
-
-REGISTER = 2 * QUAD
 
 
 class BfmmlaBlock(Bf16Block):
@@ -40,7 +44,7 @@ class BfmmlaBlock(Bf16Block):
         acc = T.alloc_buffer((self.rows * self.width,), self.sum_dtype, scope="local")
         for simd, channel in self.registers:
             bias = T.bind(self.initial(simd, w, panel_at, channel))
-            doubled = [T.bind(shuffle([bias], [i, i + 1] * 2)) for i in (0, 2)]
+            doubled = of_both_rows(bias)
             for row in range(self.rows):
                 simd.store(acc, row * self.width + channel, doubled[row % 2])
         return acc
@@ -70,7 +74,7 @@ class BfmmlaBlock(Bf16Block):
     def total(self, simd: Simd, acc: tirx.Buffer, pixel: int, channel: int) -> Expr:
         first = pixel - pixel % 2
         sums = [simd.load(acc, self._place(first + i, channel)) for i in (0, 1)]
-        return shuffle(sums, (2, 3, 6, 7) if pixel % 2 else (0, 1, 4, 5))
+        return row_of_two(sums, pixel % 2)
 
     def _place(self, row: int, channel: int) -> int:
         """Of four channels, the sums of the last two take the place of those of the second
@@ -84,5 +88,4 @@ def _of_both(first: Value | None, second: Value | None) -> list[Expr]:
     assert isinstance(second, Expr), "and so has it beside them"
     if lanes_of(first) == QUAD:
         return [T.bind(concat(first, second))]
-    words = [T.reinterpret("int64x2", pixel) for pixel in (first, second)]
-    return [T.bind(T.reinterpret(str(first.ty), shuffle(words, [i, 2 + i]))) for i in (0, 1)]
+    return lower_and_upper(first, second)

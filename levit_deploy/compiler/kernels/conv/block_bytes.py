@@ -29,7 +29,7 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.conv.block import Value
 from levit_deploy.compiler.kernels.conv.block_int16 import Int16Block
 from levit_deploy.compiler.kernels.isa.integer_instructions import sdot, smmla
-from levit_deploy.compiler.kernels.isa.lanes import shuffle
+from levit_deploy.compiler.kernels.isa.lanes import lower_and_upper, row_of_two
 from levit_deploy.compiler.kernels.isa.simd import Simd
 
 GROUP = 8  # channels whose bytes lie together
@@ -101,7 +101,7 @@ class BytesBlock(Int16Block):
     def multiply(
         self, acc: tirx.Buffer, w: tirx.Buffer, weights_at: Expr, values: Sequence[Value | None]
     ) -> None:
-        loaded = [T.bind(T.reinterpret("int64x2", value)) for value in values]
+        loaded = [T.bind(_bytes(value)) for value in values]
         inputs = [
             self._parts(loaded[pixel], loaded[min(pixel + 1, self.pixels - 1)])
             for pixel in range(0, self.pixels, 2)
@@ -121,7 +121,7 @@ class BytesBlock(Int16Block):
 
     def _parts(self, first: Expr, second: Expr) -> list[Expr]:
         """Of two pixels: eight low parts of each, high parts, their sums."""
-        low, high = (T.bind(_bytes(shuffle([first, second], [i, 2 + i]))) for i in (0, 1))
+        low, high = lower_and_upper(first, second)
         return [low, high, T.bind(low + high)][: self.sums]
 
     @abstractmethod
@@ -195,7 +195,7 @@ class SmmlaBlock(BytesBlock):
     def sum_of(self, acc: tirx.Buffer, part: int, pixel: int, channel: int) -> Expr:
         first = pixel - pixel % 2
         registers = [super(SmmlaBlock, self).sum_of(acc, part, first + i, channel) for i in (0, 1)]
-        return T.bind(shuffle(registers, (2, 3, 6, 7) if pixel % 2 else (0, 1, 4, 5)))
+        return T.bind(row_of_two(registers, pixel % 2))
 
 
 class _ByteWeights(BytesBlock):

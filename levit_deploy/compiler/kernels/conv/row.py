@@ -25,10 +25,8 @@ from levit_deploy.compiler.kernels.conv.spec import (
 )
 from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TAPS
 from levit_deploy.compiler.kernels.isa.isa import Isa
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import CACHE_LINE_BYTES, Simd
 from levit_deploy.compiler.kernels.output import Output
-
-CACHE_LINE_BYTES = 64
 
 
 def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:

@@ -31,10 +31,9 @@ from levit_deploy.compiler.kernels.conv.block import PixelBlock
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, padded_size
 from levit_deploy.compiler.kernels.isa.isa import Isa
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import CACHE_LINE_BYTES, Simd
 from levit_deploy.compiler.kernels.output import Output
 
-CACHE_LINE_BYTES = 64
 OUTPUTS = 2  # in a row or a column of a tile
 TAPS = 4  # in a row or a column of the sums of weights: three weights, and that of the outer two
 _DIFFERENCES = 5  # in a row or a column: u[0] - u[1], v[0], u[1], v[1], u[2] - u[1]

@@ -24,11 +24,10 @@ from levit_deploy.compiler.kernels.kernel import Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
-from levit_deploy.compiler.kernels.widen import STORED
+from levit_deploy.compiler.kernels.widen import LINE_HALVES, STORED
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 
-LINE_HALVES = 32
 UNROLL = 8  # pairs of steps in a turn
 
 

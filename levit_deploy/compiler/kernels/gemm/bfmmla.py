@@ -23,20 +23,17 @@ from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm, TilePlace
 from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.spec import GemmBfmmlaSpec, GemmTile
 from levit_deploy.compiler.kernels.isa.bf16_instructions import bfmmla
-from levit_deploy.compiler.kernels.isa.half_storage import QUAD, HalfStorage
-from levit_deploy.compiler.kernels.isa.lanes import concat, shuffle
+from levit_deploy.compiler.kernels.isa.half_storage import PAIR, QUAD, REGISTER, HalfStorage
+from levit_deploy.compiler.kernels.isa.lanes import concat, of_both_rows, row_of_two
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.compiler.kernels.product import Accumulators, accumulators
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators, add_matrices
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
-from levit_deploy.compiler.kernels.widen import STORED
+from levit_deploy.compiler.kernels.widen import LINE_HALVES, STORED
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.target import Target
 
-PAIR = 2  # rows, and columns, of a register of sums
-REGISTER = 2 * QUAD  # bfloat16 values
 UNROLL = 2  # times four steps in a turn: LLVM spills with more
-LINE_HALVES = 32
 
 
 def default_tile(spec: GemmBfmmlaSpec, target: Target, shared: bool = False) -> GemmTile:
@@ -114,10 +111,9 @@ class _Generator(FloatGemm):
         acc = accumulators(simd, place.mr // PAIR, PAIR * vectors)
         for v in range(vectors):
             bias = T.bind(simd.load(self.bias, place.column + v * simd.lanes))
-            for pair in (0, 1):
-                doubled = T.bind(shuffle([bias], [2 * pair, 2 * pair + 1] * 2))
+            for pair, doubled in enumerate(of_both_rows(bias)):
                 for row in acc:
-                    simd.store(row[2 * v + pair], 0, doubled)
+                    simd.store(row[PAIR * v + pair], 0, doubled)
         return acc
 
     def rows(self, place: TilePlace) -> list[Expr]:
@@ -154,14 +150,8 @@ class _Generator(FloatGemm):
         whole: bool = True,
     ) -> None:
         """Four steps of the depth; `whole`: whether all of them are there."""
-        simd = self.simd
         values = [self.pair(rows[i : i + PAIR], quad, whole) for i in range(0, len(rows), PAIR)]
-        for some in simd.load_groups(len(acc[0])):
-            weights = [weight(pair) for pair in some]
-            for registers, value in zip(acc, values, strict=True):
-                for j, factor in zip(some, weights, strict=True):
-                    total = bfmmla(simd.load(registers[j], 0), value, factor)
-                    simd.store(registers[j], 0, total)
+        add_matrices(self.simd, acc, values, lambda some: [weight(j) for j in some], bfmmla)
 
     def pair(self, rows: list[Expr], quad: Expr, whole: bool) -> Expr:
         """Four k of two rows. Gathered rows are first ones of their pairs."""
@@ -205,6 +195,6 @@ class _Generator(FloatGemm):
         for v in range(place.width // simd.lanes):
             column = T.bind(place.column + v * simd.lanes)
             for i in rows:
-                sums = [simd.load(register, 0) for register in acc[i // PAIR][2 * v : 2 * v + 2]]
-                z = T.bind(shuffle(sums, [2, 3, 6, 7] if i % PAIR else [0, 1, 4, 5]))
+                sums = [simd.load(register, 0) for register in acc[i // PAIR][PAIR * v :][:PAIR]]
+                z = T.bind(row_of_two(sums, i % PAIR))
                 self.store_in_row(z, T.bind(place.row + i), column, v, place.width)

@@ -20,6 +20,7 @@ from levit_deploy.compiler.kernels.gemm.spec import (
     GemmTile,
     Layout,
 )
+from levit_deploy.compiler.kernels.isa.half_storage import PAIR
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.register_tiles import fits, most_accumulators, near_tiles
@@ -36,7 +37,7 @@ def is_legal(tile: GemmTile, spec: object, target: Target) -> bool:
 
 
 def _is_legal_bfmmla(tile: GemmTile, spec: GemmBfmmlaSpec, target: Target) -> bool:
-    rows = -(-tile.mr // bfmmla.PAIR) * bfmmla.PAIR
+    rows = -(-tile.mr // PAIR) * PAIR
     return _is_whole(tile, target) and fits(rows, tile.nr, target)
 
 
@@ -63,7 +64,7 @@ def _near(spec: GemmSpec, default: GemmTile, target: Target) -> Iterator[GemmTil
 def _near_bfmmla(spec: GemmBfmmlaSpec, default: GemmTile, target: Target) -> Iterator[GemmTile]:
     yield from (replace(default, depth_unroll=unroll) for unroll in UNROLLS_BFMMLA)
     near = near_tiles(spec.group_rows, spec.columns, (default.mr, default.nr), target)
-    yield from (replace(default, mr=mr, nr=nr) for mr, nr in near if mr % bfmmla.PAIR == 0)
+    yield from (replace(default, mr=mr, nr=nr) for mr, nr in near if mr % PAIR == 0)
 
 
 def _near_int8(spec: GemmInt8Spec, default: GemmTile, target: Target) -> Iterator[GemmTile]:

@@ -31,13 +31,13 @@ from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Activation, Kernel, parameter
 from levit_deploy.compiler.kernels.output import Stored
 from levit_deploy.compiler.kernels.register_tiles import MOST_VECTORS
+from levit_deploy.compiler.kernels.widen import LINE_HALVES
 from levit_deploy.half_format import FP16_CHAIN
 from levit_deploy.targets.target import Target
 
 ROWS = 8  # whose values of a step are one register
 GROUP = 4  # of chains that are added in float16
 UNROLL = 16
-LINE_HALVES = 32
 
 
 def default_tile(spec: GemmFp16Spec, target: Target, shared: bool = False) -> GemmTile:

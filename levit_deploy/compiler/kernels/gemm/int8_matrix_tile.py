@@ -7,6 +7,8 @@ operand. A panel's weights are [depth / 8][columns / 2][2][8]. Source: Arm ARM, 
 
 from __future__ import annotations
 
+from functools import partial
+
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
@@ -14,8 +16,8 @@ from levit_deploy.compiler.kernels.gemm.int8_tile import Bytes, Int8Tile
 from levit_deploy.compiler.kernels.isa.activation_storage import PAIR_CHANNELS, ActivationStorage
 from levit_deploy.compiler.kernels.isa.integer_instructions import smmla
 from levit_deploy.compiler.kernels.isa.isa import Isa
-from levit_deploy.compiler.kernels.isa.lanes import concat, shuffle
-from levit_deploy.compiler.kernels.product import Accumulators, accumulators
+from levit_deploy.compiler.kernels.isa.lanes import concat, of_both_rows, row_of_two
+from levit_deploy.compiler.kernels.product import Accumulators, accumulators, add_matrices
 
 _BYTES = 16  # of a register
 
@@ -38,22 +40,15 @@ class SmmlaTile(Int8Tile):
         acc = accumulators(self.simd, self.mr // 2, 2 * self.vectors, "int32")
         for v in range(self.vectors):
             initial = self.initial(at, v)
-            for pair in (0, 1):
-                doubled = T.bind(shuffle([initial], [2 * pair, 2 * pair + 1] * 2))
+            for pair, doubled in enumerate(of_both_rows(initial)):
                 for row in acc:
                     self.simd.store(row[2 * v + pair], 0, doubled)
         return acc
 
     def step(self, acc: Accumulators, rows: list[Bytes], k: Expr | int, w: Bytes) -> None:
-        columns = 2 * self.vectors
         for eight in (0, 1):
             loaded = [self._pair(rows[i : i + 2], k, eight) for i in range(0, self.mr, 2)]
-            for group in self.simd.load_groups(columns):
-                weights = self.weights(w, eight, group)
-                for registers, pair in zip(acc, loaded, strict=True):
-                    for j, weight in zip(group, weights, strict=True):
-                        total = smmla(self.simd.load(registers[j], 0), pair, weight)
-                        self.simd.store(registers[j], 0, total)
+            add_matrices(self.simd, acc, loaded, partial(self.weights, w, eight), smmla)
 
     def weights(self, w: Bytes, eight: int, pairs: range) -> list[Expr]:
         """A register of eight k of both columns for each of some pairs."""
@@ -69,7 +64,7 @@ class SmmlaTile(Int8Tile):
     def finish(self, acc: Accumulators, at: Expr) -> list[list[Expr]]:
         sums = [[self.simd.load(register, 0) for register in pair] for pair in acc]
         return [
-            [T.bind(shuffle(pair[j : j + 2], lanes)) for j in range(0, len(pair), 2)]
+            [T.bind(row_of_two(pair[j : j + 2], row)) for j in range(0, len(pair), 2)]
             for pair in sums
-            for lanes in ([0, 1, 4, 5], [2, 3, 6, 7])
+            for row in (0, 1)
         ]

@@ -21,9 +21,10 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import GROUP, MaddubsTile
-from levit_deploy.compiler.kernels.gemm.int8_tile import CACHE_LINE_BYTES, HEADER_BYTES, Bytes
+from levit_deploy.compiler.kernels.gemm.int8_tile import HEADER_BYTES, Bytes
 from levit_deploy.compiler.kernels.isa.integer_instructions import pmaddubsw
 from levit_deploy.compiler.kernels.isa.isa import Isa
+from levit_deploy.compiler.kernels.isa.simd import CACHE_LINE_BYTES
 from levit_deploy.compiler.kernels.product import Accumulators
 
 LANE_LIMIT = 128  # of the weights of one sign that a lane adds up

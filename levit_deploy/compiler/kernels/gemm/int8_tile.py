@@ -24,12 +24,11 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.isa.activation_storage import ActivationStorage
 from levit_deploy.compiler.kernels.isa.isa import Isa
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import CACHE_LINE_BYTES, Simd
 from levit_deploy.compiler.kernels.product import Accumulators
 from levit_deploy.compiler.kernels.register_tiles import MIN_ACCUMULATORS
 
 HEADER_BYTES = 12  # of one column
-CACHE_LINE_BYTES = 64
 
 
 class Bytes(NamedTuple):

@@ -7,7 +7,9 @@ from typing import TypeAlias
 
 from tvm.ir import Expr
 
-QUAD = 4  # neighbouring channels of one row, of PAIRS
+PAIR = 2  # rows of an operand of bfmmla, and columns of the other one
+QUAD = 4  # neighbouring channels of each of them
+REGISTER = PAIR * QUAD  # values
 
 Index: TypeAlias = Expr | int
 

@@ -57,6 +57,22 @@ def interleaved(lanes: int) -> list[int]:
     return [lane for i in range(lanes) for lane in (i, lanes + i)]
 
 
+def lower_and_upper(first: Expr, second: Expr) -> list[Expr]:
+    """Of two registers of 16 bytes: the lower halves of both, and the upper ones."""
+    words = [T.reinterpret("int64x2", register) for register in (first, second)]
+    return [T.bind(T.reinterpret(str(first.ty), shuffle(words, [i, 2 + i]))) for i in (0, 1)]
+
+
+def of_both_rows(columns: Expr) -> list[Expr]:
+    """Four columns of a row as two registers of 2 rows x 2 columns, both rows being that one."""
+    return [T.bind(shuffle([columns], [i, i + 1] * 2)) for i in (0, 2)]
+
+
+def row_of_two(registers: Sequence[Expr], row: int) -> Expr:
+    """Row 0 or 1 of two registers of 2 rows x 2 columns: four columns."""
+    return shuffle(registers, (2, 3, 6, 7) if row else (0, 1, 4, 5))
+
+
 def transpose_square(rows: Sequence[Expr]) -> list[Expr]:
     """As many vectors as each has lanes, 2, 4, 8 ...: lane j of vector i becomes lane i of j."""
     lanes = count = len(rows)

@@ -19,6 +19,8 @@ from levit_deploy.compiler.kernels.isa.lanes import concat, half, lanes_of, shuf
 ROUNDING = 12582912.0
 ROUNDING_BITS = 0x4B400000
 
+CACHE_LINE_BYTES = 64  # of what `prefetch` asks for
+
 
 class Simd:
     """float32 vector operations of `isa`; `lanes` values in a register (default: a full one)."""
