@@ -39,7 +39,10 @@ _AARCH64 = partial(
 )
 
 # What LLVM gives a Cortex-A53 beside its order of instructions, and ARMv7-A need not have.
-_NOT_IN_ARMV7 = ("-v8", "-fp-armv8d16sp", "-vfp4d16sp", "-fp16", "-hwdiv", "-hwdiv-arm")
+_NOT_IN_ARMV7 = (
+    *("-v8", "-mp", "-hwdiv", "-hwdiv-arm", "-crc", "-crypto"),
+    *("-fp-armv8d16sp", "-vfp4d16sp", "-fp16"),
+)
 
 _CPUS = (
     # Least demanding first within an architecture: a host gets the last row that it can run.
