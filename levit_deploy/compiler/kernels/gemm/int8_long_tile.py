@@ -46,7 +46,7 @@ class LongTile(Int8Tile):
 
     @classmethod
     def extremes(cls, weights: NDArray[np.int8], count: int) -> tuple[int, int]:
-        """The lowest and the highest sum of `count` products in a lane; `weights` as packed."""
+        """Of the sums of `count` products in a lane; weights (padded depth, columns)."""
         padding = -len(weights) % (count * cls.apart)
         padded = np.pad(weights.astype(np.int32), ((0, padding), (0, 0)))
         products = padded.reshape(-1, count, cls.apart, weights.shape[1])
