@@ -100,11 +100,10 @@ def head_kernel(symbol: str, spec: HeadSpec, tile: GemmTile, target: Target) -> 
                 row_stride=0,
                 depth=spec.channels,
                 depth_unroll=tile.depth_unroll,
-                tiles_per_panel=0,
             )
             first = T.bind(panels.tiles.start(panel, units) * panels.unit)
             w_at = T.bind(panels.start(first) + panels.inside(first))
-            acc = row.multiply(means, 0, w, w_at, T.int32(0))
+            acc = row.multiply(means, 0, w, w_at)
             for v in range(vectors):
                 column = T.bind(first + v * simd.lanes)
                 value = T.bind(simd.load(acc[0][v], 0))

@@ -23,7 +23,11 @@ from tvm.tirx.script import builder as T
 from levit_deploy.compiler.kernels.activation import activate, gate
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.panels import Panels
-from levit_deploy.compiler.kernels.gemm.register_tile import RegisterTile, branch_at_edge
+from levit_deploy.compiler.kernels.gemm.register_tile import (
+    NextPanels,
+    RegisterTile,
+    branch_at_edge,
+)
 from levit_deploy.compiler.kernels.gemm.spec import PANEL_COLUMNS, GemmSpec, GemmTile, Layout
 from levit_deploy.compiler.kernels.isa.isa import Isa
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
@@ -170,10 +174,12 @@ class FloatGemm:
         panels = self.panels
         return self.w, T.bind(panels.start(column) + panels.inside(column))
 
-    @property
-    def prefetching(self) -> int:
-        """How many tiles share the prefetch of the panel that follows: see RegisterTile."""
-        return self.tiles_per_panel
+    def next_panels(self, column: Expr, width: int, w_at: Expr) -> NextPanels:
+        """Those behind the panels of the tile; parameters and `w_at` as of `panel`."""
+        panel_width = self.panels.width(width)
+        size = (1 + self.spec.depth) * panel_width
+        start = w_at + (max(width // panel_width, 1) * size + panel_width)
+        return NextPanels(self.w, start, size, self.tiles_per_panel)
 
     def kernel(self) -> Kernel:
         spec = self.spec
@@ -245,11 +251,11 @@ class FloatGemm:
             row_stride=self.row_stride,
             depth=self.spec.depth,
             depth_unroll=self.tile.depth_unroll,
-            tiles_per_panel=self.prefetching,
             written=self.scratch_size > 0,
         )
         w, w_at = self.panel(place.column, place.width, place.first)
-        acc = tile.multiply(self.a, place.a_at, w, w_at, place.number)
+        ahead = self.next_panels(place.column, place.width, w_at)
+        acc = tile.multiply(self.a, place.a_at, w, w_at, ahead, place.number)
         self.store(acc, place.row, place.column)
 
     def store(self, acc: Accumulators, row: Expr, first: Expr) -> None:

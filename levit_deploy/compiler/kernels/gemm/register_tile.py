@@ -10,15 +10,33 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm.panels import Panels
-from levit_deploy.compiler.kernels.isa.simd import Simd
+from levit_deploy.compiler.kernels.isa.simd import CACHE_LINE_BYTES, Simd
 from levit_deploy.compiler.kernels.product import Accumulators, accumulators, add_products
 
-CACHE_LINE_FLOATS = 16
+_LINE_FLOATS = CACHE_LINE_BYTES // 4
+
+
+@dataclass(frozen=True)
+class NextPanels:
+    """The weights behind those that a tile reads: in `buffer`, from `start` on, in panels of `size`
+    values. `tiles`: how many register tiles read the same panel one after another; each asks for
+    its share of the next."""
+
+    buffer: tirx.Buffer
+    start: Expr
+    size: int
+    tiles: int
+
+    @property
+    def in_line(self) -> int:
+        """Values of a cache line."""
+        return CACHE_LINE_BYTES // np.dtype(self.buffer.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -26,10 +44,8 @@ class RegisterTile:
     """`mr` rows, `row_stride` floats apart in the input, times `vectors` registers of columns.
 
     `panel_width`: columns of a panel of weights; a multiple or a divisor of the tile's.
-    `depth_unroll`: steps of the depth in one turn of the loop. `tiles_per_panel`: how many register
-    tiles read the same panel one after another; each prefetches its share of the panel that
-    follows. 0 for a panel that is read once: a core sees such a stream coming by itself. `written`:
-    the kernel has written the panel itself, so LLVM must know that this is the same memory.
+    `depth_unroll`: steps of the depth in one turn of the loop. `written`: the kernel has written
+    the panel itself, so LLVM must know that this is the same memory.
     """
 
     simd: Simd
@@ -39,7 +55,6 @@ class RegisterTile:
     row_stride: int
     depth: int
     depth_unroll: int
-    tiles_per_panel: int
     written: bool = False
 
     @property
@@ -55,14 +70,21 @@ class RegisterTile:
         registers stay in the first level themselves, where the next one would displace them; on
         ARM a spread address takes a register from the loop.
         """
-        return self.simd.lanes == CACHE_LINE_FLOATS
+        return self.simd.lanes == _LINE_FLOATS
 
     def multiply(
-        self, a: tirx.Buffer, a_at: Expr | int, w: tirx.Buffer, w_at: Expr, share: Expr
+        self,
+        a: tirx.Buffer,
+        a_at: Expr | int,
+        w: tirx.Buffer,
+        w_at: Expr,
+        ahead: NextPanels | None = None,
+        share: Expr | int = 0,
     ) -> Accumulators:
         """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
 
-        `share`: which of the tiles of the panel this is.
+        `ahead`: what to ask for meanwhile; None for panels that are read once: a core sees such a
+        stream coming by itself. `share`: which of the tiles of the panel this is.
         """
         simd, unroll = self.simd, self.depth_unroll
         acc = accumulators(simd, self.mr, self.vectors)
@@ -74,13 +96,13 @@ class RegisterTile:
         if self.depth >= unroll:
             with T.serial(self.depth // unroll) as turn:
                 at = weights + turn * (unroll * self.panel_width)
-                if not self.streams:
-                    self._prefetch(w, at, share, 0, unroll)
+                if ahead and not self.streams:
+                    self._prefetch(ahead, turn, share, 0, unroll)
                 window, start = self._window(w, at)
                 for k in range(0, unroll, simd.isa.splat_group):
                     count = min(simd.isa.splat_group, unroll - k)
-                    if self.streams:
-                        self._prefetch(w, at, share, k, count)
+                    if ahead and self.streams:
+                        self._prefetch(ahead, turn, share, k, count)
                     step_at = start + k * self.panel_width
                     self._steps(acc, a, a_at + (turn * unroll + k), window, step_at, count)
         for k in range(self.depth - self.depth % unroll, self.depth):
@@ -102,24 +124,22 @@ class RegisterTile:
             return w, at
         return self.simd.isa.window(w, at, self.depth_unroll * self.width)
 
-    def _prefetch(self, w: tirx.Buffer, at: Expr, share: Expr, k: int, count: int) -> None:
+    def _prefetch(self, ahead: NextPanels, turn: Expr, share: Expr, k: int, count: int) -> None:
         """Of this tile's share of the next panel, what belongs to `count` steps of a turn from `k`.
 
         Weights come cold from memory, and one panel ahead is as far as a core can look without
         losing the present one. The last panel's prefetches fall on what follows in memory: the
         constants of the next kernel.
         """
-        if not self.tiles_per_panel:
-            return
         unroll = self.depth_unroll
         panels = max(self.width // self.panel_width, 1)
-        lines = -(-unroll * self.panel_width // CACHE_LINE_FLOATS)  # of one turn, in each panel
-        mine = -(-lines // self.tiles_per_panel)
+        of_turn = unroll * self.panel_width  # weights, of each panel
+        mine = -(-of_turn // (ahead.in_line * ahead.tiles))  # lines
         for line in range(-(-mine * k // unroll), -(-mine * (k + count) // unroll)):
             for panel in range(panels):
-                place = at + (panels + panel) * self._panel_size
-                place += (share * mine + line) * CACHE_LINE_FLOATS
-                self.simd.prefetch(w, place, level=1 if self.streams else 2)
+                place = ahead.start + turn * of_turn + panel * ahead.size
+                place += (share * mine + line) * ahead.in_line
+                self.simd.prefetch(ahead.buffer, place, level=1 if self.streams else 2)
 
     def _steps(
         self,

@@ -3,8 +3,8 @@
     a[rows, depth] float32, panels 16-bit, bias, (residual)  ->  out[rows, columns]
 
 A panel is widened into the worker's scratch by the first tile of a range that reads it, and read
-from there, out of a near cache, by all of them. The result has the bits that `gemm.float32` gives
-for the widened weights.
+from there, out of a near cache, by all of them, which ask for the next one meanwhile. The result
+has the bits that `gemm.float32` gives for the widened weights.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm
 from levit_deploy.compiler.kernels.gemm.panels import Panels
+from levit_deploy.compiler.kernels.gemm.register_tile import NextPanels
 from levit_deploy.compiler.kernels.gemm.spec import GemmStoredHalfSpec, GemmTile
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
@@ -77,9 +78,11 @@ class _Generator(FloatGemm):
         widest = self.panels.tiles.size * self.panels.unit
         return (1 + self.spec.depth) * max(widest, self.panels.width(widest))
 
-    @property
-    def prefetching(self) -> int:
-        return 0  # the panels of halves are read once, one after the other
+    def next_panels(self, column: Expr, width: int, w_at: Expr) -> NextPanels:
+        panel_width = self.panels.width(width)
+        size = self.stored_depth * panel_width
+        start = self.halves.start(column) + max(width // panel_width, 1) * size
+        return NextPanels(self.w, T.bind(start), size, self.tiles_per_panel)
 
     def declare_weights(self) -> None:
         size = self.stored_depth * self.panels.padded
