@@ -57,6 +57,9 @@ def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
     first, *others = model.network.layers()
     assert isinstance(first.arithmetic, Float32)
     assert all(layer.arithmetic == Half(format) for layer in others)
+    assert all(np.array_equal(layer.weight, format.rounded(layer.weight)) for layer in others[3:])
+    for conv, given in zip(model.network.stem, tiny_export.network.stem, strict=True):
+        np.testing.assert_array_equal(conv.weight, given.weight)
     attention = {b.arithmetic for b in model.network.blocks if not isinstance(b, Mlp)}
     fits = tiny_export.network.blocks[0].key_dim % KEY_COLUMNS[format] == 0
     assert attention == {Half(format) if fits else FLOAT32}
