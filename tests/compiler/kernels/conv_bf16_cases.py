@@ -85,12 +85,12 @@ def of_tiles(layer: Layer, padded: Float32) -> Float32:
     tiles = (side // 2, side // 2, layer.spec.out_channels)
     zeros, own, shared = np.zeros(tiles, np.float32), ([0, 1], [4, 3]), [2]
     both = chain(np.broadcast_to(layer.bias, tiles), shared, shared)
-    by_row = [chain(both, rows, shared) for rows in own]
+    by_row = [chain(zeros, rows, shared) + both for rows in own]
     by_column = [chain(zeros, shared, columns) for columns in own]
     out = np.empty((side, side, layer.spec.out_channels), np.float32)
     for y, rows in enumerate(own):
         for x, columns in enumerate(own):
-            out[y::2, x::2] = chain(by_row[y] + by_column[x], rows, columns)
+            out[y::2, x::2] = chain(zeros, rows, columns) + by_row[y] + by_column[x]
     return out
 
 

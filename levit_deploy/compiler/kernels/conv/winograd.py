@@ -15,24 +15,23 @@ bits, which does no harm, for all instructions wrap and the results fit: they ar
 definition to the bit.
 
 bfloat16: weights are added in float32, rows first, and inputs subtracted, rows first; both are then
-rounded once, to nearest, ties to even. Of each tile, with the products of two neighbouring channels
-and the next two .. added as `vdpbf16ps` says:
+rounded once, to nearest, ties to even. Sums are chains, as `vdpbf16ps` says, over differences a row
+after the other and the channels of each, and what float32 additions make of them:
 
-    shared      = bias     plus those of u[1] of rows and columns
-    column[j]   = 0        plus those of the shared row, and the two columns that are output j's own
-    row[i]      = shared   plus those of the two rows that are output i's own, and the shared column
-    y[i, j]     = (row[i] + column[j])   plus those of both's own, a row after the other
+    shared      = from the bias, u[1] of rows and columns
+    row[i]      = (from 0, what output i has of rows, u[1] of columns) + shared
+    column[j]   = from 0, u[1] of rows, what output j has of columns
+    y[i, j]     = ((from 0, what i has of rows, j of columns) + row[i]) + column[j]
 
-A border of zeros is multiplied like all else. Four numbers are added at most, which must not leave
-the range of bfloat16.
+Output 0 has u[0] - u[1], then v[0]; output 1 has u[2] - u[1], then v[1]. A border of zeros is
+multiplied like all else. Four numbers are added at most, and must not leave bfloat16's range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import add, sub
+from operator import sub
 from typing import TypeVar
 
 import numpy as np
@@ -163,15 +162,17 @@ class TileWriter:
 
         acc = products(block.start(self.w, panel_at), _SHARED, _SHARED)
         self.put(block, acc, _BOTH)
+        with T.serial(OUTPUTS) as row:
+            acc = products(block.zeros(), _own(row), _SHARED)
+            self.add(block, acc, _BOTH)
+            self.put(block, acc, _ROWS + row)
         with T.serial(OUTPUTS) as column:
             acc = products(block.zeros(), _SHARED, _own(column))
             self.put(block, acc, _COLUMNS + column)
-        with T.serial(OUTPUTS) as row:
-            acc = products(self.sums(block, _BOTH), _own(row), _SHARED)
-            self.put(block, acc, _ROWS + row)
         with T.serial(OUTPUTS) as row, T.serial(OUTPUTS) as column:
-            acc = self.sums(block, _ROWS + row, _COLUMNS + column)
-            acc = products(acc, _own(row), _own(column))
+            acc = products(block.zeros(), _own(row), _own(column))
+            self.add(block, acc, _ROWS + row)
+            self.add(block, acc, _COLUMNS + column)
             pixel = T.bind(self.spec.output_row(OUTPUTS * y + row, OUTPUTS * x + column))
 
             def store(tile: int, channel: int, simd: Simd, values: list[Expr]) -> None:
@@ -213,15 +214,12 @@ class TileWriter:
             words = T.reinterpret(self._halves(simd), simd.load(acc, at))
             T.buffer_store(self.scratch, words, [T.ramp(self._place(group, at), 1, 2 * simd.lanes)])
 
-    def sums(self, block: PixelBlock, *groups: Expr | int) -> tirx.Buffer:
-        """Accumulators that start from the total of what `put` has stored."""
-        acc = T.alloc_buffer((block.rows * block.width,), block.sum_dtype, scope="local")
+    def add(self, block: PixelBlock, acc: tirx.Buffer, group: Expr | int) -> None:
+        """Add what `put` has stored."""
         for at, simd in self._registers(block):
-            places = [self._place(group, at) for group in groups]
-            words = [self.scratch.vload([place], self._halves(simd)) for place in places]
-            sums = [T.reinterpret(f"{block.sum_dtype}x{simd.lanes}", x) for x in words]
-            simd.store(acc, at, reduce(add, sums))
-        return acc
+            words = self.scratch.vload([self._place(group, at)], self._halves(simd))
+            sums = T.reinterpret(f"{block.sum_dtype}x{simd.lanes}", words)
+            simd.store(acc, at, simd.load(acc, at) + sums)
 
     def _halves(self, simd: Simd) -> str:
         """The type of sums as values of the scratch, two of which each takes."""
