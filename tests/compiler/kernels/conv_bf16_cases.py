@@ -120,7 +120,7 @@ LAYERS = {
     "in many ways": make_layer(replace(MIDDLE, in_size=35, in_channels=12, out_channels=48)),
     "second": make_layer(replace(MIDDLE, in_size=28, in_channels=16, out_channels=32)),
     "registers of each width": make_layer(replace(MIDDLE, in_size=9, out_channels=28)),
-    "last": make_layer(replace(LAST, in_size=28, in_channels=64)),
+    "last": make_layer(replace(LAST, in_size=28, in_channels=64, out_channels=96)),
     "few channels": make_layer(replace(MIDDLE, in_size=9, in_channels=4, out_channels=12)),
     "one pixel": make_layer(replace(LAST, in_size=1)),
     "denormal sums": make_layer(replace(MIDDLE, in_size=9), 2.0**-64),
