@@ -25,6 +25,9 @@ from levit_deploy.network.network import Float64
 
 WEIGHT_LIMIT = 127
 PAIR_LIMIT = 128  # of the sum of two neighbouring inputs' weights
+# What scales of linear layers are chosen by, of both. Roundings that make up for others have room
+# then, and so have two more products in the 16 bits of AVX2 and NEON.
+NOMINAL_LIMIT = 102
 LEVELS = 255  # steps between the least and the greatest activation
 
 # The largest that kernels of bytes can multiply.
@@ -59,14 +62,11 @@ def activation_steps(x: Float64, scale: float, zero_point: int) -> Float64:
 def weight_scales(weight: Float64) -> NDArray[np.float32]:
     """One for each output channel, weight (in, out) -> (out,); 1 where all weights are zero.
 
-    The least with which the nearest steps are within both limits.
+    The least with which weights, and sums of two neighbours, are within NOMINAL_LIMIT.
     """
-    largest = np.maximum(
-        np.abs(weight).max(axis=0) / WEIGHT_LIMIT,
-        # Each of two may be rounded up by half a step.
-        np.abs(_pairs(weight).sum(axis=1)).max(axis=0) / (PAIR_LIMIT - 1),
-    )
-    return np.where(largest > 0, np.maximum(largest, _SMALLEST), 1.0).astype(np.float32)
+    pairs = np.abs(_pairs(weight).sum(axis=1))
+    scales = np.maximum(np.abs(weight).max(axis=0), pairs.max(axis=0)) / NOMINAL_LIMIT
+    return np.where(scales > 0, np.maximum(scales, _SMALLEST), 1.0).astype(np.float32)
 
 
 def weight_steps(weight: Float64, scales: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -46,5 +46,5 @@ def test_what_exceeds_the_limits_is_taken_off(column: list[float], expected: lis
 
 
 def test_scales_are_no_greater_than_needed() -> None:
-    weight = np.array([[254.0, 127, 0], [0, 127, 0], [1, 1, 0]])
+    weight = np.array([[204.0, 102, 0], [0, 102, 0], [1, 1, 0]])
     np.testing.assert_array_equal(weight_scales(weight), np.float32([2, 2, 1]))
