@@ -38,6 +38,12 @@ _AARCH64 = partial(
     fma=True,
 )
 
+# What LLVM gives a Cortex-A53 beside its order of instructions, and ARMv7-A need not have.
+_NOT_IN_ARMV7 = (
+    *("-v8", "-mp", "-hwdiv", "-hwdiv-arm", "-crc", "-crypto"),
+    *("-fp-armv8d16sp", "-vfp4d16sp", "-fp16"),
+)
+
 _CPUS = (
     # Least demanding first within an architecture: a host gets the last row that it can run.
     _X86_64(
@@ -165,8 +171,8 @@ _CPUS = (
         name="armv7",
         description="32-bit ARMv7-A with NEON, hard float, no FMA (Cortex-A7, A9 and newer)",
         arch=Arch.ARMV7,
-        cpu="generic",
-        features=("+neon", "+use-misched"),  # or LLVM hoists loads until it spills
+        cpu="cortex-a53",  # by its model of others, or of none, LLVM hoists loads until it spills
+        features=("+neon", "+use-misched", *_NOT_IN_ARMV7),
         vector_bytes=16,
         vector_registers=16,
         fma=False,

@@ -92,6 +92,17 @@ def small_layer(spec: StoringSpec, q: int, largest: int) -> Layer:
     return layer
 
 
+def fours_layer(spec: StoringSpec) -> Layer:
+    """With the lowest activations, products of which four fit 16 bits to the last bit, but for one
+    column, where the sum of four is 2 ** 15."""
+    layer = make_layer(spec, zero_points=(255, 128))
+    layer.q[:] = 0
+    layer.weights[:] = -64
+    layer.weights[24:32, :-1] = layer.weights[56:64, :-1] = -63
+    layer.multiplier[:] = np.float32(3 / (255 * 64 * spec.depth))
+    return layer
+
+
 def arguments(layer: Layer, tile: GemmTile, target: Target) -> list[NDArray[np.generic]]:
     """The kernel's inputs and constants in their order."""
     spec, zero_point = layer.spec, layer.zero_points[0]
@@ -159,6 +170,7 @@ LAYERS = {
     "largest sums of the lowest activations": extreme_layer(replace(STREAM, depth=2048), q=0),
     "small weights": small_layer(replace(STREAM, columns=40, depth=256), q=255, largest=40),
     "smaller weights, lowest activations": small_layer(replace(STREAM, depth=64), q=0, largest=20),
+    "four products, lowest activations": fours_layer(replace(STREAM, columns=40, depth=80)),
     "zero points at the ends": make_layer(STREAM, zero_points=(255, 0)),
     "other ends": make_layer(STREAM, zero_points=(0, 255)),
 }

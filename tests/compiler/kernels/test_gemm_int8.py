@@ -68,3 +68,21 @@ def test_two_products_are_widened_together(name: str) -> None:
     ]
     sums = tile.mr * tile.nr // tile.lanes
     assert [2 * sums, sums, sums] in counts
+
+
+@pytest.mark.parametrize("name", ["arm64", "rpi3", "armv7"])
+def test_four_products_are_widened_together(name: str) -> None:
+    target = get_target(name)
+    spec = replace(HIDDEN, rows=48, columns=256, depth=256)
+    tile = default_tile(spec, target)
+    kernel = gemm_int8_kernel("gemm", spec, tile, target, spec.stored)
+    sums = tile.mr * tile.nr * tile.depth_unroll
+    found = [
+        loop
+        for loop in innermost_loops(assembly(kernel, target))
+        if [sum(word in line for line in loop) for word in ("mull", "mlal", "adal")]
+        == [sums, 3 * sums, sums]
+    ]
+    assert found
+    assert not spills(found)
+    assert not any("vstmia" in line for loop in found for line in loop)  # ARMv7's spills

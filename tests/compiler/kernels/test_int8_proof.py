@@ -115,17 +115,44 @@ def test_extremes_of_pmaddubsw(pair: tuple[int, int]) -> None:
     assert highest == sum(int(s.max()) for s in sums)
 
 
-def test_extremes_of_smlal() -> None:
-    """k and k + 8 of 16 share a lane."""
-    weights = np.zeros((32, 3), np.int8)
-    weights[[3, 11], 1] = 127
-    weights[[20, 28], 2] = -127, 5
-    ends = [
-        sum(a * w for a, w in zip(chosen, pair, strict=True))
-        for pair in ((127, 127), (-127, 5))
-        for chosen in itertools.product((-128, 127), repeat=2)
-    ]
-    assert MlalTile.extremes_of_16_bits(weights, NO_ORDER) == (min(ends), max(ends))
-    neighbours = np.zeros((16, 1), np.int8)
-    neighbours[[0, 1]] = 127
-    assert MlalTile.extremes_of_16_bits(neighbours, NO_ORDER) == (-128 * 127, 127 * 127)
+@pytest.mark.parametrize("four", [(127, 127, 1, 0), (64, -64, -64, 63), (-127, 5, 0, 0)])
+def test_extremes_of_smlal(four: tuple[int, ...]) -> None:
+    """k and k + 8 of 16 share a lane, or k, k + 8, k + 16 and k + 24 of 32."""
+    weights = np.zeros((64, 3), np.int8)
+    weights[35::8, 1] = four
+    for order, sums in ((0, (four[:2], four[2:])), (1, (four,))):
+        ends = [
+            sum(a * w for a, w in zip(chosen, each, strict=True))
+            for each in sums
+            for chosen in itertools.product((-128, 127), repeat=len(each))
+        ]
+        extremes = MlalTile.extremes_of_16_bits(weights, np.int8([order]))
+        assert extremes == (min(ends), max(ends))
+    neighbours = np.zeros((32, 1), np.int8)
+    neighbours[[0, 1, 7]] = 127
+    for order in (0, 1):
+        extremes = MlalTile.extremes_of_16_bits(neighbours, np.int8([order]))
+        assert extremes == (-128 * 127, 127 * 127)
+
+
+@pytest.mark.parametrize(
+    ("four", "fit"),
+    [((64, 64, 64, 64), 1), ((-64, -64, -64, -63), 1), ((-64, -64, -64, -64), 0)],
+)
+def test_four_products_are_added_where_they_fit(four: tuple[int, ...], fit: int) -> None:
+    """128 * 256 is the lowest int16, but not the highest."""
+    weights = np.zeros((80, 84), np.int8)
+    weights[32:64:8, 70] = four
+    assert MlalTile.pack_order(weights).tolist() == [fit]
+    panels, cut = packed(weights, get_target("arm64"))
+    prove_exact(panels, cut)
+    _, _, orders = unpack_panels(panels, cut)
+    assert sum(order[0] for order in orders) == len(orders) - 1 + fit
+    at = 0
+    for order in orders:
+        at += len(panels) // len(orders)
+        assert order.tobytes() == panels[at - len(order) : at].tobytes()
+        panels[at - len(order)] = 1
+    if not fit:
+        with pytest.raises(AssertionError, match="a sum of 16 bits can reach 32768"):
+            prove_exact(panels, cut)

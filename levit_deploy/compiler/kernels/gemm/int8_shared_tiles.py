@@ -12,7 +12,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm.int8_dot_tile import GROUP
-from levit_deploy.compiler.kernels.gemm.int8_long_tile import MlalTile
+from levit_deploy.compiler.kernels.gemm.int8_long_tile import LongTile
 from levit_deploy.compiler.kernels.gemm.int8_matrix_tile import SmmlaTile
 from levit_deploy.compiler.kernels.gemm.int8_tile import Bytes
 from levit_deploy.compiler.kernels.isa.isa import Isa
@@ -21,10 +21,11 @@ from levit_deploy.compiler.kernels.isa.neon import neon_of
 from levit_deploy.compiler.kernels.product import Accumulators
 
 
-class MlalSharedTile(MlalTile):
+class MlalSharedTile(LongTile):
     """Accumulators by row and pair of columns, two sums of each: four k of two columns are eight
     products, to which those of the next four k are added in the same 16-bit lanes."""
 
+    step_depth = 4 * GROUP
     column_step = GROUP
     sums_per_vector = 2
     apart = GROUP

@@ -6,15 +6,15 @@ All sums are exact in int32: |a| <= 255 and |w| <= 127, so 2048 k stay below 2^2
 instructions differ in how they step through the depth; what they share is here.
 
 A panel, in bytes: int32 initial[columns], float32 multiplier[columns], float32 bias[columns],
-then the weights in the order of the family, then what it must know of that order.
+then the weights in the order of the family, then what it must know of them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,10 @@ class Bytes(NamedTuple):
         return [T.bind(self.load(offset, count)) for offset in offsets]
 
 
+# What `Int8Tile.step` is.
+Step: TypeAlias = Callable[[Accumulators, list[Bytes], Expr | int, Bytes], None]
+
+
 @dataclass(frozen=True)
 class Int8Tile(ABC):
     """`mr` rows of `a` times `vectors` registers of int32 columns of the panels `w`.
@@ -76,7 +80,7 @@ class Int8Tile(ABC):
     instruction: ClassVar[str]
     # How the activations lie that it multiplies as they are.
     storage: ClassVar[ActivationStorage]
-    # k that one step takes; a divisor of CHANNEL_ALIGNMENT.
+    # k that one step takes.
     step_depth: ClassVar[int]
     # Neighbouring k of a column that lie together: so many bytes on are those of the next column.
     column_step: ClassVar[int]
@@ -97,11 +101,12 @@ class Int8Tile(ABC):
 
     @classmethod
     def pack(cls, weights: NDArray[np.integer]) -> NDArray[np.integer]:
-        """The weights of a panel in their order, [depth / column_step][columns][column_step], flat,
-        from (padded depth, columns)."""
+        """The weights of a panel in their order, [depth / column_step][columns][column_step] and
+        then what k are left by column, flat, from (padded depth, columns)."""
         depth, columns = weights.shape
-        grouped = weights.reshape(depth // cls.column_step, cls.column_step, columns)
-        return np.ascontiguousarray(grouped.transpose(0, 2, 1)).ravel()
+        whole = depth - depth % cls.column_step
+        grouped = weights[:whole].reshape(-1, cls.column_step, columns).transpose(0, 2, 1)
+        return np.concatenate([grouped.ravel(), weights[whole:].T.ravel()])
 
     @staticmethod
     def order_bytes(depth: int, columns: int) -> int:
@@ -170,7 +175,19 @@ class Int8Tile(ABC):
     def add_products(
         self, acc: Accumulators, starts: list[Expr], panel: Expr, inside: Expr | int, share: Expr
     ) -> None:
-        """Emit the additions of all steps, in the order of the depth."""
+        """Emit the additions of the whole depth."""
+        self.take_steps(acc, starts, panel, inside, share, self.step)
+
+    def take_steps(
+        self,
+        acc: Accumulators,
+        starts: list[Expr],
+        panel: Expr,
+        inside: Expr | int,
+        share: Expr,
+        step: Step,
+    ) -> None:
+        """Emit the additions of all whole steps, each by `step`, in the order of the depth."""
         rows = [self.bytes(self.a, start) for start in starts]
         weights = self.bytes(self.w, T.bind(self.weights_at(panel, inside)))
         steps = self.depth // self.step_depth
@@ -179,12 +196,11 @@ class Int8Tile(ABC):
         if turns:
             with T.serial(turns) as turn:
                 self._prefetch(panel, inside, share * turns + turn, self.tiles_per_panel * turns)
-                for step in range(self.unroll):
-                    index = turn * self.unroll + step
-                    at = weights.after(index * step_bytes)
-                    self.step(acc, rows, index * self.step_depth, at)
-        for step in range(turns * self.unroll, steps):
-            self.step(acc, rows, step * self.step_depth, weights.after(step * step_bytes))
+                for i in range(self.unroll):
+                    index = turn * self.unroll + i
+                    step(acc, rows, index * self.step_depth, weights.after(index * step_bytes))
+        for index in range(turns * self.unroll, steps):
+            step(acc, rows, index * self.step_depth, weights.after(index * step_bytes))
 
     def weights_at(self, panel: Expr, inside: Expr | int) -> Expr:
         """Where those of the tile's first column are."""
