@@ -117,7 +117,7 @@ class Model:
         columns = [padded[:, tap : tap + 2 * side : 2] for tap in range(3)]
         wide = np.concatenate(columns, axis=2)
         rows = [wide[row : row + 2 * side : 2].reshape(side**2, -1) for row in range(3)]
-        weights = conv.weight.transpose(2, 3, 1, 0).reshape(-1, conv.outputs)
+        weights = halves(conv.weight).transpose(2, 3, 1, 0).reshape(-1, conv.outputs)
         chains = Fp16Block.chains(3 * channels) * 3
         values = np.concatenate(rows, axis=1)
         return self.product(conv.bias, values, weights, chains, PAIR).reshape(side, side, -1)

@@ -60,7 +60,8 @@ class GraphWriter:
                 weight = self.constant(f"{layer.name}.weight", layer.weight)
             case Half(format=half):
                 x = self.halved(x, half)
-                weight = self._widened_weight(layer.name, layer.weight, half)
+                weight = self.constant(f"{layer.name}.weight", layer.weight)
+                weight = self.halved(weight, half)
             case Int16() as int16:
                 scaled = self._scaled(x, int16.factors.reshape(1, -1, 1, 1))
                 bounds = [

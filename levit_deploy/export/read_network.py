@@ -169,7 +169,7 @@ class _Reader:
         if node.input[1] in self._constants:
             return Conv(name, self._floats(node, 1, rank=4), bias)
         if self._maker(node, 1).op_type == "Cast":
-            weight, half = self._half(node, rank=4)
+            weight, half = self._rounded(node)
             return Conv(name, weight, bias, half)
         quantize, steps = self._quantize(node), self._made_by("DequantizeLinear", node, 1)
         clip = self._made_by("Clip", quantize, 0)
@@ -188,7 +188,7 @@ class _Reader:
         if node.input[1] in self._constants:
             return Linear(name, self._floats(node, 1, rank=2).T, bias)
         if self._maker(node, 1).op_type == "Cast":
-            weight, half = self._half(node, rank=2)
+            weight, half = self._half(node)
             return Linear(name, weight.T, bias, half)
         quantize, steps = self._quantize(node), self._made_by("DequantizeLinear", node, 1)
         scaled = self._makers.get(quantize.input[0])
@@ -203,13 +203,21 @@ class _Reader:
         )
         return Linear(name, self._array(steps, 0, np.int8, rank=2).T, bias, arithmetic)
 
-    def _half(self, layer: onnx.NodeProto, rank: int) -> tuple[Float32s, Half]:
-        """The weight and the arithmetic of a layer in 16-bit floats."""
+    def _rounded(self, conv: onnx.NodeProto) -> tuple[Float32s, Half]:
+        """The weight and the arithmetic of a convolution in 16-bit floats."""
+        rounding = self._made_by("Cast", self._made_by("Cast", conv, 1), 0)
+        weight, format = self._floats(rounding, 0, rank=4), self._format(rounding)
+        if not np.isfinite(format.rounded(weight)).all():
+            raise _refusal(rounding)
+        return weight, Half(format)
+
+    def _half(self, layer: onnx.NodeProto) -> tuple[Float32s, Half]:
+        """The weight and the arithmetic of a linear layer in 16-bit floats."""
         widen = self._made_by("Cast", layer, 1)
         stored = self._constants.get(widen.input[0])
         for format in HalfFormat:
             if stored is not None and stored.data_type == ONNX_HALVES[format]:
-                weight = self._array(widen, 0, format.dtype.type, rank).astype(np.float32)
+                weight = self._array(widen, 0, format.dtype.type, rank=2).astype(np.float32)
                 if np.isfinite(weight).all():
                     return weight, Half(format)
         raise _refusal(widen)

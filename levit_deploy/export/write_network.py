@@ -5,7 +5,8 @@ their grid. A linear layer is always `MatMul [weight (in, out)]`, `Add [bias (ou
 one in 8 bits goes through `Mul [factors]` (if it has any), `QuantizeLinear` and `DequantizeLinear`,
 and its weight is `DequantizeLinear [int8]`; a convolution in 16 bits has a `Clip` before
 `QuantizeLinear`. The input of a layer in 16-bit floats goes through `Cast` to them and `Cast` back,
-and its weight is `Cast [float16 or bfloat16]`.
+and its weight is `Cast [float16 or bfloat16]`; a convolution's is float32 and is rounded like an
+input.
 
 `act` is HardSwish, Relu, SiLU (Sigmoid, Mul) or GELU (Div, Erf, Mul, Add, Mul).
 
@@ -44,7 +45,7 @@ output. Constants: `blocks.3.m.qkv.weight`, `.bias`, `blocks.3.m.attention_bias`
 value, such as `int64.1x196x128`. Of a quantized y: `y.scaled`, `.limited`, `.quantized`,
 `.dequantized`, with the constants `y.factors`, `.scale`, `.zero_point`, `.lowest`, `.highest`; of a
 quantized weight w: `w.dequantized`, with `w.scale` and `w.zero_point`, all zero. Of a y in 16-bit
-floats: `y.halved`, `y.widened`.
+floats, and of a weight that becomes one: `y.halved`, `y.widened`.
 """
 
 from __future__ import annotations

@@ -29,10 +29,11 @@ class Half(Values):
     Of an attention, both products: the inputs are queries, keys and values, and the exponentials of
     its scores, that is softmax's weights before they are divided by their sum.
 
-    The weights are held as float32 values that the format has. Inputs are rounded to it, ties to
-    even, where the CPU multiplies the format; elsewhere the format is how weights are stored, and
-    inputs stay float32. Sums of 16-bit products may be 16-bit over at most FP16_CHAIN terms, and
-    so may the sum of two of these.
+    Inputs are rounded to it, ties to even, where the CPU multiplies the format; elsewhere that is
+    how weights of linear layers are stored, and inputs stay float32. These weights are held as
+    float32 values that the format has. Those of a convolution are held unrounded, and are rounded
+    where they are multiplied in the format; sums of them may be instead, and of inputs. Sums of
+    16-bit products may be 16-bit over at most FP16_CHAIN terms, and so may the sum of two of these.
     """
 
     format: HalfFormat

@@ -4,6 +4,7 @@ before: x -> QuantizeLinear | Round         after: x + noise of half a step -> t
         x -> Cast to 16 bits                       x * (1 + noise of a unit in the last place) -> ..
         x -> MatMul | Conv                         the same
 
+A Cast rounds inputs, or the weights of a convolution: a library may round sums of either instead.
 Why that bounds what a right library may differ by is derived in tolerance.py.
 """
 

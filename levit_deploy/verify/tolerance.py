@@ -28,10 +28,12 @@ variance 3/12. So the distance is sqrt(1.5) times that of the worst right librar
 net; with its largest of few errors against the library's largest, twice it is never reached.
 
 FP16 and BF16, a library of 16-bit floats against its own model in ONNX Runtime, where inputs are
-rounded to them, the exponentials of attention among them, and sums are float32. The library may
-leave inputs unrounded, which is half of the distance that follows, that of the model from itself
-with a unit's noise in each input; with its largest of few errors against the library's largest,
-twice it is never reached. In float16 it may sum up to FP16_CHAIN products in 16 bits. The rounding
+rounded to them, the exponentials of attention and the weights of convolutions among them, and sums
+are float32. The library may leave them unrounded, which is half of the distance that follows, that
+of the model from itself with a unit's noise in each; or round sums of four of them instead: an
+error of at most half a unit of all four, of variance 4/12 of a squared unit, which is the noise's.
+With its largest of few errors against the library's largest, twice it is never reached.
+In float16 it may sum up to FP16_CHAIN products in 16 bits. The rounding
 errors of such a chain are, as above, random numbers of half a unit of what has been summed so far:
 the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in each
 term; adding chains in 16 bits is one rounding more, of four two, and an activation in them three.

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from levit_deploy.compiler.kernels.attention import bf16 as attention_bf16
 from levit_deploy.compiler.kernels.attention import fp16 as attention_fp16
@@ -18,11 +19,12 @@ from levit_deploy.deploy import Deployment, deploy
 from levit_deploy.errors import DeployError
 from levit_deploy.export.export_model import with_half, with_network
 from levit_deploy.export.exported import ExportedModel
+from levit_deploy.export.read_network import read_network
 from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.checkpoint import Checkpoint
 from levit_deploy.network.arithmetic import FLOAT32, Float32, Half
 from levit_deploy.network.half import KEY_COLUMNS, in_half
-from levit_deploy.network.network import Linear, Mlp, Precision, map_layers
+from levit_deploy.network.network import LayerT, Linear, Mlp, Precision, map_layers
 from levit_deploy.runtime.artifact import Artifact
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.toolchain import find_toolchain
@@ -57,6 +59,9 @@ def test_all_layers_but_the_first_are_16_bits_in_onnx_and_back(
     first, *others = model.network.layers()
     assert isinstance(first.arithmetic, Float32)
     assert all(layer.arithmetic == Half(format) for layer in others)
+    assert all(np.array_equal(layer.weight, format.rounded(layer.weight)) for layer in others[3:])
+    for conv, given in zip(model.network.stem, tiny_export.network.stem, strict=True):
+        np.testing.assert_array_equal(conv.weight, given.weight)
     attention = {b.arithmetic for b in model.network.blocks if not isinstance(b, Mlp)}
     fits = tiny_export.network.blocks[0].key_dim % KEY_COLUMNS[format] == 0
     assert attention == {Half(format) if fits else FLOAT32}
@@ -86,16 +91,27 @@ def test_attention_is_16_bits_where_kernels_take_its_heads(key_dim: int, formats
         assert taken[format] == (format in formats.split())
 
 
-def test_weights_beyond_float16_are_refused_by_name(tiny_export: ExportedModel):
-    network = map_layers(
-        tiny_export.network,
-        lambda conv: conv,
-        lambda layer: replace(layer, weight=layer.weight * np.float32(1e6)),
-    )
-    with pytest.raises(DeployError, match="larger than fp16's largest number, 65504") as raised:
+@pytest.mark.parametrize("name", ["patch_embed.2", "blocks.0.m.qkv"])
+def test_weights_beyond_float16_are_refused_by_name(name: str, tiny_export: ExportedModel):
+    def enlarged(layer: LayerT) -> LayerT:
+        factor = np.float32(1e6 if layer.name == name else 1)
+        return replace(layer, weight=layer.weight * factor)
+
+    network = map_layers(tiny_export.network, enlarged, enlarged)
+    message = f"`{name}` are larger than fp16's largest number, 65504"
+    with pytest.raises(DeployError, match=message) as raised:
         in_half(network, HalfFormat.FP16)
     assert "bf16" in (raised.value.hint or "")
     in_half(network, HalfFormat.BF16)
+
+
+def test_a_graph_that_rounds_weights_to_infinity_is_refused(tiny_export: ExportedModel):
+    graph = with_half(tiny_export, HalfFormat.FP16).graph
+    weight = next(c for c in graph.graph.initializer if c.name == "patch_embed.2.weight")
+    large = np.float32(1e6) * numpy_helper.to_array(weight)
+    weight.CopyFrom(numpy_helper.from_array(large, weight.name))
+    with pytest.raises(DeployError, match=r"`patch_embed\.2\.weight\.halved` does not fit"):
+        read_network(graph)
 
 
 def made(tiny: Checkpoint, target: str, format: HalfFormat, parent: Path) -> Deployment:

@@ -78,8 +78,8 @@ def _convolve(calls: Calls, conv: Conv, spec: ConvSpec, x: Value, reader: Conv |
     panels: NDArray[np.generic]
     bias = conv.bias.astype(np.float32)
     match conv.arithmetic:
-        case Half(format=format) if spec.source.half:
-            panels = pack_weights_half(conv.weight.astype(np.float32), bias, format, tile, target)
+        case Half() if spec.source.half:
+            panels = pack_weights_half(conv.weight.astype(np.float32), bias, spec, tile, target)
         case Float32() | Half():
             panels = pack_weights(conv.weight.astype(np.float32), bias, spec, tile)
         case Int16() as int16:

@@ -132,7 +132,7 @@ def _panels(numbers: np.random.Generator, spec: Spec, tile: Tile, target: Target
             shape = (spec.out_channels, spec.in_channels, KERNEL_SIDE, KERNEL_SIDE)
             bias = floats(spec.out_channels)
             if spec.source.half:
-                return conv.pack_weights_half(floats(*shape), bias, spec.source.half, tile, target)
+                return conv.pack_weights_half(floats(*shape), bias, spec, tile, target)
             if not spec.source.integers:
                 return conv.pack_weights(floats(*shape), bias, spec, tile)
             dtype = np.int8 if spec.source is Source.PADDED_INT16_BYTES else np.int16

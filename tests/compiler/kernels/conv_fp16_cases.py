@@ -14,7 +14,6 @@ from levit_deploy.compiler.kernels.conv.kernel import pack_weights_half
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, Destination, Source
 from levit_deploy.compiler.kernels.kernel import Activation
 from levit_deploy.compiler.kernels.output import Stored
-from levit_deploy.half_format import HalfFormat
 from levit_deploy.targets.table import get_target
 from levit_deploy.targets.target import Target
 from tests.compiler.kernels.conv_cases import in_zero_border
@@ -38,7 +37,7 @@ class Layer:
     def inputs(self, tile: ConvTile, target: Target) -> list[Buffer]:
         return [
             in_zero_border(self.x),
-            pack_weights_half(self.weights, self.bias, HalfFormat.FP16, tile, target),
+            pack_weights_half(self.weights, self.bias, self.spec, tile, target),
         ]
 
 

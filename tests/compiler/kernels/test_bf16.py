@@ -30,6 +30,7 @@ HARDSWISH = LAYERS[1].activation
 CONVS = (
     ConvSpec(112, C8, C4, HARDSWISH, Source.PADDED_BF16, Destination.PADDED_BF16),
     ConvSpec(28, C2, C, LAYERS[0].activation, Source.PADDED_BF16, Destination.TOKENS),
+    ConvSpec(28, 192, 384, LAYERS[0].activation, Source.PADDED_BF16, Destination.TOKENS),
 )
 
 

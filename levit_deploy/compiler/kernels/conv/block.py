@@ -34,6 +34,9 @@ Splat = Callable[[Simd], Expr]
 Value: TypeAlias = Splat | Expr
 
 
+Registers: TypeAlias = tuple[Expr, ...]
+
+
 @dataclass(frozen=True)
 class PixelBlock(ABC):
     """`pixels` neighbouring output pixels x the channels of one panel, kept in registers.
@@ -69,6 +72,11 @@ class PixelBlock(ABC):
     step_depth: ClassVar[int] = 1
     # Input channels that one load serves where multiplications take them by lane.
     load_depth: ClassVar[int] = 4
+    # Registers of a panel, at most, of a default tile: more leave so few pixels that LLVM runs out
+    # of registers on NEON.
+    most_vectors: ClassVar[int] = 4
+    # Whether outputs are made in tiles, as `winograd` says.
+    in_tiles: ClassVar[bool] = False
     # Whether sums are chains that wait, done, in the worker's memory until they are added up.
     in_memory: ClassVar[bool] = False
 
@@ -93,6 +101,16 @@ class PixelBlock(ABC):
         """Values that so many weights of an output channel take."""
         return depth
 
+    @classmethod
+    def wide(cls, simd: Simd, source: tirx.Buffer, at: Expr) -> Registers:
+        """Two neighbouring values of a padded source for each lane, as they are subtracted."""
+        return (source.vload([at], f"{cls.dtype}x{2 * simd.lanes}"),)
+
+    @classmethod
+    def narrow(cls, differences: Registers) -> Expr:
+        """What has been subtracted, in the order of the source and rounded to its type."""
+        return differences[0]
+
     def panel_size(self, depth: int) -> int:
         """Values of a panel."""
         size: int = (self.header + self.weight_size(depth)) * self.width
@@ -104,12 +122,20 @@ class PixelBlock(ABC):
 
     def start(self, w: tirx.Buffer, panel_at: Expr) -> tirx.Buffer:
         """Accumulators (sums * rows * width,) with what they start from."""
+        return self._filled(lambda simd, channel: self.initial(simd, w, panel_at, channel))
+
+    def zeros(self) -> tirx.Buffer:
+        """Accumulators that start from 0."""
+        zero = T.cast(0, self.sum_dtype)
+        return self._filled(lambda simd, _: T.broadcast(zero, simd.lanes))
+
+    def _filled(self, initial: Callable[[Simd, int], Expr]) -> tirx.Buffer:
         rows = self.sums * self.rows
         acc = T.alloc_buffer((rows * self.width,), self.sum_dtype, scope="local")
         for simd, channel in self.registers:
-            initial = T.bind(self.initial(simd, w, panel_at, channel))
+            value = T.bind(initial(simd, channel))
             for row in range(rows):
-                simd.store(acc, row * self.width + channel, initial)
+                simd.store(acc, row * self.width + channel, value)
         return acc
 
     @classmethod

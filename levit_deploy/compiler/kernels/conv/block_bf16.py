@@ -2,6 +2,8 @@
 
     acc = bias, then as `vdpbf16ps` says for each pair of neighbouring input channels
 
+Outputs of an even size are made in tiles: `winograd`.
+
 A panel, in bfloat16: the float32 bias[channels], then [depth / 2][channels][2] weights.
 """
 
@@ -13,10 +15,11 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv.block import FloatBlock, Splat, Value
-from levit_deploy.compiler.kernels.isa.bf16_instructions import vdpbf16ps
+from levit_deploy.compiler.kernels.conv.block import FloatBlock, Registers, Splat, Value
+from levit_deploy.compiler.kernels.isa.bf16_instructions import vcvtne2ps2bf16, vdpbf16ps
+from levit_deploy.compiler.kernels.isa.lanes import lanes_of, shuffle
 from levit_deploy.compiler.kernels.isa.simd import Simd
-from levit_deploy.compiler.kernels.widen import STORED
+from levit_deploy.compiler.kernels.widen import STORED, load_widened
 from levit_deploy.half_format import HalfFormat
 
 
@@ -27,6 +30,19 @@ class Bf16Block(FloatBlock):
     header = 2
     step_depth = 2
     load_depth = 8
+    most_vectors = 6  # the more, the less often a panel needs the differences of `winograd`
+    in_tiles = True
+
+    @classmethod
+    def wide(cls, simd: Simd, source: tirx.Buffer, at: Expr) -> Registers:
+        """Even channels, and odd ones."""
+        return load_widened(simd, source, at, HalfFormat.BF16)
+
+    @classmethod
+    def narrow(cls, differences: Registers) -> Expr:
+        lanes = lanes_of(differences[0])
+        rounded = vcvtne2ps2bf16(*differences)
+        return shuffle([rounded], [part * lanes + i for i in range(lanes) for part in (0, 1)])
 
     def initial(self, simd: Simd, w: tirx.Buffer, panel_at: Expr, channel: int) -> Expr:
         bias = w.vload([panel_at + 2 * channel], f"{self.dtype}x{2 * simd.lanes}")

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
-from levit_deploy.compiler.kernels.conv.block import Value
+from levit_deploy.compiler.kernels.conv.block import FloatBlock, Value
 from levit_deploy.compiler.kernels.conv.block_bf16 import Bf16Block
 from levit_deploy.compiler.kernels.isa.bf16_instructions import bfmmla
 from levit_deploy.compiler.kernels.isa.half_storage import QUAD, REGISTER
@@ -32,6 +32,8 @@ class BfmmlaBlock(Bf16Block):
     number is its own partner."""
 
     step_depth = REGISTER
+    most_vectors = FloatBlock.most_vectors
+    in_tiles = False
     products = 2
     weight_parts = 2
     input_cost = 2  # one load and half of zip1, zip2

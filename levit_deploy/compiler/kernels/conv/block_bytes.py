@@ -50,6 +50,7 @@ class BytesBlock(Int16Block):
     sums = 3  # of low parts, of high parts, of sums of parts
     weight_parts = 3
     splits_bytes = True
+    in_tiles = False
 
     # Neighbouring output channels in one register of weights, for so many k.
     channels: ClassVar[int]

@@ -39,6 +39,7 @@ class Int16Block(PixelBlock):
     load_depth = 8
     # Whether the two bytes of an input lie apart, as in `block_bytes`.
     splits_bytes: ClassVar[bool] = False
+    in_tiles = True
 
     # What multiplies, for people.
     instruction: ClassVar[str]

@@ -24,7 +24,6 @@ TASKS = 28
 MOST_BAND_ROWS = 4  # of an image: what a band converts of it stays in the first cache
 SSE_BYTES = 16
 SUBTRACTION = 80 / 25  # loads, differences and stores of a tile, for each that is multiplied
-MOST_VECTORS = 4  # of a panel: more leave so few pixels that LLVM runs out of registers on NEON
 
 
 def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
@@ -38,7 +37,7 @@ def default_tile(spec: ConvSpec, target: Target) -> ConvTile:
     fitting = [
         (pixels, vectors)
         for vectors in _vectors(spec, isa)
-        if len(vectors) <= MOST_VECTORS
+        if len(vectors) <= block_family(spec, isa).most_vectors
         and (pixels := _pixels_in_registers(len(vectors), spec, isa)) > 0
     ]
     pixels, vectors = min(fitting, key=lambda t: _row_instructions(t[0], t[1], spec, isa))
@@ -79,7 +78,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
     pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
     two registers for the next ones; of float16 one more, or some CPUs' schedules spill. Without
-    FMA, two hold products. Of tiles, LLVM wants two more, broadcast ahead.
+    FMA, two hold products. Of tiles, LLVM wants two more, broadcast ahead; one of many vectors.
     """
     image = spec.source.image
     block = block_family(spec, isa)
@@ -92,7 +91,7 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
         return isa.registers // 2 // vectors
     spare = isa.registers - (0 if isa.fma else 2)
     if not isa.multiplies_by_lane:
-        ahead = 0 if row_height(spec, isa) == 1 else 2
+        ahead = 0 if row_height(spec, isa) == 1 else 2 if vectors < 4 else 1
         return (spare - vectors - 1 - ahead) // (vectors + image)
     if image:
         return (2 * (spare - 4) - 1) // (2 * vectors + 1)

@@ -9,7 +9,7 @@ are other variants of the code, and a padded buffer has a border of zeros that i
 Every output is one chain: acc = bias; acc = fma(input, weight, acc) over kernel rows, then columns,
 then channels (of an image: rows, channels, columns); then the activation. Kernel rows outside the
 image are left out, and so are columns outside a caller's image. Of 16-bit floats: `block_fp16`,
-`block_bf16` and `block_bfmmla`.
+`block_bf16` and `block_bfmmla`; and `winograd`.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ from levit_deploy.compiler.kernels.conv.spec import (
     Source,
     padded_size,
 )
-from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TileWriter
+from levit_deploy.compiler.kernels.conv.winograd import OUTPUTS, TileWriter, weight_sums
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.isa.simd import Simd
 from levit_deploy.compiler.kernels.kernel import Kernel, kernel_function, parameter, task_range
 from levit_deploy.compiler.kernels.output import Output, Stored
 from levit_deploy.compiler.kernels.widen import STORED, step_of
-from levit_deploy.half_format import HalfFormat
 from levit_deploy.models.spec import Normalization
 from levit_deploy.targets.target import Target
 
@@ -78,18 +77,22 @@ def pack_weights(
 def pack_weights_half(
     weights: NDArray[np.float32],
     bias: NDArray[np.float32],
-    format: HalfFormat,
+    spec: ConvSpec,
     tile: ConvTile,
     target: Target,
 ) -> NDArray[np.generic]:
-    """The same for a kernel whose source is of `format`, as `weights` are.
+    """The same for a kernel whose source is of 16-bit floats, to which `weights` are rounded, or
+    for tiles of `winograd` their float32 sums.
 
-    Panel after panel, in `format`: the float32 bias[channels], then
+    Panel after panel, in that format: the float32 bias[channels], then
     [depth / step][panel channels][step], with the step of `step_of`.
     """
+    format, isa = spec.source.half, isa_of(target)
+    assert format is not None, "a source of 16-bit floats"
     stored = STORED[format]
-    values = weights.transpose(2, 3, 1, 0).astype(format.dtype).view(stored)
-    steps = values.reshape(-1, step_of(format, isa_of(target)), len(weights)).transpose(0, 2, 1)
+    taps = weights if row_height(spec, isa) == 1 else weight_sums(weights)
+    values = taps.transpose(2, 3, 1, 0).astype(format.dtype).view(stored)
+    steps = values.reshape(-1, step_of(format, isa), len(weights)).transpose(0, 2, 1)
     parts: list[NDArray[np.generic]] = []
     for first in range(0, len(weights), tile.width):
         panel = slice(first, first + tile.width)

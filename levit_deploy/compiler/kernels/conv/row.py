@@ -43,8 +43,8 @@ def block_family(spec: ConvSpec, isa: Isa) -> type[PixelBlock]:
 
 def row_height(spec: ConvSpec, isa: Isa) -> int:
     """Of a row of the output that is written at once: 2 for tiles of `winograd`, else 1."""
-    multiplies_words = spec.source.integers and not isa.int16_block(spec.in_channels).splits_bytes
-    return OUTPUTS if multiplies_words and spec.out_size % OUTPUTS == 0 else 1
+    in_tiles = block_family(spec, isa).in_tiles and spec.out_size % OUTPUTS == 0
+    return OUTPUTS if in_tiles else 1
 
 
 def panel_depth(spec: ConvSpec, isa: Isa) -> int:

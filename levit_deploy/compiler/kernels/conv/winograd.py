@@ -1,4 +1,4 @@
-"""16-bit convolutions with 25 multiplications for each 36 of the definition: Winograd's filtering.
+"""Convolutions of 16 bits with 25 multiplications for 36 of the definition: Winograd's filtering.
 
 The columns that a stride of 2 reads are two sequences: u[n] = x[2 n - 1], with the outer weights of
 the kernel, and v[n] = x[2 n], with the middle one. Of two neighbouring outputs
@@ -13,12 +13,26 @@ has 5 x 5 differences of inputs, each of which is multiplied by one of 4 x 4 sum
 Integers: four steps or weights are added at most, and fit 16 bits. Sums on the way may wrap in 32
 bits, which does no harm, for all instructions wrap and the results fit: they are those of the
 definition to the bit.
+
+bfloat16: weights are added in float32, rows first, and inputs subtracted, rows first; both are then
+rounded once, to nearest, ties to even. Sums are chains, as `vdpbf16ps` says, over differences a row
+after the other and the channels of each, and what float32 additions make of them:
+
+    shared      = from the bias, u[1] of rows and columns
+    row[i]      = (from 0, what output i has of rows, u[1] of columns) + shared
+    column[j]   = from 0, u[1] of rows, what output j has of columns
+    y[i, j]     = ((from 0, what i has of rows, j of columns) + row[i]) + column[j]
+
+Output 0 has u[0] - u[1], then v[0]; output 1 has u[2] - u[1], then v[1]. A border of zeros is
+multiplied like all else. Four numbers are added at most, and must not leave bfloat16's range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import sub
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +41,7 @@ from tvm.ir import Expr
 from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.blocks import Blocks
-from levit_deploy.compiler.kernels.conv.block import PixelBlock
+from levit_deploy.compiler.kernels.conv.block import PixelBlock, Registers
 from levit_deploy.compiler.kernels.conv.output_int16 import Int16Output
 from levit_deploy.compiler.kernels.conv.spec import ConvSpec, ConvTile, padded_size
 from levit_deploy.compiler.kernels.isa.isa import Isa
@@ -42,6 +56,8 @@ _DIFFERENCES = 5  # in a row or a column: u[0] - u[1], v[0], u[1], v[1], u[2] - 
 # of a column.
 _BOTH, _ROWS, _COLUMNS = 0, 1, 1 + OUTPUTS
 _GROUPS = 1 + 2 * OUTPUTS
+
+NumberT = TypeVar("NumberT", np.int16, np.float32)
 
 
 @dataclass(frozen=True)
@@ -63,10 +79,9 @@ def _own(output: Expr) -> _Places:
     return _Places(2, 4 * output, 2 * output, 1 - 2 * output)
 
 
-def weight_sums(weights: NDArray[np.integer]) -> NDArray[np.int16]:
-    """(out, in, 3, 3) -> (out, in, 4, 4)."""
-    wide = weights.astype(np.int16)
-    rows = np.concatenate([wide, wide[:, :, :1] + wide[:, :, 2:]], axis=2)
+def weight_sums(weights: NDArray[NumberT]) -> NDArray[NumberT]:
+    """(out, in, 3, 3) -> (out, in, 4, 4): first over rows, then over columns."""
+    rows = np.concatenate([weights, weights[:, :, :1] + weights[:, :, 2:]], axis=2)
     return np.concatenate([rows, rows[..., :1] + rows[..., 2:]], axis=3)
 
 
@@ -95,32 +110,37 @@ class TileWriter:
         tiles.each(lambda x, count: self.block(count, y, T.bind(T.int32(0) + x), panel))
 
     def subtract(self, tiles: int, y: Expr, x: Expr) -> None:
-        """Differences of the inputs of `tiles` neighbours: [5][5][tiles][channels]."""
+        """Differences of the inputs of `tiles` neighbours: [5][5][tiles][channels]; over rows, then
+        over columns."""
         channels, size = self.spec.in_channels, padded_size(self.spec.in_size)
         lanes = min(self.isa.vector_bytes // 2, channels & -channels)
         corner = T.bind(2 * OUTPUTS * (y * size + x) * channels)
 
-        def differences(values: Sequence[Expr]) -> list[Expr]:
+        def less(a: Registers, b: Registers) -> Registers:
+            return tuple(map(sub, a, b))
+
+        def differences(values: Sequence[Registers]) -> list[Registers]:
             shared = values[2]
-            return [values[0] - shared, values[1], shared, values[3], values[4] - shared]
+            return [less(values[0], shared), *values[1:4], less(values[4], shared)]
 
         with T.serial(tiles) as tile, T.serial(channels // lanes) as part:
             at = T.bind(corner + 2 * OUTPUTS * tile * channels + part * lanes)
             to = T.bind(tile * channels + part * lanes)
 
-            def load(row: int, column: int) -> Expr:
+            def load(row: int, column: int) -> Registers:
                 place = at + (row * size + column) * channels
-                return self.source.vload([place], f"int16x{lanes}")
+                return self.family.wide(Simd(self.isa, lanes // 2), self.source, place)
 
             columns = [
                 differences([load(row, column) for row in range(_DIFFERENCES)])
                 for column in range(_DIFFERENCES)
             ]
             for row in range(_DIFFERENCES):
-                values = differences([T.bind(column[row]) for column in columns])
+                values = differences([tuple(map(T.bind, column[row])) for column in columns])
                 for column, value in enumerate(values):
                     place = to + (row * _DIFFERENCES + column) * tiles * channels
-                    T.buffer_store(self.scratch, value, [T.ramp(place, 1, lanes)])
+                    narrow = self.family.narrow(value)
+                    T.buffer_store(self.scratch, narrow, [T.ramp(place, 1, lanes)])
 
     def block(self, tiles: int, y: Expr, x: Expr, panel: Expr | int) -> None:
         """`tiles` neighbours from column x on: the sums that outputs share, then each output's."""
@@ -130,9 +150,8 @@ class TileWriter:
         first = T.bind(panel * block.width)
         number = T.bind((y * (self.spec.out_size // OUTPUTS) + x) * _DIFFERENCES**2)
 
-        def products(rows: _Places, columns: _Places) -> tirx.Buffer:
-            """Sums over some differences, and their weights, by their rows and columns."""
-            acc = block.start(self.w, panel_at)
+        def products(acc: tirx.Buffer, rows: _Places, columns: _Places) -> tirx.Buffer:
+            """`acc` plus products of some differences and their weights, by rows and columns."""
             with T.serial(rows.count) as i, T.serial(columns.count) as j:
                 below, beside = i * rows.step, j * columns.step
                 difference = (rows.difference + below) * _DIFFERENCES + columns.difference + beside
@@ -141,17 +160,17 @@ class TileWriter:
                 self.products(block, acc, difference, tap, panel_at)
             return acc
 
-        acc = products(_SHARED, _SHARED)
+        acc = products(block.start(self.w, panel_at), _SHARED, _SHARED)
         self.put(block, acc, _BOTH)
         with T.serial(OUTPUTS) as row:
-            acc = products(_own(row), _SHARED)
+            acc = products(block.zeros(), _own(row), _SHARED)
             self.add(block, acc, _BOTH)
             self.put(block, acc, _ROWS + row)
         with T.serial(OUTPUTS) as column:
-            acc = products(_SHARED, _own(column))
+            acc = products(block.zeros(), _SHARED, _own(column))
             self.put(block, acc, _COLUMNS + column)
         with T.serial(OUTPUTS) as row, T.serial(OUTPUTS) as column:
-            acc = products(_own(row), _own(column))
+            acc = products(block.zeros(), _own(row), _own(column))
             self.add(block, acc, _ROWS + row)
             self.add(block, acc, _COLUMNS + column)
             pixel = T.bind(self.spec.output_row(OUTPUTS * y + row, OUTPUTS * x + column))
@@ -192,15 +211,19 @@ class TileWriter:
     def put(self, block: PixelBlock, acc: tirx.Buffer, group: Expr | int) -> None:
         """Store the sums of a block as those of `group`."""
         for at, simd in self._registers(block):
-            words = T.reinterpret(f"int16x{2 * simd.lanes}", simd.load(acc, at))
+            words = T.reinterpret(self._halves(simd), simd.load(acc, at))
             T.buffer_store(self.scratch, words, [T.ramp(self._place(group, at), 1, 2 * simd.lanes)])
 
     def add(self, block: PixelBlock, acc: tirx.Buffer, group: Expr | int) -> None:
         """Add what `put` has stored."""
         for at, simd in self._registers(block):
-            words = self.scratch.vload([self._place(group, at)], f"int16x{2 * simd.lanes}")
-            total = simd.load(acc, at) + T.reinterpret(f"int32x{simd.lanes}", words)
-            simd.store(acc, at, total)
+            words = self.scratch.vload([self._place(group, at)], self._halves(simd))
+            sums = T.reinterpret(f"{block.sum_dtype}x{simd.lanes}", words)
+            simd.store(acc, at, simd.load(acc, at) + sums)
+
+    def _halves(self, simd: Simd) -> str:
+        """The type of sums as values of the scratch, two of which each takes."""
+        return f"{self.family.dtype}x{2 * simd.lanes}"
 
     def _place(self, group: Expr | int, at: int) -> Expr | int:
         size = 2 * self.tile.pixels * self.tile.width

@@ -19,6 +19,7 @@ ARM_PREFIX = "aarch64.neon.bf"
 ROUNDING = "fptrunc.bfloat"  # LLVM's instruction of that name
 
 _VDPBF16PS = {4: "dpbf16ps.128", 8: "dpbf16ps.256", 16: "dpbf16ps.512"}
+_VCVTNE2PS2BF16 = {4: "cvtne2ps2bf16.128", 8: "cvtne2ps2bf16.256", 16: "cvtne2ps2bf16.512"}
 _VCVTNEPS2BF16 = {8: "cvtneps2bf16.256", 16: "cvtneps2bf16.512"}
 
 
@@ -35,6 +36,14 @@ def vcvtneps2bf16(x: Expr) -> Expr:
     if lanes == 4:
         return half(vcvtneps2bf16(concat(x, x)), 0)
     return T.call_pure_extern(f"uint16x{lanes}", X86_PREFIX + _VCVTNEPS2BF16[lanes], x)
+
+
+def vcvtne2ps2bf16(low: Expr, high: Expr) -> Expr:
+    """The same of two registers, as one."""
+    lanes = lanes_of(low)
+    if lanes == 2:
+        return half(vcvtne2ps2bf16(concat(low, high), concat(low, high)), 0)
+    return T.call_pure_extern(f"uint16x{2 * lanes}", X86_PREFIX + _VCVTNE2PS2BF16[lanes], high, low)
 
 
 def bfmmla(total: Expr, a: Expr, b: Expr) -> Expr:
