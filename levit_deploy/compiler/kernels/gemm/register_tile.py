@@ -36,7 +36,7 @@ class NextPanels:
     @property
     def in_line(self) -> int:
         """Values of a cache line."""
-        return CACHE_LINE_BYTES // np.dtype(self.buffer.dtype).itemsize
+        return CACHE_LINE_BYTES // np.dtype(str(self.buffer.dtype)).itemsize
 
 
 @dataclass(frozen=True)
