@@ -74,7 +74,7 @@ def read_network(model: onnx.ModelProto) -> Network:
 
 def _refusal(what: onnx.NodeProto | str) -> DeployError:
     if isinstance(what, onnx.NodeProto):
-        what = f"the {what.op_type} node `{what.name or what.output[0]}`"
+        what = f"the {what.op_type} node `{what.name or ', '.join(what.output)}`"
     return DeployError(f"this graph is no LeViT of levit-deploy: {what} does not fit", hint=_HINT)
 
 
@@ -270,11 +270,21 @@ class _Reader:
         tensor = self._constants.get(node.input[index]) if len(node.input) > index else None
         if tensor is None or tensor.data_location == onnx.TensorProto.EXTERNAL:
             raise _refusal(node)
-        values = numpy_helper.to_array(tensor)
+        values = _values(tensor)
         types = dtype if isinstance(dtype, tuple) else (dtype,)
-        if values.dtype not in types or rank not in (None, values.ndim) or not values.size:
+        if values is None or values.dtype not in types or not values.size:
+            raise _refusal(node)
+        if rank not in (None, values.ndim):
             raise _refusal(node)
         return values
+
+
+def _values(tensor: onnx.TensorProto) -> NDArray[Any] | None:
+    """None if it does not hold what it says."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (TypeError, ValueError):
+        return None
 
 
 def _first_misfit(written: onnx.ModelProto, given: onnx.ModelProto) -> onnx.NodeProto | str | None:
@@ -288,9 +298,13 @@ def _first_misfit(written: onnx.ModelProto, given: onnx.ModelProto) -> onnx.Node
             return names.get(found) == wanted
         if found not in constants[1]:
             return False
-        a = numpy_helper.to_array(constants[0][wanted])
-        b = numpy_helper.to_array(constants[1][found])
-        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        a, b = numpy_helper.to_array(constants[0][wanted]), _values(constants[1][found])
+        return (
+            b is not None
+            and a.dtype == b.dtype
+            and a.shape == b.shape
+            and a.tobytes() == b.tobytes()
+        )
 
     wanted_nodes, found_nodes = list(written.graph.node), list(given.graph.node)
     for wanted, found in zip(wanted_nodes, found_nodes, strict=False):

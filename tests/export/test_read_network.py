@@ -215,6 +215,24 @@ def test_constants_elsewhere_are_refused() -> None:
         read_network(graph)
 
 
+def test_constants_of_another_size_than_they_say_are_refused() -> None:
+    """A weight that the reader takes, and one that it compares with what it would write."""
+    for name in ("patch_embed.2.weight", "float32.254"):
+        network = random_network(seed=0, image_size=96, key_dim=16, precision=Precision.INT8)
+        graph = write_network(network)
+        (tensor,) = (tensor for tensor in graph.graph.initializer if tensor.name == name)
+        tensor.dims.append(3)
+        with pytest.raises(DeployError, match="does not fit"):
+            read_network(graph)
+
+
+def test_a_node_without_any_name_is_refused() -> None:
+    graph = write_network(random_network(seed=0))
+    graph.graph.node.append(helper.make_node("Flatten", ["image"], []))
+    with pytest.raises(DeployError, match="Flatten node `` does not fit"):
+        read_network(graph)
+
+
 def test_graphs_of_other_networks_are_refused() -> None:
     node = helper.make_node("Flatten", ["image"], ["logits"], name="flat")
     ports = [
