@@ -25,8 +25,9 @@ from levit_deploy.network.network import Float64
 
 WEIGHT_LIMIT = 127
 PAIR_LIMIT = 128  # of the sum of two neighbouring inputs' weights
-# What scales of linear layers are chosen by, of both. Roundings that make up for others have room
-# then, and so have two more products in the 16 bits of AVX2 and NEON.
+# The largest weight, and sum of two neighbours, that scales of linear layers are chosen for.
+# Roundings that make up for others have room then, and so have two more products in the 16 bits of
+# AVX2 and NEON.
 NOMINAL_LIMIT = 102
 LEVELS = 255  # steps between the least and the greatest activation
 

@@ -40,8 +40,8 @@ _AARCH64 = partial(
 
 # What LLVM gives a Cortex-A53 beside its order of instructions, and ARMv7-A need not have.
 _NOT_IN_ARMV7 = (
-    *("-v8", "-mp", "-hwdiv", "-hwdiv-arm", "-crc", "-crypto"),
-    *("-fp-armv8d16sp", "-vfp4d16sp", "-fp16"),
+    *("-v8", "-mp", "-hwdiv", "-hwdiv-arm", "-crc", "-crypto", "-aes", "-sha2"),
+    *("-acquire-release", "-trustzone", "-fp-armv8d16sp", "-vfp4d16sp", "-fp16"),
 )
 
 _CPUS = (
@@ -171,7 +171,7 @@ _CPUS = (
         name="armv7",
         description="32-bit ARMv7-A with NEON, hard float, no FMA (Cortex-A7, A9 and newer)",
         arch=Arch.ARMV7,
-        cpu="cortex-a53",  # by its model of others, or of none, LLVM hoists loads until it spills
+        cpu="cortex-a53",  # in 32 bits its model alone does not hoist loads until LLVM spills
         features=("+neon", "+use-misched", *_NOT_IN_ARMV7),
         vector_bytes=16,
         vector_registers=16,
@@ -189,8 +189,8 @@ _BY_NAME = {target.name: target for target in _CPUS}
 _EMULATED_AS = {"neoverse-v1": "max,sve=off", "cortex-a78ae": "cortex-a76"}
 
 
-# LLVM's model of the Cortex-A53 hoists the weights of a whole turn of the loop, and then spills
-# them. That of its successor, without what came with ARMv8.2, does not.
+# In AArch64 LLVM's model of the Cortex-A53 hoists the weights of a whole turn of the loop, and then
+# spills them. That of its successor, without what came with ARMv8.2, does not.
 _SCHEDULED_AS = {
     "cortex-a53": (
         "cortex-a55",

@@ -30,14 +30,14 @@ net; with its largest of few errors against the library's largest, twice it is n
 FP16 and BF16, a library of 16-bit floats against its own model in ONNX Runtime, where inputs are
 rounded to them, the exponentials of attention and the weights of convolutions among them, and sums
 are float32. The library may leave them unrounded, which is half of the distance that follows, that
-of the model from itself with a unit's noise in each; or round sums of four of them instead: an
-error of at most half a unit of all four, of variance 4/12 of a squared unit, which is the noise's.
-With its largest of few errors against the library's largest, twice it is never reached.
-In float16 it may sum up to FP16_CHAIN products in 16 bits. The rounding
-errors of such a chain are, as above, random numbers of half a unit of what has been summed so far:
-the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in each
-term; adding chains in 16 bits is one rounding more, of four two, and an activation in them three.
-So there it is 8 times the distance.
+of the model from itself with a unit's noise in each; or round sums of up to four of them instead:
+if their signs are random, that makes a variance of 50/12 of nine products, in squared units of one,
+where the noise makes 9 * 2 * 4/12 = 72/12. With its largest of few errors against the library's
+largest, twice it is never reached. In float16 it may sum up to FP16_CHAIN products in 16 bits. The
+rounding errors of such a chain are, as above, random numbers of half a unit of what has been summed
+so far: the root of half the chain's length is left, sqrt(64 / 2) / 2, 2.8 times a unit's noise in
+each term; adding chains in 16 bits is one rounding more, of four two, and an activation in them
+three. So there it is 8 times the distance.
 
 EXACT: the same bits, as of two machines with one artifact.
 

@@ -3,7 +3,9 @@
 import itertools
 
 import pytest
+import tvm
 
+from levit_deploy.compiler.llvm_target import llvm_target
 from levit_deploy.errors import DeployError
 from levit_deploy.targets.table import TARGETS, get_target
 from levit_deploy.targets.target import Arch
@@ -72,3 +74,11 @@ def test_a_platform_that_is_not_built_is_said_to_be_that(name):
     with pytest.raises(DeployError, match=f"`{name}` is not a target yet") as caught:
         get_target(name)
     assert "did you mean" not in caught.value.hint
+
+
+def test_armv7_is_scheduled_as_a_later_core_without_its_instructions() -> None:
+    target = llvm_target(get_target("armv7"))
+    generic = dict(target.attrs) | {"kind": "llvm", "mcpu": "generic", "mattr": ["+neon"]}
+    features = tvm.target.codegen.llvm_get_cpu_features
+    more = set(features(target)) - set(features(tvm.target.Target(generic)))
+    assert more <= {"a53", "fpao", "use-misched"}  # a name, and orders of instructions

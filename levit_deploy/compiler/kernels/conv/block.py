@@ -33,7 +33,7 @@ Splat = Callable[[Simd], Expr]
 # The input of one step for one pixel: a splat, or a register that holds all of it.
 Value: TypeAlias = Splat | Expr
 
-
+# What is loaded of a padded source to be subtracted: see `PixelBlock.wide`.
 Registers: TypeAlias = tuple[Expr, ...]
 
 

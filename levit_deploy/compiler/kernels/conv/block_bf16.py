@@ -30,7 +30,7 @@ class Bf16Block(FloatBlock):
     header = 2
     step_depth = 2
     load_depth = 8
-    most_vectors = 6  # the more, the less often a panel needs the differences of `winograd`
+    most_vectors = 6  # panels are fewer then, and each makes the differences of `winograd` anew
     in_tiles = True
 
     @classmethod

@@ -78,7 +78,8 @@ def _pixels_in_registers(vectors: int, spec: ConvSpec, isa: Isa) -> int:
     two pixels and stays for the second, so about one value a pixel. By lane, padded: four values a
     pixel in one register; image: half of that, for the columns overlap; two weights at a time, and
     two registers for the next ones; of float16 one more, or some CPUs' schedules spill. Without
-    FMA, two hold products. Of tiles, LLVM wants two more, broadcast ahead; one of many vectors.
+    FMA, two hold products. Of tiles, LLVM wants two more, broadcast ahead, or one beside four
+    vectors or more.
     """
     image = spec.source.image
     block = block_family(spec, isa)

@@ -1,4 +1,5 @@
-"""Convolutions of 16 bits with 25 multiplications for 36 of the definition: Winograd's filtering.
+"""Convolutions of 16-bit integers and of bfloat16 with 25 multiplications for 36 of the definition:
+Winograd's filtering.
 
 The columns that a stride of 2 reads are two sequences: u[n] = x[2 n - 1], with the outer weights of
 the kernel, and v[n] = x[2 n], with the middle one. Of two neighbouring outputs
@@ -15,8 +16,8 @@ bits, which does no harm, for all instructions wrap and the results fit: they ar
 definition to the bit.
 
 bfloat16: weights are added in float32, rows first, and inputs subtracted, rows first; both are then
-rounded once, to nearest, ties to even. Sums are chains, as `vdpbf16ps` says, over differences a row
-after the other and the channels of each, and what float32 additions make of them:
+rounded once, to nearest, ties to even. A sum is one chain of `vdpbf16ps`, over differences by rows,
+then columns, then channels; sums are added in float32:
 
     shared      = from the bias, u[1] of rows and columns
     row[i]      = (from 0, what output i has of rows, u[1] of columns) + shared

@@ -77,7 +77,7 @@ class MlalTile(LongTile):
 
     @staticmethod
     def order_bytes(depth: int, columns: int) -> int:
-        return 4  # one would do
+        return 4  # one would do; with four, panels of four columns are whole cache lines
 
     @classmethod
     def pack_order(cls, weights: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -98,6 +98,7 @@ class MlalTile(LongTile):
         with T.If(four_fit != T.int8(0)):
             with T.Then():
                 self.take_steps(acc, starts, panel, inside, share, self.step)
+            # Twice over the depth: both parts in one turn would be a loop as large as that one.
             with T.Else(), T.serial(2) as part:
                 half_step = partial(self.half_step, part)
                 self.take_steps(acc, starts, panel, inside, share, half_step)

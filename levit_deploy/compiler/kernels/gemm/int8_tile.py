@@ -80,7 +80,7 @@ class Int8Tile(ABC):
     instruction: ClassVar[str]
     # How the activations lie that it multiplies as they are.
     storage: ClassVar[ActivationStorage]
-    # k that one step takes.
+    # k that one step takes; if no divisor of CHANNEL_ALIGNMENT, `add_products` takes the rest.
     step_depth: ClassVar[int]
     # Neighbouring k of a column that lie together: so many bytes on are those of the next column.
     column_step: ClassVar[int]
