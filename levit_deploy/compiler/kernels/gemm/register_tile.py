@@ -83,8 +83,9 @@ class RegisterTile:
     ) -> Accumulators:
         """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
 
-        `ahead`: what to ask for meanwhile; None for panels that are read once: a core sees such a
-        stream coming by itself. `share`: which of the tiles of the panel this is.
+        `ahead`: what to ask for meanwhile; None where panels are read once, one right behind the
+        other: a core sees such a stream coming by itself. `share`: which of the tiles of the panel
+        this is.
         """
         simd, unroll = self.simd, self.depth_unroll
         acc = accumulators(simd, self.mr, self.vectors)
