@@ -46,9 +46,9 @@ def test_many_images(spawner: Spawner, fp32: Path, images: int):
     with spawner.start(*args, "-o", whole) as process:
         while process.poll() is None:
             done, now = chunks_in(whole), resident_mb(process)
-            if 0 < done <= chunks // 4:
+            if done <= chunks // 4:
                 early = max(early, now)
-            elif done > chunks // 4:
+            else:
                 late = max(late, now)
             time.sleep(0.02)
         assert process.returncode == GUESSES, process.communicate()[1]
