@@ -78,8 +78,8 @@ class _AuditCommand(click.Command):
 @click.option(
     "--layer-images",
     type=click.IntRange(0),
-    help="Look into an int8 artifact, at every quantized tensor, for so many of them; of fewer than "
-    "8 noise can look like a fault.  "
+    help="Look into an int8 artifact, at every quantized tensor, for so many of them; of fewer "
+    "than 8 noise can look like a fault.  "
     "[default: 64, or 8 under an emulator]",
 )
 @skip_broken_option
