@@ -9,7 +9,8 @@ import pytest
 
 from levit_deploy.compiler.kernels.gemm.int8 import default_tile, gemm_int8_kernel
 from levit_deploy.compiler.kernels.gemm.int8_panels import pack_weights_int8
-from levit_deploy.compiler.tuning.assembly import assembly, innermost_loops, spills
+from levit_deploy.compiler.kernels.gemm.spec import GemmTile
+from levit_deploy.compiler.tuning.assembly import Loop, assembly, innermost_loops, spills
 from levit_deploy.targets.table import get_target
 from tests.compiler.kernels.int8_cases import HIDDEN, LAYERS, PLAIN, reference
 
@@ -56,15 +57,21 @@ def test_hot_loops(name: str, instruction: str, shared: bool) -> None:
     assert spills(hot) <= 1
 
 
-@pytest.mark.parametrize("name", ["x86-64", "x86-64-v3", "x86-64-v4"])
-def test_two_products_are_widened_together(name: str) -> None:
+def loops_of_whole_tiles(name: str) -> tuple[GemmTile, list[Loop]]:
+    """The default tile of a target, and the loops of a kernel that has no other size of it."""
     target = get_target(name)
     spec = replace(HIDDEN, rows=48, columns=256, depth=256)
     tile = default_tile(spec, target)
     kernel = gemm_int8_kernel("gemm", spec, tile, target, spec.stored)
+    return tile, innermost_loops(assembly(kernel, target))
+
+
+@pytest.mark.parametrize("name", ["x86-64", "x86-64-v3", "x86-64-v4"])
+def test_two_products_are_widened_together(name: str) -> None:
+    tile, loops = loops_of_whole_tiles(name)
     counts = [
         [sum(f"{word}\t" in line for line in loop) for word in ("pmaddubsw", "pmaddwd", "paddw")]
-        for loop in innermost_loops(assembly(kernel, target))
+        for loop in loops
     ]
     sums = tile.mr * tile.nr // tile.lanes
     assert [2 * sums, sums, sums] in counts
@@ -72,14 +79,11 @@ def test_two_products_are_widened_together(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["arm64", "rpi3", "armv7"])
 def test_four_products_are_widened_together(name: str) -> None:
-    target = get_target(name)
-    spec = replace(HIDDEN, rows=48, columns=256, depth=256)
-    tile = default_tile(spec, target)
-    kernel = gemm_int8_kernel("gemm", spec, tile, target, spec.stored)
+    tile, loops = loops_of_whole_tiles(name)
     sums = tile.mr * tile.nr * tile.depth_unroll
     found = [
         loop
-        for loop in innermost_loops(assembly(kernel, target))
+        for loop in loops
         if [sum(word in line for line in loop) for word in ("mull", "mlal", "adal")]
         == [sums, 3 * sums, sums]
     ]
