@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,14 @@ def test_process_ends_while_threads_live(artifact: Artifact) -> None:
     subprocess.run(command, check=True, timeout=60)
 
 
+def wait_until_asleep(threads: Sequence[int]) -> None:
+    stats = [Path(f"/proc/self/task/{thread}/stat") for thread in threads]
+    until = time.monotonic() + 60
+    while any(stat.read_text().rpartition(") ")[2][0] != "S" for stat in stats):
+        assert time.monotonic() < until, "threads do not come to rest"
+        time.sleep(0.001)
+
+
 def test_threads_may_run_where_they_might_before(artifact: Artifact) -> None:
     """All on one CPU first, where each meets others, and then wherever they may."""
     others = set(os.listdir("/proc/self/task"))
@@ -98,11 +107,12 @@ def test_threads_may_run_where_they_might_before(artifact: Artifact) -> None:
     assert len(threads) == 4
     try:
         for cpus in ({min(everywhere)}, everywhere):
+            wait_until_asleep(threads[1:])  # one that comes late may be about to move
             for thread in threads:
                 os.sched_setaffinity(thread, cpus)
             for _ in range(300):
                 assert library.run(image).tobytes() == expected
-            time.sleep(0.05)  # one that comes late may be about to move
+            wait_until_asleep(threads[1:])
             assert all(os.sched_getaffinity(thread) == cpus for thread in threads)
     finally:
         os.sched_setaffinity(0, everywhere)
