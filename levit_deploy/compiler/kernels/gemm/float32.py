@@ -24,7 +24,7 @@ from levit_deploy.compiler.kernels.activation import activate, gate
 from levit_deploy.compiler.kernels.blocks import Blocks
 from levit_deploy.compiler.kernels.gemm.panels import Panels
 from levit_deploy.compiler.kernels.gemm.register_tile import (
-    NextPanels,
+    ColdPanels,
     RegisterTile,
     branch_at_edge,
 )
@@ -174,12 +174,10 @@ class FloatGemm:
         panels = self.panels
         return self.w, T.bind(panels.start(column) + panels.inside(column))
 
-    def next_panels(self, column: Expr, width: int, w_at: Expr) -> NextPanels:
-        """Those behind the panels of the tile; parameters and `w_at` as of `panel`."""
-        panel_width = self.panels.width(width)
-        size = (1 + self.spec.depth) * panel_width
-        start = w_at + (max(width // panel_width, 1) * size + panel_width)
-        return NextPanels(self.w, start, size, self.tiles_per_panel)
+    def cold_panels(self, column: Expr, width: int, w_at: Expr) -> ColdPanels:
+        """The panels of the tile in memory. `width`: of each; `column`, `w_at`: as of `panel`."""
+        size = (1 + self.spec.depth) * width
+        return ColdPanels(self.w, w_at + width, size, self.tiles_per_panel)
 
     def kernel(self) -> Kernel:
         spec = self.spec
@@ -254,8 +252,8 @@ class FloatGemm:
             written=self.scratch_size > 0,
         )
         w, w_at = self.panel(place.column, place.width, place.first)
-        ahead = self.next_panels(place.column, place.width, w_at)
-        acc = tile.multiply(self.a, place.a_at, w, w_at, ahead, place.number)
+        cold = self.cold_panels(place.column, tile.panel_width, w_at)
+        acc = tile.multiply(self.a, place.a_at, w, w_at, cold, place.number)
         self.store(acc, place.row, place.column)
 
     def store(self, acc: Accumulators, row: Expr, first: Expr) -> None:

@@ -23,10 +23,10 @@ _LINE_FLOATS = CACHE_LINE_BYTES // 4
 
 
 @dataclass(frozen=True)
-class NextPanels:
-    """The weights behind those that a tile reads: in `buffer`, from `start` on, in panels of `size`
-    values. `tiles`: how many register tiles read the same panel one after another; each asks for
-    its share of the next."""
+class ColdPanels:
+    """Where a tile's weights lie in memory, and those of the next one behind them: in `buffer`,
+    from `start` on, in panels of `size` values. `tiles`: how many register tiles read the same
+    panel one after another; each asks for its share of the next."""
 
     buffer: tirx.Buffer
     start: Expr
@@ -78,14 +78,14 @@ class RegisterTile:
         a_at: Expr | int,
         w: tirx.Buffer,
         w_at: Expr,
-        ahead: NextPanels | None = None,
+        cold: ColdPanels | None = None,
         share: Expr | int = 0,
     ) -> Accumulators:
         """Emit the product of the rows from `a[a_at]` and the panel at `w[w_at]`.
 
-        `ahead`: what to ask for meanwhile; None where panels are read once, one right behind the
-        other: a core sees such a stream coming by itself. `share`: which of the tiles of the panel
-        this is.
+        `cold`: what to ask for more behind meanwhile; None where panels are read once, one right
+        behind the other: a core sees such a stream coming by itself. `share`: which of the tiles of
+        the panel this is.
         """
         simd, unroll = self.simd, self.depth_unroll
         acc = accumulators(simd, self.mr, self.vectors)
@@ -97,13 +97,13 @@ class RegisterTile:
         if self.depth >= unroll:
             with T.serial(self.depth // unroll) as turn:
                 at = weights + turn * (unroll * self.panel_width)
-                if ahead and not self.streams:
-                    self._prefetch(ahead, turn, share, 0, unroll)
+                if cold and not self.streams:
+                    self._prefetch(cold, turn, share, 0, unroll)
                 window, start = self._window(w, at)
                 for k in range(0, unroll, simd.isa.splat_group):
                     count = min(simd.isa.splat_group, unroll - k)
-                    if ahead and self.streams:
-                        self._prefetch(ahead, turn, share, k, count)
+                    if cold and self.streams:
+                        self._prefetch(cold, turn, share, k, count)
                     step_at = start + k * self.panel_width
                     self._steps(acc, a, a_at + (turn * unroll + k), window, step_at, count)
         for k in range(self.depth - self.depth % unroll, self.depth):
@@ -125,7 +125,7 @@ class RegisterTile:
             return w, at
         return self.simd.isa.window(w, at, self.depth_unroll * self.width)
 
-    def _prefetch(self, ahead: NextPanels, turn: Expr, share: Expr, k: int, count: int) -> None:
+    def _prefetch(self, cold: ColdPanels, turn: Expr, share: Expr, k: int, count: int) -> None:
         """Of this tile's share of the next panel, what belongs to `count` steps of a turn from `k`.
 
         Weights come cold from memory, and one panel ahead is as far as a core can look without
@@ -135,12 +135,12 @@ class RegisterTile:
         unroll = self.depth_unroll
         panels = max(self.width // self.panel_width, 1)
         of_turn = unroll * self.panel_width  # weights, of each panel
-        mine = -(-of_turn // (ahead.in_line * ahead.tiles))  # lines
+        mine = -(-of_turn // (cold.in_line * cold.tiles))  # lines
         for line in range(-(-mine * k // unroll), -(-mine * (k + count) // unroll)):
             for panel in range(panels):
-                place = ahead.start + turn * of_turn + panel * ahead.size
-                place += (share * mine + line) * ahead.in_line
-                self.simd.prefetch(ahead.buffer, place, level=1 if self.streams else 2)
+                place = cold.start + turn * of_turn + (panels + panel) * cold.size
+                place += (share * mine + line) * cold.in_line
+                self.simd.prefetch(cold.buffer, place, level=1 if self.streams else 2)
 
     def _steps(
         self,

@@ -17,7 +17,7 @@ from tvm.tirx.script import builder as T
 
 from levit_deploy.compiler.kernels.gemm.float32 import FloatGemm
 from levit_deploy.compiler.kernels.gemm.panels import Panels
-from levit_deploy.compiler.kernels.gemm.register_tile import NextPanels
+from levit_deploy.compiler.kernels.gemm.register_tile import ColdPanels
 from levit_deploy.compiler.kernels.gemm.spec import GemmStoredHalfSpec, GemmTile
 from levit_deploy.compiler.kernels.isa.isa_of import isa_of
 from levit_deploy.compiler.kernels.kernel import Kernel, parameter
@@ -78,11 +78,9 @@ class _Generator(FloatGemm):
         widest = self.panels.tiles.size * self.panels.unit
         return (1 + self.spec.depth) * max(widest, self.panels.width(widest))
 
-    def next_panels(self, column: Expr, width: int, w_at: Expr) -> NextPanels:
-        panel_width = self.panels.width(width)
-        size = self.stored_depth * panel_width
-        start = self.halves.start(column) + max(width // panel_width, 1) * size
-        return NextPanels(self.w, T.bind(start), size, self.tiles_per_panel)
+    def cold_panels(self, column: Expr, width: int, w_at: Expr) -> ColdPanels:
+        start = T.bind(self.halves.start(column))
+        return ColdPanels(self.w, start, self.stored_depth * width, self.tiles_per_panel)
 
     def declare_weights(self) -> None:
         size = self.stored_depth * self.panels.padded
